@@ -1,0 +1,93 @@
+"""Simulated time: SimPy's clock and heap, driven by callbacks.
+
+The heap holds SimPy's own events and ours side by side, so that what is rare can be a SimPy process while what happens
+for every query is one callback. An `Entry` is the least that the heap needs of an event.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from heapq import heapify, heappop, heappush
+from typing import Any
+
+import simpy
+from simpy.events import NORMAL
+
+COMPACT_ABOVE = 64
+"""Cancelled entries are swept out of the heap once there are more than this many and they may be half of it."""
+
+
+class Entry:
+    """What happens at a moment: `callbacks` are called with the entry itself, unless it was cancelled before."""
+
+    __slots__ = ("callbacks",)
+
+    callbacks: tuple[Callable[[Any], None], ...]
+    _ok = True  # SimPy's word for "has not failed"; an entry cannot fail
+
+
+class Call(Entry):
+    """An entry that carries something to its callback."""
+
+    __slots__ = ("item",)
+
+    def __init__(self, callback: Callable[[Call], None], item: Any) -> None:
+        self.callbacks = (callback,)
+        self.item = item
+
+
+class Clock(simpy.Environment):
+    """A SimPy environment whose loop calls callbacks directly and can be advanced to a moment.
+
+    SimPy cannot take an event back. `cancel` empties the entry's callbacks, and the heap is compacted before the dead
+    entries outnumber the living, so that cancelling costs O(log n) on average and leaves nothing behind for long.
+    """
+
+    now: float = 0.0  # a plain attribute in place of SimPy's property: it is read several times per query
+
+    @property
+    def _now(self) -> float:  # type: ignore[override]
+        return self.now
+
+    @_now.setter
+    def _now(self, time: float) -> None:
+        self.now = time
+
+    def __init__(self) -> None:
+        super().__init__()
+        self.heap = self._queue
+        """(time, priority, id, entry): pools push onto it directly, which spares a call per task."""
+        self.ids = self._eid
+        self._cancelled = 0
+
+    def at(self, time: float, entry: Entry) -> None:
+        """Let `entry` happen at `time` (seconds, not in the past); entries of one moment happen in this order."""
+        heappush(self._queue, (time, NORMAL, next(self._eid), entry))  # type: ignore[misc]
+
+    def cancel(self, entry: Entry) -> None:
+        """Let an entry that is still to come not happen."""
+        entry.callbacks = ()
+        self._cancelled += 1
+        queue = self._queue
+        if self._cancelled > COMPACT_ABOVE and 2 * self._cancelled > len(queue):
+            queue[:] = [item for item in queue if item[3].callbacks != ()]
+            heapify(queue)
+            self._cancelled = 0
+
+    def advance(self, until: float) -> None:
+        """Let everything up to and including `until` happen, in order of time, and leave the clock there."""
+        heap = self._queue
+        while heap and heap[0][0] <= until:
+            self.now, _, _, event = heappop(heap)
+            callbacks = event.callbacks
+            event.callbacks = None  # type: ignore[assignment]
+            for callback in callbacks:
+                callback(event)
+            if not event._ok and not hasattr(event, "_defused"):
+                raise event._value
+        self.now = until
+
+    def drain(self) -> None:
+        """Let everything that is still to come happen; the clock stops at the last of it."""
+        while self._queue:
+            self.advance(self._queue[0][0])

@@ -1,0 +1,48 @@
+"""The serving cluster as an experiment describes it: the `cluster` section of the YAML."""
+
+from __future__ import annotations
+
+from pydantic import Field, NonNegativeFloat, PositiveFloat, PositiveInt
+
+from sim.batching import Batching, Fixed
+from sim.disciplines import Discipline, SingleQueue
+from sim.distributions import Distribution
+from sim.distributions.combined import Scaled
+from sim.distributions.families import Deterministic
+from sim.kinds import Options
+from sim.network import Network
+from sim.trace import Role
+
+
+class Cluster(Options):
+    """Instances, how long they work, how work waits for them, and what lies between them and the frontend."""
+
+    instances: PositiveInt
+    """Instances that serve the deployed model (m)."""
+    extra: int = Field(default=0, ge=0)
+    """The budget for redundancy, in instances; each policy spends it in its own way."""
+    service: Distribution
+    """Seconds that the deployed model takes for a batch of one."""
+    parity_service: Distribution | None = None
+    """Seconds that a parity model takes for a batch of one; as `service` where not given."""
+    batch_cost: NonNegativeFloat = 1.0
+    """What each further query of a batch costs, as a share of a batch of one; a profile's measured times go before."""
+    queue: Discipline = SingleQueue()
+    """Where tasks wait."""
+    batching: Batching = Fixed()
+    """How the frontend forms batches."""
+    network: Network = Network()
+    """What lies between the frontend and the instances."""
+    encode: Distribution = Deterministic(value=0.0)
+    """Seconds that the frontend takes to make a coding group's parity queries; nothing waits for it."""
+    decode: Distribution = Deterministic(value=0.0)
+    """Seconds that the frontend takes to reconstruct a coding group's predictions."""
+    deadline: PositiveFloat | None = None
+    """Seconds after its arrival at which a query without a reply gets a default answer; never where not given."""
+
+    def service_of(self, role: Role, size: int) -> Distribution:
+        """Return the service time of a batch of `size` queries at an instance of `role`."""
+        one = self.parity_service if role is Role.PARITY and self.parity_service is not None else self.service
+        if size == 1:
+            return one
+        return one.at_batch(size) or Scaled(of=one, factor=1.0 + self.batch_cost * (size - 1))

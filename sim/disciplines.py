@@ -1,0 +1,154 @@
+"""Where a task waits: in one queue from which idle instances pull, or in a queue of the instance chosen for it."""
+
+from __future__ import annotations
+
+from abc import abstractmethod
+from collections.abc import Sequence
+from typing import ClassVar, Literal, Protocol
+
+import numpy as np
+from pydantic import Field
+
+from sim.kinds import Kind
+from sim.streams import Stream
+
+
+class Chooser(Protocol):
+    """Chooses the instance whose queue a task joins."""
+
+    def choose(self, loads: Sequence[int], avoid: Sequence[int]) -> int:
+        """Return a place in `loads` (tasks queued or running at each instance) that is not in `avoid`."""
+        ...
+
+
+class Discipline(Kind):
+    """How tasks wait for the instances of a pool."""
+
+    family: ClassVar[str] = "queue discipline"
+
+    @abstractmethod
+    def chooser(self, uniforms: Stream) -> Chooser | None:
+        """Return what chooses among the instances' queues, or None for one queue that all instances share."""
+
+
+class SingleQueue(Discipline):
+    """One first-in, first-out queue for the pool; whichever instance is idle longest takes the next task."""
+
+    kind: Literal["single_queue"] = "single_queue"
+
+    def chooser(self, uniforms: Stream) -> None:
+        """Return None: all instances share the queue."""
+
+
+class RoundRobin(Discipline):
+    """A queue per instance, filled in turn."""
+
+    kind: Literal["round_robin"] = "round_robin"
+
+    def chooser(self, uniforms: Stream) -> Chooser:
+        """Return a chooser that goes round."""
+        return _Turns()
+
+
+class RandomQueue(Discipline):
+    """A queue per instance, chosen uniformly at random."""
+
+    kind: Literal["random"] = "random"
+
+    def chooser(self, uniforms: Stream) -> Chooser:
+        """Return a chooser by chance."""
+        return _Best(_Numbers(uniforms), 1)
+
+
+class ShortestQueue(Discipline):
+    """A queue per instance; tasks join the shortest one (join the shortest queue; ties go round)."""
+
+    kind: Literal["shortest_queue"] = "shortest_queue"
+
+    def chooser(self, uniforms: Stream) -> Chooser:
+        """Return a chooser of the least load."""
+        return _Shortest()
+
+
+class BestOf(Discipline):
+    """A queue per instance; tasks join the shortest of d queues chosen at random (power of d choices)."""
+
+    kind: Literal["best_of"] = "best_of"
+    d: int = Field(default=2, ge=1)
+    """Queues that are looked at."""
+
+    def chooser(self, uniforms: Stream) -> Chooser:
+        """Return a chooser of the least load among d."""
+        return _Best(_Numbers(uniforms), self.d)
+
+
+class _Numbers:
+    """The pool's own sequence of uniform numbers."""
+
+    __slots__ = ("_next", "_stream")
+
+    def __init__(self, stream: Stream) -> None:
+        self._stream = stream
+        self._next = 0
+
+    def below(self, n: int) -> int:
+        self._next += 1
+        return int(self._stream.at(self._next - 1) * n)
+
+
+class _Turns:
+    __slots__ = ("_turn",)
+
+    def __init__(self) -> None:
+        self._turn = -1
+
+    def choose(self, loads: Sequence[int], avoid: Sequence[int]) -> int:
+        while True:
+            self._turn = (self._turn + 1) % len(loads)
+            if self._turn not in avoid:
+                return self._turn
+
+
+class _Shortest:
+    __slots__ = ("_turn",)
+
+    def __init__(self) -> None:
+        self._turn = -1
+
+    def choose(self, loads: Sequence[int], avoid: Sequence[int]) -> int:
+        instances = len(loads)
+        best, least = -1, 1 << 62
+        for step in range(1, instances + 1):
+            place = (self._turn + step) % instances
+            if loads[place] < least and place not in avoid:
+                best, least = place, loads[place]
+        self._turn = best
+        return best
+
+
+class _Best:
+    """The least loaded of d distinct queues drawn at random; the first drawn wins a tie."""
+
+    __slots__ = ("_d", "_numbers")
+
+    def __init__(self, numbers: _Numbers, d: int) -> None:
+        self._numbers = numbers
+        self._d = d
+
+    def choose(self, loads: Sequence[int], avoid: Sequence[int]) -> int:
+        best, least = -1, 1 << 62
+        drawn: list[int] = []
+        eligible = len(loads) - len(set(avoid))
+        while len(drawn) < min(self._d, eligible):
+            place = self._numbers.below(len(loads))
+            if place in avoid or place in drawn:
+                continue
+            drawn.append(place)
+            if loads[place] < least:
+                best, least = place, loads[place]
+        return best
+
+
+def uniform(generator: np.random.Generator, n: int) -> np.ndarray[tuple[int], np.dtype[np.float64]]:
+    """Draw what `chooser` takes."""
+    return generator.random(n)

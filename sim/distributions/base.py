@@ -1,0 +1,120 @@
+"""What every distribution can be asked, and the two numerical tools that several of them share."""
+
+from __future__ import annotations
+
+from abc import abstractmethod
+from collections.abc import Callable, Sequence
+from typing import Any, ClassVar
+
+import numpy as np
+from numpy.typing import NDArray
+from pydantic import ConfigDict
+
+from sim.kinds import Kind
+
+Floats = NDArray[np.float64]
+
+
+class Distribution(Kind):
+    """A non-negative random variable: seconds where it stands for a time, a plain number where it is a factor.
+
+    A member gives `sample` and `mean`, and `cdf`, `quantiles` and `mean_up_to` where it has them; the latter three
+    return None where it does not, whatever their argument.
+    """
+
+    # An option called `mean` is a field `average`, since `mean` is a method; in YAML it is `mean` both ways.
+    model_config = ConfigDict(serialize_by_alias=True)
+
+    family: ClassVar[str] = "distribution"
+
+    @classmethod
+    def from_shorthand(cls, value: Any) -> Any:
+        """Take a bare number for a deterministic distribution, and a bare word for the name of a member."""
+        if isinstance(value, str):
+            try:
+                value = float(value)  # YAML 1.1 reads 1e-3, having no point, as a string
+            except ValueError:
+                return super().from_shorthand(value)
+        if isinstance(value, int | float) and not isinstance(value, bool):
+            return {"kind": "deterministic", "value": value}
+        return value
+
+    @abstractmethod
+    def sample(self, generator: np.random.Generator, n: int) -> Floats:
+        """Draw `n` independent values, shape (n,); the same generator state gives the same values."""
+
+    @abstractmethod
+    def mean(self) -> float | None:
+        """Return the mean, `math.inf` where it is infinite, or None where it is not known in closed form."""
+
+    def cdf(self, x: Floats) -> Floats | None:
+        """Return P(X <= x) for every x, of any sign or infinite; same shape."""
+        del x
+        return None
+
+    def quantiles(self, p: Floats) -> Floats | None:
+        """Return the smallest x with P(X <= x) >= p for every p in [0, 1]; p = 1 gives the supremum. Same shape."""
+        del p
+        return None
+
+    def mean_up_to(self, x: float) -> float | None:
+        """Return E[X; X <= x], what the values up to x (finite) contribute to the mean."""
+        del x
+        return None
+
+    def quantile(self, p: float) -> float | None:
+        """Return the smallest x with P(X <= x) >= p, None where not known. Raises ValueError outside [0, 1]."""
+        if not 0 <= p <= 1:
+            raise ValueError(f"a quantile's probability must lie between 0 and 1, not {p}")
+        found = self.quantiles(np.array([p]))
+        return None if found is None else float(found[0])
+
+    def at_batch(self, size: int) -> Distribution | None:
+        """Return the service time of a batch of `size` queries where one was measured, else None.
+
+        Only `profile` knows one, and whatever is made of a profile. Ask once per size and keep the answer.
+        """
+        del size
+        return None
+
+
+def shares(weights: Sequence[float]) -> Floats:
+    """Return the weights divided by their sum, shape (len(weights),)."""
+    normalised: Floats = np.array(weights) / np.sum(weights)
+    return normalised
+
+
+def weighted(parts: Floats, values: Sequence[Floats]) -> Floats:
+    """Return the sum of the arrays, all of one shape, each times its part (as `shares` gives them)."""
+    total = np.zeros_like(values[0])
+    for part, value in zip(parts, values, strict=True):
+        total += part * value
+    return total
+
+
+def check_weights(weights: Sequence[float], parts: int, of_what: str) -> None:
+    """Raise ValueError unless there is one weight per part and a positive one among them."""
+    if len(weights) != parts:
+        raise ValueError(f"there must be one weight per {of_what}, but there are {len(weights)} for {parts}")
+    if not sum(weights) > 0:
+        raise ValueError("at least one of the weights must be positive")
+
+
+def choose(generator: np.random.Generator, weights: Sequence[float], n: int) -> NDArray[np.intp]:
+    """Draw `n` indices of `weights` with probabilities in proportion to them, shape (n,)."""
+    chosen: NDArray[np.intp] = np.searchsorted(np.cumsum(shares(weights))[:-1], generator.random(n), side="right")
+    return chosen
+
+
+def invert(cdf: Callable[[Floats], Floats], p: Floats, low: Floats, high: Floats) -> Floats:
+    """Return the smallest x with cdf(x) >= p, known to lie in [low, high], by bisection to the last bit; shape of p."""
+    high = np.where(cdf(low) >= p, low, high)
+    for _ in range(200):  # 64 do, unless the answer is tiny against `high`
+        middle = low / 2 + high / 2
+        between = (low < middle) & (middle < high)
+        if not between.any():
+            break
+        enough = cdf(middle) >= p
+        high = np.where(between & enough, middle, high)
+        low = np.where(between & ~enough, middle, low)
+    return high

@@ -1,0 +1,97 @@
+"""The ground floor: everything that a user can name in YAML by `kind` is one frozen pydantic class below `Kind`.
+
+A family (a distribution, a straggler, a policy, ...) is an abstract subclass without a `kind` field. Its members add
+`kind: Literal["their_name"] = "their_name"`, their options as fields, and their behaviour as methods. A field annotated
+with the family accepts any member, written in YAML as a mapping with `kind`, or as the bare name where every option has
+a default. There is no registry: the members are the family's subclasses, so a plugin joins by being imported.
+"""
+
+from __future__ import annotations
+
+import difflib
+from pathlib import Path
+from typing import Any, ClassVar, Self
+
+from pydantic import BaseModel, ConfigDict, ModelWrapValidatorHandler, model_validator
+from pydantic_core import PydanticCustomError
+
+
+class Options(BaseModel):
+    """A frozen mapping of options that refuses unknown keys. Base of everything in an experiment's YAML."""
+
+    model_config = ConfigDict(frozen=True, extra="forbid", use_attribute_docstrings=True, allow_inf_nan=False)
+
+
+class Kind(Options):
+    """Base of every family of named things. See the module's text for how a family is made."""
+
+    family: ClassVar[str] = "kind"
+    """What members of this family are called in messages, such as `distribution`."""
+
+    @classmethod
+    def name_in_yaml(cls) -> str | None:
+        """The value of `kind` that names this class, or None for an abstract one."""
+        field = cls.model_fields.get("kind")
+        return None if field is None or not isinstance(field.default, str) else field.default
+
+    @classmethod
+    def members(cls) -> dict[str, type[Self]]:
+        """Every concrete class of this family that has been imported, by the name that YAML uses, sorted."""
+        found: dict[str, type[Self]] = {}
+        waiting: list[type[Self]] = [cls]
+        while waiting:
+            candidate = waiting.pop()
+            waiting.extend(candidate.__subclasses__())
+            name = candidate.name_in_yaml()
+            if name is not None:
+                found[name] = candidate
+        return dict(sorted(found.items()))
+
+    @classmethod
+    def from_shorthand(cls, value: Any) -> Any:
+        """Turn a family's shorthand into a mapping; the default knows only the bare name of a member."""
+        return {"kind": value} if isinstance(value, str) else value
+
+    @model_validator(mode="wrap")
+    @classmethod
+    def _choose_member(cls, value: Any, handler: ModelWrapValidatorHandler[Self]) -> Self:
+        if isinstance(value, cls):
+            return value
+        if cls.name_in_yaml() is not None:
+            return handler(value)
+        value = cls.from_shorthand(value)
+        names = cls.members()
+        if not isinstance(value, dict):
+            raise PydanticCustomError(
+                "kind_type", "a {family} is a mapping with 'kind', or the bare name of one", {"family": cls.family}
+            )
+        if "kind" not in value:
+            raise PydanticCustomError(
+                "kind_missing", "a {family} needs 'kind': one of {names}", {"family": cls.family, "names": ", ".join(names)}
+            )
+        member = names.get(value["kind"]) if isinstance(value["kind"], str) else None
+        if member is None:
+            near = difflib.get_close_matches(str(value["kind"]), names, n=1)
+            raise PydanticCustomError(
+                "kind_unknown",
+                "there is no {family} '{given}'{hint}; there are {names}",
+                {
+                    "family": cls.family,
+                    "given": str(value["kind"]),
+                    "hint": f" (did you mean '{near[0]}'?)" if near else "",
+                    "names": ", ".join(names),
+                },
+            )
+        return member.model_validate(value)
+
+
+def find_file(name: Path, context: dict[str, Any] | None) -> Path:
+    """Return the file that YAML names, looked for in the folders of `context["paths"]` (the working one by default).
+
+    Raises ValueError, which names the folders, where there is none.
+    """
+    folders = [Path(folder) for folder in (context or {}).get("paths", [Path.cwd()])]
+    for folder in folders:
+        if (folder / name).is_file():
+            return name if folder == Path.cwd() else folder / name
+    raise ValueError(f"there is no file '{name}' in {' or '.join(str(folder) for folder in folders)}")

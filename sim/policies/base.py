@@ -1,0 +1,89 @@
+"""What a redundancy policy is: frozen options, and for each simulation an `Execution` that holds all of its state."""
+
+from __future__ import annotations
+
+from abc import ABC, abstractmethod
+from dataclasses import dataclass
+from typing import TYPE_CHECKING, ClassVar
+
+from sim.code import Code
+from sim.kinds import Kind
+from sim.trace import Role
+from sim.work import Batch, Task
+
+if TYPE_CHECKING:
+    from sim.cluster import Cluster
+    from sim.frontend import Frontend
+
+
+@dataclass(frozen=True, slots=True)
+class PoolPlan:
+    """A pool that a policy wants launched."""
+
+    role: Role
+    row: int
+    """The parity row that its model answers for; 0 for other roles."""
+    instances: int
+
+
+class Policy(Kind):
+    """A redundancy policy."""
+
+    family: ClassVar[str] = "policy"
+    name: str | None = None
+    """What tables and figures call it; its kind where not given."""
+
+    @property
+    def label(self) -> str:
+        """What tables and figures call this policy."""
+        return self.name or str(self.name_in_yaml())
+
+    @property
+    def group(self) -> tuple[int, int]:
+        """Coding group size k and parities r; (0, 0) where the policy is not coded."""
+        return 0, 0
+
+    @property
+    def erasure_code(self) -> Code | None:
+        """The code that the policy names, if any."""
+        return None
+
+    @abstractmethod
+    def pools(self, cluster: Cluster) -> list[PoolPlan]:
+        """Return the pools to launch; the first serves the deployed model.
+
+        Raises ValueError, in one sentence, where the policy cannot be run on this cluster.
+        """
+
+    @abstractmethod
+    def begin(self, frontend: Frontend) -> Execution:
+        """Return the policy's state for one simulation."""
+
+    def instances(self, cluster: Cluster) -> int:
+        """Return how many instances are launched, all pools together: the policy's cost."""
+        return sum(plan.instances for plan in self.pools(cluster))
+
+
+class Execution(ABC):
+    """A policy at work. It is told what happens, submits tasks to pools, cancels queued ones, and replies."""
+
+    __slots__ = ("frontend",)
+
+    def __init__(self, frontend: Frontend) -> None:
+        self.frontend = frontend
+
+    @abstractmethod
+    def dispatched(self, batch: Batch) -> None:
+        """Submit what answers a batch."""
+
+    @abstractmethod
+    def done(self, task: Task) -> None:
+        """Hear that the frontend has a task's answer."""
+
+    @abstractmethod
+    def lost(self, task: Task) -> None:
+        """Hear that a task was lost in a crash, and send it again if it is still wanted."""
+
+    @abstractmethod
+    def expired(self, batch: Batch) -> None:
+        """Hear that every query of a batch has a reply, the last of them by default; its queued work may be removed."""

@@ -1,0 +1,64 @@
+"""No redundancy: each query goes to one instance of the deployed model."""
+
+from __future__ import annotations
+
+from typing import TYPE_CHECKING, Literal
+
+from sim.policies.base import Execution, Policy, PoolPlan
+from sim.trace import Role, Route
+from sim.work import Batch, Task
+
+if TYPE_CHECKING:
+    from sim.cluster import Cluster
+    from sim.frontend import Frontend
+
+
+class Uncoded(Policy):
+    """No redundancy, and the budget for it is not spent: the deployed instances alone."""
+
+    kind: Literal["none"] = "none"
+
+    def pools(self, cluster: Cluster) -> list[PoolPlan]:
+        """Return the one pool of the deployed model."""
+        return [PoolPlan(Role.DEPLOYED, 0, cluster.instances)]
+
+    def begin(self, frontend: Frontend) -> Execution:
+        """Return the state of one simulation."""
+        return OneCopy(frontend)
+
+
+class EqualResources(Uncoded):
+    """No redundancy, but the budget is spent on more instances of the deployed model."""
+
+    kind: Literal["equal_resources"] = "equal_resources"  # type: ignore[assignment]
+
+    def pools(self, cluster: Cluster) -> list[PoolPlan]:
+        """Return the one pool of the deployed model."""
+        return [PoolPlan(Role.DEPLOYED, 0, cluster.instances + cluster.extra)]
+
+
+class OneCopy(Execution):
+    """Each batch is one task, and the task's answer is the reply."""
+
+    __slots__ = ()
+
+    def dispatched(self, batch: Batch) -> None:
+        """Submit the batch's task."""
+        batch.state = task = Task(batch)
+        self.frontend.deployed.submit(task)
+
+    def done(self, task: Task) -> None:
+        """Reply."""
+        self.frontend.answer(task.owner, Route.OWN)
+
+    def lost(self, task: Task) -> None:
+        """Send the batch again unless every query has had a default answer."""
+        batch = task.owner
+        if not batch.answered:
+            batch.state = Task(batch, task.attempt + 1)
+            self.frontend.deployed.submit(batch.state)
+
+    def expired(self, batch: Batch) -> None:
+        """Remove the batch's task if it still waits."""
+        if batch.state is not None:
+            self.frontend.deployed.cancel(batch.state)

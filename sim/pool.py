@@ -1,0 +1,285 @@
+"""Instances that serve one model, and the tasks that wait for them.
+
+An instance is taken from the moment a task is sent to it until the frontend has its answer, as in Clipper, whose workers
+get the next batch in reply to the last. So one entry in the clock's heap serves a whole task: everything that decides
+when its answer is back is known when it is sent.
+"""
+
+from __future__ import annotations
+
+import math
+from abc import ABC, abstractmethod
+from collections import deque
+from collections.abc import Callable
+from dataclasses import dataclass
+from heapq import heappush
+
+from simpy.events import NORMAL
+
+from sim.clock import Call, Clock
+from sim.disciplines import Chooser
+from sim.recorder import TASK, Recorder
+from sim.stragglers.base import Bend, Outages
+from sim.streams import Stream
+from sim.trace import Fate
+from sim.work import ENDED, QUEUED, RUNNING, Task
+
+DONE, CANCELLED, LOST = int(Fate.DONE), int(Fate.CANCELLED), int(Fate.LOST)
+
+
+@dataclass(frozen=True, slots=True)
+class Conditions:
+    """What a task meets at the instances of a pool."""
+
+    draws: Callable[[int, int], Stream]
+    """`draws(size, attempt)`: the service times of tasks of `size` queries, numbered by the owner's `first`."""
+    send_seconds: Callable[[int], float]
+    """Seconds that a task of so many queries travels to an instance."""
+    reply_seconds: Callable[[int], float]
+    """Seconds that its answers travel back."""
+    bends: tuple[Bend, ...] = ()
+    outages: tuple[Outages, ...] = ()
+
+
+class Pool(ABC):
+    """What pools with one queue and pools with a queue per instance have in common."""
+
+    __slots__ = (
+        "_bends", "_conditions", "_ended", "_heap", "_ids", "_label", "_met", "_on_done", "_on_lost", "_outages", "clock",
+        "instances",
+    )  # fmt: skip
+
+    def __init__(self, clock: Clock, recorder: Recorder, label: int, instances: range, conditions: Conditions) -> None:
+        self.clock = clock
+        self.instances = instances
+        self._heap = clock.heap
+        self._ids = clock.ids
+        self._ended = recorder.tasks.extend
+        self._label = label
+        self._conditions = conditions
+        self._bends = conditions.bends
+        self._outages = conditions.outages
+        self._met: dict[int | tuple[int, int], tuple[Stream, float, float]] = {}
+
+    def connect(self, on_done: Callable[[Task], None], on_lost: Callable[[Task], None]) -> None:
+        """Name who hears of every answer, and of every loss that may be retried."""
+        self._on_done = on_done
+        self._on_lost = on_lost
+
+    @abstractmethod
+    def submit(self, task: Task) -> None:
+        """Start the task on an idle instance or let it wait."""
+
+    def cancel(self, task: Task, *, running: bool = False) -> None:
+        """Remove the task from its queue; stop it too where it is `running`, if that is wanted."""
+        now = self.clock.now
+        if task.state == QUEUED:
+            task.state = ENDED
+            self._left_queue(task)
+            task.instance, task.start, task.finish = -1, math.nan, now
+            self._record(task, CANCELLED, math.nan)
+        elif running and task.state == RUNNING:
+            task.state = ENDED
+            self.clock.cancel(task)
+            task.start, task.finish = min(task.start, now), min(task.finish, now)
+            self._record(task, CANCELLED, math.nan)
+            self._released(task.instance)
+
+    def _left_queue(self, task: Task) -> None:
+        """Hear that a waiting task is cancelled."""
+
+    @abstractmethod
+    def _idle(self, instance: int) -> None:
+        """Give an instance its next task or let it wait for one."""
+
+    def _released(self, instance: int) -> None:
+        """Hear that the task of an instance ended."""
+        self._idle(instance)
+
+    def _record(self, task: Task, fate: int, back: float) -> None:
+        owner = task.owner
+        self._ended(
+            TASK(
+                task.queued, task.start, task.finish, back, owner.number, task.instance, owner.size, task.attempt, self._label, fate
+            )
+        )  # fmt: skip
+
+    def _meet(self, size: int, attempt: int) -> tuple[Stream, float, float]:
+        """Return the service draws and the two travel times of tasks like this, for good."""
+        conditions = self._conditions
+        met = conditions.draws(size, attempt), conditions.send_seconds(size), conditions.reply_seconds(size)
+        self._met[(size, attempt) if attempt else size] = met
+        return met
+
+    def _start(self, task: Task, instance: int) -> None:
+        owner = task.owner
+        now = self.clock.now
+        size, attempt = owner.size, task.attempt
+        met = self._met.get((size, attempt) if attempt else size) or self._meet(size, attempt)
+        draws, send_seconds, reply_seconds = met
+        start = now + send_seconds
+        seconds = draws.at(owner.first)
+        for bend in self._bends:
+            seconds = bend(task, instance, start, seconds)
+        task.state = RUNNING
+        task.instance = instance
+        task.start = start
+        task.finish = finish = start + seconds
+        task.callbacks = (self._done,)
+        back = finish + reply_seconds
+        if self._outages:
+            back = self._survive(task, back)
+        heappush(self._heap, (back, NORMAL, next(self._ids), task))
+
+    def _survive(self, task: Task, back: float) -> float:
+        """Let the task be lost if its instance crashes before it is finished; return when the frontend hears of it."""
+        for outages in self._outages:
+            crash = outages.next_crash(task.instance, self.clock.now)
+            if crash < task.finish:
+                task.finish = crash
+                task.start = min(task.start, crash)
+                task.callbacks = (self._lost if outages.retry else self._lost_for_good,)
+                back = min(crash + outages.detect, outages.down_until(task.instance, crash))
+        return back
+
+    def _done(self, task: Task) -> None:
+        task.state = ENDED
+        owner = task.owner
+        self._ended(
+            TASK(
+                task.queued, task.start, task.finish, self.clock.now,
+                owner.number, task.instance, owner.size, task.attempt, self._label, DONE,
+            )
+        )  # fmt: skip
+        self._on_done(task)
+        self._released(task.instance)
+
+    def _lost(self, task: Task) -> None:
+        self._lost_for_good(task)
+        self._on_lost(task)
+
+    def _lost_for_good(self, task: Task) -> None:
+        task.state = ENDED
+        self._record(task, LOST, math.nan)
+        self._released(task.instance)
+
+    def _down(self, instance: int) -> bool:
+        """Say whether an instance that would be idle is down; if so, it comes back by itself."""
+        now = self.clock.now
+        repaired = max(outages.down_until(instance, now) for outages in self._outages)
+        if repaired > now:
+            self.clock.at(repaired, Call(self._repaired, instance))
+        return repaired > now
+
+    def _repaired(self, call: Call) -> None:
+        self._idle(call.item)
+
+
+class SharedPool(Pool):
+    """One queue, first in, first out; the instance that has been idle longest takes the next task."""
+
+    __slots__ = ("_queue", "_waiting")
+
+    def __init__(self, clock: Clock, recorder: Recorder, label: int, instances: range, conditions: Conditions) -> None:
+        super().__init__(clock, recorder, label, instances, conditions)
+        self._waiting: deque[int] = deque(self.instances)
+        self._queue: deque[Task] = deque()
+
+    def submit(self, task: Task) -> None:
+        """Start the task on the instance that has been idle longest, or append it to the queue."""
+        task.queued = self.clock.now
+        if self._outages:
+            self._set_aside_crashed()
+        waiting = self._waiting
+        if task.avoid is None:
+            if waiting:
+                self._start(task, waiting.popleft())
+                return
+        else:
+            for instance in waiting:
+                if instance not in task.avoid:
+                    waiting.remove(instance)
+                    task.avoid.append(instance)
+                    self._start(task, instance)
+                    return
+        self._queue.append(task)
+
+    def _set_aside_crashed(self) -> None:
+        up = [instance for instance in self._waiting if not self._down(instance)]
+        if len(up) < len(self._waiting):
+            self._waiting = deque(up)
+
+    def _idle(self, instance: int) -> None:
+        queue = self._queue
+        if self._outages and self._down(instance):
+            return
+        if queue:
+            passed: list[Task] = []
+            while queue:
+                task = queue.popleft()
+                if task.state != QUEUED:
+                    continue
+                avoid = task.avoid
+                if avoid is not None:
+                    if instance in avoid:
+                        passed.append(task)
+                        continue
+                    avoid.append(instance)
+                queue.extendleft(reversed(passed))
+                self._start(task, instance)
+                return
+            queue.extend(passed)
+        self._waiting.append(instance)
+
+    _released = _idle
+
+
+class RoutedPool(Pool):
+    """A queue per instance; a chooser says which one a task joins."""
+
+    __slots__ = ("_chooser", "_free", "_loads", "_queues")
+
+    def __init__(
+        self, clock: Clock, recorder: Recorder, label: int, instances: range, conditions: Conditions, chooser: Chooser
+    ) -> None:
+        super().__init__(clock, recorder, label, instances, conditions)
+        self._chooser = chooser
+        self._queues: list[deque[Task]] = [deque() for _ in self.instances]
+        self._loads = [0] * len(self.instances)
+        self._free = [True] * len(self.instances)
+
+    def submit(self, task: Task) -> None:
+        """Let the task join the chosen instance's queue, and start there if nothing is before it."""
+        task.queued = self.clock.now
+        first = self.instances.start
+        avoid = task.avoid
+        place = self._chooser.choose(self._loads, () if avoid is None else [instance - first for instance in avoid])
+        instance = first + place
+        if avoid is not None:
+            avoid.append(instance)
+        self._loads[place] += 1
+        task.instance = instance
+        free, self._free[place] = self._free[place], False
+        if free and not (self._outages and self._down(instance)):
+            self._start(task, instance)
+        else:  # it is busy, or down: then `_idle` is called at its repair
+            self._queues[place].append(task)
+
+    def _left_queue(self, task: Task) -> None:
+        self._loads[task.instance - self.instances.start] -= 1
+
+    def _released(self, instance: int) -> None:
+        self._loads[instance - self.instances.start] -= 1
+        self._idle(instance)
+
+    def _idle(self, instance: int) -> None:
+        if self._outages and self._down(instance):
+            return
+        place = instance - self.instances.start
+        queue = self._queues[place]
+        while queue:
+            task = queue.popleft()
+            if task.state == QUEUED:
+                self._start(task, instance)
+                return
+        self._free[place] = True

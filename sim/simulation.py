@@ -1,0 +1,154 @@
+"""One cell in, one trace out: `simulate` is the simulator's front door."""
+
+from __future__ import annotations
+
+import gc
+from array import array
+from collections.abc import Iterator, Sequence
+from contextlib import contextmanager
+from functools import partial
+
+import numpy as np
+
+from sim.clock import Call, Clock
+from sim.cluster import Cluster
+from sim.disciplines import uniform
+from sim.errors import ParmError
+from sim.frontend import Frontend
+from sim.policies import Policy
+from sim.policies.base import PoolPlan
+from sim.pool import Conditions, Pool, RoutedPool, SharedPool
+from sim.recorder import Recorder
+from sim.schedule import ClosedSchedule, Schedule
+from sim.stragglers import Crashes, Straggler
+from sim.stragglers.base import Site
+from sim.streams import Stream, Streams
+from sim.trace import Role, Trace
+
+CHUNK = 1 << 16
+"""Arrival times that are Python floats at once."""
+
+
+def simulate(
+    cluster: Cluster, policy: Policy, stragglers: Sequence[Straggler], schedule: Schedule, streams: Streams
+) -> Trace:
+    """Simulate one policy on one cluster under one schedule of arrivals.
+
+    The same arguments give the same trace, and equal `streams` give every policy the same arrivals, first service times
+    and machines' conditions (common random numbers).
+
+    Raises ParmError where work may be lost for good and nothing else would ever answer a query, and ValueError where
+    the policy cannot be run on this cluster.
+    """
+    if cluster.deadline is None and any(isinstance(one, Crashes) and not one.retry for one in stragglers):
+        raise ParmError(
+            "crashes that lose work for good leave queries without an answer: give the cluster a 'deadline', or let the "
+            "crashes 'retry'"
+        )
+    clock = Clock()
+    recorder = Recorder(len(schedule))
+    plans = policy.pools(cluster)
+    pools = _launch(clock, recorder, cluster, stragglers, streams, plans)
+    frontend = Frontend(clock, recorder, cluster, streams, pools[0], pools[1:])
+    with _collector_at_rest():
+        if isinstance(schedule, ClosedSchedule):
+            clients = _Clients(clock, frontend, schedule)
+            frontend.serve(policy.begin(frontend), clients)
+            clients.begin()
+        else:
+            frontend.serve(policy.begin(frontend), None)
+            advance, arrive = clock.advance, frontend.arrive
+            for start in range(0, len(schedule), CHUNK):
+                for query, time in enumerate(schedule.times[start : start + CHUNK].tolist(), start):
+                    advance(time)
+                    arrive(query)
+        clock.drain()
+        while frontend.flush():
+            clock.drain()
+    k, r = policy.group
+    return recorder.trace(
+        np.frombuffer(clients.arrivals, dtype=np.float64) if isinstance(schedule, ClosedSchedule) else schedule.times,
+        k=k,
+        r=r,
+        instances=sum(plan.instances for plan in plans),
+        end=clock.now,
+        query_bytes={role: cluster.network.bytes_to(role) for role in Role},
+        reply_bytes=cluster.network.reply_bytes,
+    )
+
+
+def _launch(
+    clock: Clock,
+    recorder: Recorder,
+    cluster: Cluster,
+    stragglers: Sequence[Straggler],
+    streams: Streams,
+    plans: Sequence[PoolPlan],
+) -> list[Pool]:
+    """Number the instances through the pools in their order, so that instance 3 is the same machine under any policy."""
+    network = cluster.network
+    pools: list[Pool] = []
+    first = 0
+    for plan in plans:
+        instances = range(first, first + plan.instances)
+        first = instances.stop
+        sites = [(straggler, Site(streams, number, plan.role, plan.row)) for number, straggler in enumerate(stragglers)]
+        conditions = Conditions(
+            draws=partial(_draws, cluster, streams, plan),
+            send_seconds=partial(network.seconds, network.bytes_to(plan.role)),
+            reply_seconds=partial(network.seconds, network.reply_bytes),
+            bends=tuple(bend for straggler, site in sites if (bend := straggler.bend(site)) is not None),
+            outages=tuple(outages for straggler, site in sites if (outages := straggler.outages(site)) is not None),
+        )
+        label = recorder.label(plan.role, plan.row)
+        chooser = cluster.queue.chooser(streams.stream(uniform, "routing", plan.role, plan.row))
+        if chooser is None:
+            pools.append(SharedPool(clock, recorder, label, instances, conditions))
+        else:
+            pools.append(RoutedPool(clock, recorder, label, instances, conditions, chooser))
+    return pools
+
+
+def _draws(cluster: Cluster, streams: Streams, plan: PoolPlan, size: int, attempt: int) -> Stream:
+    sample = cluster.service_of(plan.role, size).sample
+    return streams.stream(sample, "service", plan.role, plan.row, attempt)
+
+
+class _Clients:
+    """A closed loop: each client thinks, sends a query, waits for its reply, and thinks again."""
+
+    __slots__ = ("_clock", "_frontend", "_schedule", "_sent", "arrivals")
+
+    def __init__(self, clock: Clock, frontend: Frontend, schedule: ClosedSchedule) -> None:
+        self._clock = clock
+        self._frontend = frontend
+        self._schedule = schedule
+        self._sent = 0
+        self.arrivals: array[float] = array("d")
+
+    def begin(self) -> None:
+        """Let every client think about its first query."""
+        for _ in range(min(self._schedule.clients, len(self._schedule))):
+            self.replied()
+
+    def replied(self) -> None:
+        """Let the client who got a reply think about the next query, if there is one left to send."""
+        if self._sent < len(self._schedule):
+            self._clock.at(self._clock.now + self._schedule.think[self._sent], Call(self._arrive, None))
+            self._sent += 1
+
+    def _arrive(self, _: Call) -> None:
+        self.arrivals.append(self._clock.now)
+        self._frontend.arrive(len(self.arrivals) - 1)
+
+
+@contextmanager
+def _collector_at_rest() -> Iterator[None]:
+    """Spare the cyclic garbage collector its walks over live tasks: the simulation lets go of its cycles itself."""
+    was_enabled = gc.isenabled()
+    gc.disable()
+    try:
+        yield
+    finally:
+        if was_enabled:
+            gc.enable()

@@ -1,0 +1,13 @@
+"""What makes machines slow or lost. Start with `base.py`; each kind has a file of its own.
+
+Stragglers compose in the order in which they are listed: each bends the service time that the one before it left.
+"""
+
+from sim.stragglers.base import Straggler
+from sim.stragglers.crashes import Crashes
+from sim.stragglers.heterogeneous import Heterogeneous
+from sim.stragglers.per_task import PerTask
+from sim.stragglers.replay import Replay
+from sim.stragglers.slow_periods import SlowPeriods
+
+__all__ = ["Crashes", "Heterogeneous", "PerTask", "Replay", "SlowPeriods", "Straggler"]

@@ -1,0 +1,68 @@
+"""Instances that crash, lose what they run, and come back."""
+
+from __future__ import annotations
+
+from typing import Literal
+
+import numpy as np
+from pydantic import NonNegativeFloat, PositiveFloat
+
+from sim.distributions import Distribution
+from sim.distributions.families import Exponential
+from sim.stragglers.base import Site, Straggler
+from sim.streams import Streams
+
+
+class Crashes(Straggler):
+    """Crash instances; what runs is lost and retried (or reconstructed, if that is sooner)."""
+
+    kind: Literal["crashes"] = "crashes"
+    mean_up: PositiveFloat
+    """Mean seconds from a repair to the next crash (exponential)."""
+    repair: Distribution = Exponential(mean=10.0)
+    """Seconds from a crash to the instance's return."""
+    detect: NonNegativeFloat = 0.1
+    """Seconds after which the frontend notices a loss; it notices at the repair at the latest."""
+    retry: bool = True
+    """Whether lost work that is still wanted is sent again; if not, the cluster needs a `deadline`."""
+
+    def outages(self, site: Site) -> CrashOutages:
+        """Return the outages of the pool's instances."""
+        return CrashOutages(self, site.streams, site.number)
+
+
+class CrashOutages:
+    """Alternating up and down times of each instance, made up as far as asked."""
+
+    __slots__ = ("_current", "_generators", "_options", "_streams", "_number", "detect", "retry")
+
+    def __init__(self, options: Crashes, streams: Streams, number: int) -> None:
+        self.detect = options.detect
+        self.retry = options.retry
+        self._options = options
+        self._streams = streams
+        self._number = number
+        self._generators: dict[int, np.random.Generator] = {}
+        self._current: dict[int, tuple[float, float]] = {}
+
+    def down_until(self, instance: int, now: float) -> float:
+        """Return when the outage that covers `now` ends, or `now` itself where there is none."""
+        crash, repaired = self._outage(instance, now)
+        return repaired if crash <= now else now
+
+    def next_crash(self, instance: int, now: float) -> float:
+        """Return when the first outage that ends after `now` begins."""
+        return self._outage(instance, now)[0]
+
+    def _outage(self, instance: int, now: float) -> tuple[float, float]:
+        """Return (crash, repaired) of the first outage that ends after `now`."""
+        current = self._current.get(instance)
+        if current is None:
+            self._generators[instance] = self._streams.generator("crashes", self._number, instance)
+            current = (0.0, 0.0)
+        while current[1] <= now:
+            generator = self._generators[instance]
+            crash = current[1] + generator.exponential(self._options.mean_up)
+            current = (crash, crash + float(self._options.repair.sample(generator, 1)[0]))
+        self._current[instance] = current
+        return current

@@ -1,0 +1,45 @@
+"""Instances that are not alike."""
+
+from __future__ import annotations
+
+from typing import Literal
+
+from pydantic import Field, PositiveFloat, model_validator
+
+from sim.distributions import Distribution
+from sim.stragglers.base import Bend, Site, Straggler
+from sim.work import Task
+
+
+class Heterogeneous(Straggler):
+    """Give each instance a constant factor of its own."""
+
+    kind: Literal["heterogeneous"] = "heterogeneous"
+    factors: tuple[PositiveFloat, ...] | None = Field(default=None, min_length=1)
+    """Factors of instances 0, 1, ...; repeated from the beginning where there are more instances."""
+    factor: Distribution | None = None
+    """Instead of `factors`: what each instance's factor is drawn from, once per trial."""
+
+    @model_validator(mode="after")
+    def _one_of_two(self) -> Heterogeneous:
+        if (self.factors is None) == (self.factor is None):
+            raise ValueError("give either 'factors' (a list) or 'factor' (a distribution)")
+        return self
+
+    def bend(self, site: Site) -> Bend:
+        """Return a bend by the instance's factor."""
+        known: dict[int, float] = {}
+
+        def bend(task: Task, instance: int, start: float, seconds: float) -> float:
+            factor = known.get(instance)
+            if factor is None:
+                factor = known[instance] = self._factor(site, instance)
+            return seconds * factor
+
+        return bend
+
+    def _factor(self, site: Site, instance: int) -> float:
+        if self.factors is not None:
+            return self.factors[instance % len(self.factors)]
+        assert self.factor is not None
+        return float(self.factor.sample(site.streams.generator("heterogeneous", site.number, instance), 1)[0])

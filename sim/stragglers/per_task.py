@@ -1,0 +1,47 @@
+"""Independent slowdowns: every task has its own luck, wherever it runs."""
+
+from __future__ import annotations
+
+from typing import Literal
+
+import numpy as np
+from numpy.typing import NDArray
+from pydantic import Field
+
+from sim.distributions import Distribution
+from sim.stragglers.base import Bend, Site, Straggler
+from sim.streams import Stream
+from sim.work import Task
+
+
+class PerTask(Straggler):
+    """Slow down tasks independently, each with a probability, by a factor or by added seconds."""
+
+    kind: Literal["per_task"] = "per_task"
+    slowdown: Distribution
+    """The factor, or the seconds that are added."""
+    how: Literal["multiply", "add"] = "multiply"
+    """Whether `slowdown` multiplies the service time or is added to it."""
+    probability: float = Field(default=1.0, gt=0, le=1)
+    """Share of the tasks that are slowed down."""
+
+    def bend(self, site: Site) -> Bend:
+        """Return a bend that draws once per task, keyed like the task's service time."""
+        adds = self.how == "add"
+        neutral = 0.0 if adds else 1.0
+
+        def draw(generator: np.random.Generator, n: int) -> NDArray[np.float64]:
+            hit = generator.random(n) < self.probability
+            return np.where(hit, self.slowdown.sample(generator, n), neutral)
+
+        attempts: dict[int, Stream] = {}
+
+        def bend(task: Task, instance: int, start: float, seconds: float) -> float:
+            stream = attempts.get(task.attempt)
+            if stream is None:
+                key = (site.number, site.role, site.row, task.attempt)
+                stream = attempts[task.attempt] = site.streams.stream(draw, "per_task", *key)
+            drawn = stream.at(task.owner.first)
+            return seconds + drawn if adds else seconds * drawn
+
+        return bend

@@ -1,0 +1,49 @@
+"""An instance's condition over time, made up only as far as somebody asks."""
+
+from __future__ import annotations
+
+from collections import deque
+from collections.abc import Iterator
+
+
+class Timeline:
+    """A service runs through pieces of time in which the instance is slower by a constant factor.
+
+    `pieces` yields (end, factor) with ends that increase without bound. No event is ever scheduled for a change of
+    condition: a task's service is integrated over the pieces at the moment when it starts.
+    """
+
+    __slots__ = ("_kept", "_pieces")
+
+    def __init__(self, pieces: Iterator[tuple[float, float]]) -> None:
+        self._pieces = pieces
+        self._kept: deque[tuple[float, float]] = deque([next(pieces)])
+
+    def stretch(self, start: float, seconds: float) -> float:
+        """Return how long work of `seconds` takes from `start` on. Starts must not decrease from call to call."""
+        kept = self._kept
+        end, factor = kept[0]
+        while end <= start:
+            kept.popleft()
+            if not kept:
+                kept.append(next(self._pieces))
+            end, factor = kept[0]
+        stretched = seconds * factor
+        if start + stretched <= end:
+            return stretched
+        return self._across(start, seconds)
+
+    def _across(self, start: float, seconds: float) -> float:
+        """Integrate over several pieces, which stay for the next call: a stopped task frees its instance early."""
+        kept = self._kept
+        now, left, number = start, seconds, 0
+        while True:
+            end, factor = kept[number]
+            possible = (end - now) / factor
+            if left <= possible:
+                return now + left * factor - start
+            left -= possible
+            now = end
+            number += 1
+            if number == len(kept):
+                kept.append(next(self._pieces))

@@ -1,0 +1,72 @@
+"""Random streams with names, so that a draw depends on what it is for and never on when it is asked for.
+
+A stream is keyed by (seed, trial, purpose, entities). Query 4711's first service draw is number 4711 of the stream
+("service", deployed, attempt 0) under every policy: common random numbers, by construction.
+"""
+
+from __future__ import annotations
+
+import zlib
+from collections.abc import Callable
+
+import numpy as np
+from numpy.typing import NDArray
+
+BLOCK = 4096
+"""Draws made at once. Part of the streams' definition: another value gives other numbers."""
+
+Draw = Callable[[np.random.Generator, int], NDArray[np.float64]]
+
+
+class Streams:
+    """All the streams of one trial. The experiment's `seed` and the trial number are the only seeds there are."""
+
+    __slots__ = ("seed", "trial")
+
+    def __init__(self, seed: int, trial: int = 0) -> None:
+        self.seed = seed
+        self.trial = trial
+
+    def generator(self, purpose: str, *entities: int) -> np.random.Generator:
+        """Return the generator of the stream (purpose, entities), always from its beginning."""
+        words = (self.seed, self.trial, zlib.crc32(purpose.encode()), *entities)
+        return np.random.Generator(np.random.Philox(np.random.SeedSequence(words)))
+
+    def stream(self, draw: Draw, purpose: str, *entities: int) -> Stream:
+        """Return numbered draws of `draw(generator, n)` from the stream (purpose, entities)."""
+        return Stream(self, draw, purpose, entities)
+
+
+class Stream:
+    """Numbered draws: `at(i)` is the same number whenever and however often it is asked for.
+
+    Block b of `BLOCK` draws has a generator of its own, so that any draw is reached without those before it. The two
+    latest blocks are kept, since queries near a block's edge are dispatched a little out of order.
+    """
+
+    __slots__ = ("_block", "_draw", "_entities", "_other", "_other_start", "_purpose", "_start", "_streams")
+
+    def __init__(self, streams: Streams, draw: Draw, purpose: str, entities: tuple[int, ...]) -> None:
+        self._streams = streams
+        self._draw = draw
+        self._purpose = purpose
+        self._entities = entities
+        self._block: list[float] = []
+        self._other: list[float] = []
+        self._start = self._other_start = -BLOCK
+
+    def at(self, index: int) -> float:
+        """Return draw number `index` (>= 0)."""
+        offset = index - self._start
+        if 0 <= offset < BLOCK:
+            return self._block[offset]
+        self._block, self._other = self._other, self._block
+        self._start, self._other_start = self._other_start, self._start
+        offset = index - self._start
+        if not 0 <= offset < BLOCK:
+            block = index // BLOCK
+            generator = self._streams.generator(self._purpose, *self._entities, block)
+            self._block = self._draw(generator, BLOCK).tolist()
+            self._start = block * BLOCK
+            offset = index - self._start
+        return self._block[offset]

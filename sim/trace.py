@@ -1,0 +1,161 @@
+"""What a simulation leaves behind: columns of NumPy arrays, one row per query, per batch and per task.
+
+Times are seconds on the simulated clock. The simulator knows no samples and no answers: those are added by row number.
+"""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+from enum import IntEnum
+
+import numpy as np
+from numpy.typing import NDArray
+
+Floats = NDArray[np.float64]
+Ints = NDArray[np.int64]
+
+
+class Route(IntEnum):
+    """By which way a query's reply came about."""
+
+    OWN = 0
+    """The deployed model's answer to the query's first copy."""
+    RECONSTRUCTION = 1
+    """Decoded from the other answers of its coding group."""
+    REPLICA = 2
+    """The deployed model's answer to a later copy."""
+    BACKUP = 3
+    """A cheaper model's answer."""
+    DEFAULT = 4
+    """No prediction came before the deadline."""
+
+
+UNAVAILABLE = (Route.RECONSTRUCTION, Route.BACKUP, Route.DEFAULT)
+"""The routes of an unavailable prediction: what the client got is not the deployed model's answer."""
+
+
+class Role(IntEnum):
+    """Which model a pool of instances serves."""
+
+    DEPLOYED = 0
+    PARITY = 1
+    BACKUP = 2
+
+
+class Fate(IntEnum):
+    """How a task ended."""
+
+    DONE = 0
+    CANCELLED = 1
+    """Removed from a queue (no start, no instance) or stopped while running."""
+    LOST = 2
+    """Its instance crashed while it ran."""
+
+
+@dataclass(frozen=True, slots=True)
+class Queries:
+    """One row per query, in the order of arrival; the row number is the query's number."""
+
+    arrival: Floats
+    dispatch: Floats
+    """When the frontend sent the query's batch to its policy."""
+    reply: Floats
+    route: NDArray[np.uint8]
+    """A `Route`."""
+    batch: NDArray[np.int32]
+    """Row of `Batches`."""
+    used: Ints
+    """For a reconstruction, the answers that its decoder used: bit i < k for slot i, bit k + j for parity row j; else 0."""
+
+    def __len__(self) -> int:
+        return len(self.arrival)
+
+    @property
+    def latency(self) -> Floats:
+        """Reply minus arrival, in seconds, shape (queries,)."""
+        return self.reply - self.arrival
+
+
+@dataclass(frozen=True, slots=True)
+class Batches:
+    """One row per batch, in the order of dispatch. A batch holds consecutive queries `first .. first + size - 1`."""
+
+    first: Ints
+    size: NDArray[np.int32]
+    group: NDArray[np.int32]
+    """Coding group, or -1 where the batch belongs to none."""
+    slot: NDArray[np.int8]
+    """Position in the coding group, 0 .. k-1, or -1."""
+
+    def __len__(self) -> int:
+        return len(self.first)
+
+
+@dataclass(frozen=True, slots=True)
+class Tasks:
+    """One row per task that was submitted to a pool, in the order in which they ended."""
+
+    owner: NDArray[np.int32]
+    """Row of `Batches`; for a parity task the coding group's number."""
+    role: NDArray[np.uint8]
+    """A `Role`."""
+    row: NDArray[np.int8]
+    """Parity row, 0 .. r-1; 0 for other roles."""
+    attempt: NDArray[np.int16]
+    """0 for the first copy; replicas and retries count up."""
+    size: NDArray[np.int32]
+    """Queries in the task."""
+    instance: NDArray[np.int32]
+    """Instance that ran it, numbered over the whole cluster, or -1 where none did."""
+    queued: Floats
+    """When it was submitted to its pool."""
+    start: Floats
+    """When its service began; NaN where it never did."""
+    finish: Floats
+    """When its service ended (done, stopped or lost); when it was removed from the queue where it never began."""
+    back: Floats
+    """When the frontend had its answer; NaN where it never came."""
+    fate: NDArray[np.uint8]
+    """A `Fate`."""
+
+    def __len__(self) -> int:
+        return len(self.owner)
+
+
+@dataclass(frozen=True, slots=True)
+class Trace:
+    """Everything that happened in one simulated cell."""
+
+    queries: Queries
+    batches: Batches
+    tasks: Tasks
+    k: int
+    """Coding group size, 0 where the policy is not coded."""
+    r: int
+    """Parities per coding group."""
+    instances: int
+    """Instances launched, all pools together."""
+    end: float
+    """When the last event happened."""
+    bytes: int
+    """Bytes sent over the cluster's network, queries and replies."""
+
+    @property
+    def position(self) -> Ints:
+        """Each query's place in its batch, 0 .. size-1; shape (queries,)."""
+        return np.arange(len(self.queries), dtype=np.int64) - self.batches.first[self.queries.batch]
+
+    @property
+    def group(self) -> NDArray[np.int32]:
+        """Each query's coding group or -1; shape (queries,)."""
+        return self.batches.group[self.queries.batch]
+
+    @property
+    def slot(self) -> NDArray[np.int8]:
+        """Each query's slot in its coding group or -1; shape (queries,)."""
+        return self.batches.slot[self.queries.batch]
+
+    @property
+    def busy_seconds(self) -> float:
+        """Instance-seconds of service, wasted and useful together."""
+        return float(np.nansum(self.tasks.finish - self.tasks.start))
