@@ -45,7 +45,7 @@ class Pool(ABC):
     """What pools with one queue and pools with a queue per instance have in common."""
 
     __slots__ = (
-        "_bends", "_conditions", "_ended", "_heap", "_ids", "_label", "_met", "_on_done", "_on_lost", "_outages", "clock",
+        "_bends", "_conditions", "_ended", "_finally", "_heap", "_ids", "_label", "_met", "_on_done", "_on_lost", "_outages", "clock",
         "instances",
     )  # fmt: skip
 
@@ -59,6 +59,8 @@ class Pool(ABC):
         self._conditions = conditions
         self._bends = conditions.bends
         self._outages = conditions.outages
+        self._finally = (self._done,)
+        """The callbacks of every task that nothing stops, made once."""
         self._met: dict[int | tuple[int, int], tuple[Stream, float, float]] = {}
 
     def connect(self, on_done: Callable[[Task], None], on_lost: Callable[[Task], None]) -> None:
@@ -125,7 +127,7 @@ class Pool(ABC):
         task.instance = instance
         task.start = start
         task.finish = finish = start + seconds
-        task.callbacks = (self._done,)
+        task.callbacks = self._finally
         back = finish + reply_seconds
         if self._outages:
             back = self._survive(task, back)
@@ -188,26 +190,24 @@ class SharedPool(Pool):
     def submit(self, task: Task) -> None:
         """Start the task on the instance that has been idle longest, or append it to the queue."""
         task.queued = self.clock.now
-        if self._outages:
-            self._set_aside_crashed()
         waiting = self._waiting
-        if task.avoid is None:
-            if waiting:
-                self._start(task, waiting.popleft())
+        avoid = task.avoid
+        if avoid is None:
+            while waiting:
+                instance = waiting.popleft()
+                if self._outages and self._down(instance):
+                    continue
+                self._start(task, instance)
                 return
         else:
-            for instance in waiting:
-                if instance not in task.avoid:
-                    waiting.remove(instance)
-                    task.avoid.append(instance)
-                    self._start(task, instance)
-                    return
+            for instance in [one for one in waiting if one not in avoid]:
+                waiting.remove(instance)
+                if self._outages and self._down(instance):
+                    continue
+                avoid.append(instance)
+                self._start(task, instance)
+                return
         self._queue.append(task)
-
-    def _set_aside_crashed(self) -> None:
-        up = [instance for instance in self._waiting if not self._down(instance)]
-        if len(up) < len(self._waiting):
-            self._waiting = deque(up)
 
     def _idle(self, instance: int) -> None:
         queue = self._queue

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import gc
 from array import array
-from collections.abc import Iterator, Sequence
+from collections.abc import Callable, Iterator, Sequence
 from contextlib import contextmanager
 from functools import partial
 
@@ -21,7 +21,7 @@ from sim.pool import Conditions, Pool, RoutedPool, SharedPool
 from sim.recorder import Recorder
 from sim.schedule import ClosedSchedule, Schedule
 from sim.stragglers import Crashes, Straggler
-from sim.stragglers.base import Site
+from sim.stragglers.base import Bend, Site
 from sim.streams import Stream, Streams
 from sim.trace import Role, Trace
 
@@ -29,13 +29,23 @@ CHUNK = 1 << 16
 """Arrival times that are Python floats at once."""
 
 
+Hardware = Callable[[Role, int], Bend]
+"""`hardware(role, row)`: for one pool, a bend that runs a task for real and returns the seconds that it took."""
+
+
 def simulate(
-    cluster: Cluster, policy: Policy, stragglers: Sequence[Straggler], schedule: Schedule, streams: Streams
+    cluster: Cluster,
+    policy: Policy,
+    stragglers: Sequence[Straggler],
+    schedule: Schedule,
+    streams: Streams,
+    hardware: Hardware | None = None,
 ) -> Trace:
     """Simulate one policy on one cluster under one schedule of arrivals.
 
     The same arguments give the same trace, and equal `streams` give every policy the same arrivals, first service times
-    and machines' conditions (common random numbers).
+    and machines' conditions (common random numbers). With `hardware` in the loop, measured times stand in place of
+    drawn service times, and stragglers bend those.
 
     Raises ParmError where work may be lost for good and nothing else would ever answer a query, and ValueError where
     the policy cannot be run on this cluster.
@@ -48,7 +58,7 @@ def simulate(
     clock = Clock()
     recorder = Recorder(len(schedule))
     plans = policy.pools(cluster)
-    pools = _launch(clock, recorder, cluster, stragglers, streams, plans)
+    pools = _launch(clock, recorder, cluster, stragglers, streams, plans, hardware)
     frontend = Frontend(clock, recorder, cluster, streams, pools[0], pools[1:])
     with _collector_at_rest():
         if isinstance(schedule, ClosedSchedule):
@@ -84,6 +94,7 @@ def _launch(
     stragglers: Sequence[Straggler],
     streams: Streams,
     plans: Sequence[PoolPlan],
+    hardware: Hardware | None,
 ) -> list[Pool]:
     """Number the instances through the pools in their order, so that instance 3 is the same machine under any policy."""
     network = cluster.network
@@ -93,11 +104,12 @@ def _launch(
         instances = range(first, first + plan.instances)
         first = instances.stop
         sites = [(straggler, Site(streams, number, plan.role, plan.row)) for number, straggler in enumerate(stragglers)]
+        measured = () if hardware is None else (hardware(plan.role, plan.row),)
         conditions = Conditions(
             draws=partial(_draws, cluster, streams, plan),
             send_seconds=partial(network.seconds, network.bytes_to(plan.role)),
             reply_seconds=partial(network.seconds, network.reply_bytes),
-            bends=tuple(bend for straggler, site in sites if (bend := straggler.bend(site)) is not None),
+            bends=(*measured, *(bend for straggler, site in sites if (bend := straggler.bend(site)) is not None)),
             outages=tuple(outages for straggler, site in sites if (outages := straggler.outages(site)) is not None),
         )
         label = recorder.label(plan.role, plan.row)

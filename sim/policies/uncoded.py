@@ -49,7 +49,10 @@ class OneCopy(Execution):
 
     def done(self, task: Task) -> None:
         """Reply."""
-        self.frontend.answer(task.owner, Route.OWN)
+        batch = task.owner
+        batch.state = None
+        if not batch.answered:
+            self.frontend.answer(batch, Route.OWN)
 
     def lost(self, task: Task) -> None:
         """Send the batch again unless every query has had a default answer."""
@@ -62,3 +65,4 @@ class OneCopy(Execution):
         """Remove the batch's task if it still waits."""
         if batch.state is not None:
             self.frontend.deployed.cancel(batch.state)
+            batch.state = None

@@ -1,0 +1,8 @@
+"""Who computes: real models on a real device (CUDA or the CPU), and what each client of a simulated cluster received.
+
+Start with `torch_backend.py`, which runs a model over tensors and measures how long that takes. `profile.py` is the
+file that such a measurement is kept in, so that a simulation can draw service times without the device; the profiles
+that come with the project are in `profiles/`. `answers.py` turns a simulated `Trace` into answers, after the simulation
+and with no more forward passes than those answers need; `reconstruction.py` finds out which those are for the queries
+that were reconstructed, and `metrics.py` says which answers were right.
+"""

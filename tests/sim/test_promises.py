@@ -1,0 +1,229 @@
+"""DESIGN.md's numbered promises about the simulator, over random worlds and against theory."""
+
+from __future__ import annotations
+
+import gc
+import math
+from math import comb
+
+import numpy as np
+import pytest
+from hypothesis import given, settings
+from hypothesis import strategies as st
+
+from sim.cluster import Cluster
+from sim.disciplines import RandomQueue, SingleQueue
+from sim.distributions.families import Deterministic, Exponential, Gamma
+from sim.policies import Coded, EqualResources, Replication, Uncoded
+from sim.policies.coded import Group
+from sim.simulation import simulate
+from sim.stragglers import SlowPeriods
+from sim.streams import Streams
+from sim.trace import Fate, Role, Route, Trace
+from sim.work import Batch, Task
+from tests.worlds import World, poisson, worlds
+
+MANY = settings(max_examples=250, deadline=None)
+
+
+@MANY
+@given(worlds())
+def test_promise_1_every_query_is_answered_exactly_once(world: World) -> None:
+    trace = world.run()
+    queries = trace.queries
+    assert len(queries) == len(world.schedule)
+    assert np.all(np.isfinite(queries.reply))
+    assert np.array_equal(np.repeat(np.arange(len(trace.batches)), trace.batches.size), queries.batch)
+    # Whoever was answered by a task was answered by one that came back at that very moment.
+    tasks = trace.tasks
+    own = (tasks.role == Role.DEPLOYED) & (tasks.fate == Fate.DONE)
+    for query in np.flatnonzero((queries.route == Route.OWN) | (queries.route == Route.REPLICA)):
+        assert queries.reply[query] in tasks.back[own & (tasks.owner == queries.batch[query])]
+        assert queries.reply[query] == tasks.back[own & (tasks.owner == queries.batch[query])].min()
+
+
+@MANY
+@given(worlds())
+def test_promise_2_causality(world: World) -> None:
+    trace = world.run()
+    queries, tasks = trace.queries, trace.tasks
+    answered = queries.route != Route.DEFAULT
+    assert np.all(queries.arrival <= queries.dispatch)
+    assert np.all(queries.arrival <= queries.reply)
+    assert np.all(queries.dispatch[answered] <= queries.reply[answered])
+    began = ~np.isnan(tasks.start)
+    assert np.all(began == (tasks.instance >= 0))
+    assert np.all(tasks.queued[began] <= tasks.start[began])
+    assert np.all(tasks.start[began] <= tasks.finish[began])
+    done = tasks.fate == Fate.DONE
+    assert np.all(began[done])
+    assert np.all(tasks.finish[done] <= tasks.back[done])
+    assert np.all(np.isnan(tasks.back[~done]))
+    if world.cluster.deadline is not None:
+        assert np.all(queries.latency <= world.cluster.deadline + 1e-9)
+    first = np.full(len(trace.batches), np.inf)
+    np.minimum.at(first, tasks.owner[tasks.role == Role.DEPLOYED], tasks.queued[tasks.role == Role.DEPLOYED])
+    assert np.allclose(first[queries.batch], queries.dispatch, rtol=0, atol=1e-12)
+
+
+@MANY
+@given(worlds())
+def test_promise_3_a_reconstruction_is_used_only_when_the_prediction_was_later(world: World) -> None:
+    trace = world.run()
+    queries, tasks = trace.queries, trace.tasks
+    used_routes = queries.route[queries.used != 0]
+    assert np.all(used_routes == Route.RECONSTRUCTION)
+    group_of, slot_of = trace.group, trace.slot
+    done = tasks.fate == Fate.DONE
+    for query in np.flatnonzero(queries.route == Route.RECONSTRUCTION):
+        used, reply = int(queries.used[query]), queries.reply[query]
+        decoded = reply - world.cluster.decode.mean()
+        assert not used >> int(slot_of[query]) & 1
+        assert used.bit_count() >= trace.k
+        own = done & (tasks.role == Role.DEPLOYED) & (tasks.owner == queries.batch[query])
+        assert not np.any(tasks.back[own] < reply - 1e-12), "its own prediction was back before the reconstruction"
+        for bit in range(trace.k + trace.r):
+            if used >> bit & 1:
+                if bit < trace.k:
+                    batch = np.flatnonzero((trace.batches.group == group_of[query]) & (trace.batches.slot == bit))
+                    helped = done & (tasks.role == Role.DEPLOYED) & (tasks.owner == batch[0])
+                else:
+                    of_group = (tasks.owner == group_of[query]) & (tasks.row == bit - trace.k)
+                    helped = done & (tasks.role == Role.PARITY) & of_group
+                assert tasks.back[helped].min() <= decoded + 1e-12
+
+
+@MANY
+@given(worlds())
+def test_promise_4_an_instance_serves_one_batch_at_a_time(world: World) -> None:
+    tasks = world.run().tasks
+    ran = tasks.instance >= 0
+    order = np.lexsort((tasks.start[ran], tasks.instance[ran]))
+    instance, start, finish = tasks.instance[ran][order], tasks.start[ran][order], tasks.finish[ran][order]
+    same = instance[1:] == instance[:-1]
+    assert np.all(start[1:][same] >= finish[:-1][same] - 1e-12)
+
+
+@MANY
+@given(worlds(st.just(SingleQueue())))
+def test_promise_4_a_single_queue_never_idles_an_instance_while_work_waits(world: World) -> None:
+    """Whenever a task that may run on any instance waits, every instance of its pool is taken or down."""
+    if world.stragglers and any(one.kind == "crashes" for one in world.stragglers):
+        return
+    if isinstance(world.policy, Replication):
+        return
+    trace = world.run()
+    tasks = trace.tasks
+    network = world.cluster.network
+    for role in (Role.DEPLOYED, Role.PARITY):
+        for row in range(max(trace.r, 1)):
+            pool = (tasks.role == role) & (tasks.row == row)
+            ran = pool & (tasks.instance >= 0)
+            if not np.any(ran):
+                continue
+            plans = world.policy.pools(world.cluster)
+            size = next(plan.instances for plan in plans if plan.role == role and plan.row == row)
+            sent = tasks.start[ran] - [network.seconds(network.bytes_to(role), int(n)) for n in tasks.size[ran]]
+            back = np.where(np.isnan(tasks.back[ran]), tasks.finish[ran], tasks.back[ran])
+            left_queue = np.where(np.isnan(tasks.start[pool]), tasks.finish[pool], tasks.start[pool])
+            for queued, left in zip(tasks.queued[pool], left_queue, strict=True):
+                middle = (queued + left - network.seconds(network.bytes_to(role), 1)) / 2
+                if queued + 1e-9 < middle < left - 0.01:
+                    assert np.sum((sent <= middle) & (middle < back)) == size
+
+
+def test_promise_6_common_random_numbers() -> None:
+    """Every policy meets the same arrivals, first service times and conditions of the machines."""
+    streams = Streams(5, 3)
+    schedule = poisson(100.0, 400, streams)
+    cluster = Cluster(instances=4, extra=2, service=Gamma(shape=2.0, mean=0.02))
+    first: dict[str, np.ndarray] = {}
+    for policy in (Uncoded(), EqualResources(), Replication(), Coded(k=2), Coded(k=3, r=2)):
+        trace = simulate(cluster, policy, (), schedule, streams)
+        assert np.array_equal(trace.queries.arrival, schedule.times)
+        tasks = trace.tasks
+        ran = (tasks.role == Role.DEPLOYED) & (tasks.attempt == 0) & (tasks.fate == Fate.DONE)
+        service = np.full(400, np.nan)
+        service[tasks.owner[ran]] = tasks.finish[ran] - tasks.start[ran]
+        first[f"{policy.label}{policy.group}"] = service
+    reference = first.pop("none(0, 0)")
+    assert not np.any(np.isnan(reference))
+    for label, service in first.items():
+        there = ~np.isnan(service)
+        assert there.sum() > 100, label
+        assert np.allclose(service[there], reference[there], rtol=0, atol=1e-12), label
+
+
+def test_promise_6_another_trial_is_another_world() -> None:
+    cluster = Cluster(instances=4, service=Exponential(mean=0.02))
+    one, other = Streams(5, 0), Streams(5, 1)
+    schedule = poisson(100.0, 50, one)
+    traces = [simulate(cluster, Uncoded(), (), schedule, streams) for streams in (one, other)]
+    assert not np.array_equal(traces[0].queries.reply, traces[1].queries.reply)
+
+
+@given(st.integers(2, 5), st.integers(1, 12))
+def test_promise_8_equal_resources_and_coded_use_the_same_number_of_instances(k: int, share: int) -> None:
+    cluster = Cluster(instances=k * share, extra=share, service=Deterministic(value=0.01))
+    assert EqualResources().instances(cluster) == Coded(k=k).instances(cluster)
+    wider = Cluster(instances=k * share, extra=share + 3, service=Deterministic(value=0.01))
+    assert EqualResources().instances(wider) == Coded(k=k, parity_instances="budget").instances(wider)
+
+
+@settings(max_examples=40, deadline=None)
+@given(st.integers(1, 6), st.floats(0.2, 1.3), st.integers(0, 10_000))
+def test_promise_10_waiting_times_equal_the_kiefer_wolfowitz_recursion(servers: int, load: float, seed: int) -> None:
+    """Kiefer and Wolfowitz (1955): the sorted vector of the servers' remaining work, query by query."""
+    streams = Streams(seed)
+    service = Gamma(shape=0.7, mean=0.02)
+    schedule = poisson(load * servers / 0.02, 2000, streams)
+    trace = simulate(Cluster(instances=servers, service=service), Uncoded(), (), schedule, streams)
+    draws = streams.stream(service.sample, "service", int(Role.DEPLOYED), 0, 0)
+    work = np.zeros(servers)
+    before = 0.0
+    for query, arrival in enumerate(schedule.times):
+        work = np.maximum(work - (arrival - before), 0.0)
+        before = arrival
+        wait = work[0]
+        work[0] += draws.at(query)
+        work.sort()
+        assert math.isclose(trace.queries.latency[query], wait + draws.at(query), rel_tol=0, abs_tol=1e-9)
+
+
+@pytest.mark.parametrize(("servers", "d", "load"), [(4, 2, 0.5), (3, 3, 0.4), (6, 2, 0.5)])
+def test_promise_10_replication_matches_redundancy_d(servers: int, d: int, load: float) -> None:
+    """Gardner et al. (Oper. Res. 2017): d copies at random servers, all cancelled when the first completes."""
+    mu = 50.0
+    rate = load * mu  # per server
+    expected = sum(
+        1.0 / (servers * mu * comb(servers - 1, d - 1) / comb(i - 1, d - 1) - servers * rate) for i in range(d, servers + 1)
+    )
+    cluster = Cluster(instances=servers, service=Exponential(mean=1.0 / mu), queue=RandomQueue())
+    means = []
+    for trial in range(6):
+        streams = Streams(11, trial)
+        schedule = poisson(servers * rate, 12_000, streams)
+        trace = simulate(cluster, Replication(copies=d, cancel="all"), (), schedule, streams)
+        means.append(trace.queries.latency[1000:].mean())
+    half = 3.36 * np.std(means, ddof=1) / math.sqrt(6)  # Student's t, 5 degrees of freedom, 98%
+    assert abs(np.mean(means) - expected) < max(half, 0.01 * expected)
+    assert half < 0.05 * expected
+
+
+def test_a_simulation_leaves_no_cycles_behind() -> None:
+    """The collector rests while a simulation runs, so tasks that hold each other would stay."""
+    streams = Streams(1)
+    schedule = poisson(150.0, 2000, streams)
+    slow = (SlowPeriods(mean_normal=1.0, mean_slow=0.3),)
+    for deadline in (None, 0.05):
+        cluster = Cluster(instances=4, extra=2, service=Exponential(mean=0.02), deadline=deadline)
+        for policy in (Uncoded(), Replication(cancel="all"), Replication(cancel="nothing"), Coded(k=2), Coded(k=3, r=2)):
+            gc.collect()
+            gc.disable()
+            try:
+                trace: Trace = simulate(cluster, policy, slow, schedule, streams)
+                left = sum(isinstance(thing, (Task, Batch, Group)) for thing in gc.get_objects())
+            finally:
+                gc.enable()
+            assert len(trace.tasks) >= 2000
+            assert left < 12, (policy.label, deadline)  # the last, incomplete coding group

@@ -1,0 +1,113 @@
+"""Random small clusters, for properties that have to hold whatever a user writes."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+
+import numpy as np
+from hypothesis import strategies as st
+
+from sim.batching import Aimd, Batching, Fixed
+from sim.cluster import Cluster
+from sim.disciplines import BestOf, Discipline, RandomQueue, RoundRobin, ShortestQueue, SingleQueue
+from sim.distributions.families import Deterministic, Exponential, Uniform
+from sim.network import Network
+from sim.policies import Coded, EqualResources, Policy, Replication, Uncoded
+from sim.schedule import ClosedSchedule, OpenSchedule, Schedule
+from sim.simulation import simulate
+from sim.stragglers import Crashes, Heterogeneous, PerTask, SlowPeriods, Straggler
+from sim.streams import Streams
+from sim.trace import Trace
+
+DISCIPLINES = st.sampled_from([SingleQueue(), RoundRobin(), RandomQueue(), ShortestQueue(), BestOf(d=2)])
+SERVICES = st.sampled_from([Deterministic(value=0.02), Exponential(mean=0.02), Uniform(low=0.0, high=0.04)])
+BATCHINGS = st.one_of(
+    st.just(Fixed()),
+    st.builds(Fixed, size=st.integers(2, 5), max_wait=st.sampled_from([None, 0.0, 0.01])),
+    st.builds(Aimd, objective=st.just(0.05), max_size=st.integers(2, 8)),
+)
+STRAGGLERS = st.lists(
+    st.sampled_from(
+        [
+            PerTask(slowdown=Deterministic(value=10.0), probability=0.1),
+            PerTask(slowdown=Exponential(mean=0.05), how="add"),
+            SlowPeriods(factor=Deterministic(value=8.0), mean_normal=0.5, mean_slow=0.2),
+            Heterogeneous(factors=(1.0, 2.5)),
+            Crashes(mean_up=1.0, repair=Exponential(mean=0.3), detect=0.05),
+        ]
+    ),
+    max_size=3,
+    unique=True,
+)
+
+
+def policies() -> st.SearchStrategy[Policy]:
+    """Every policy, with every option that changes what it does."""
+    return st.one_of(
+        st.just(Uncoded()),
+        st.just(EqualResources()),
+        st.builds(Replication, copies=st.integers(2, 3), cancel=st.sampled_from(["nothing", "queued", "all"])),
+        st.builds(Coded, k=st.integers(2, 5), r=st.integers(1, 3)),
+    )
+
+
+@st.composite
+def clusters(draw: st.DrawFn, discipline: st.SearchStrategy[Discipline] = DISCIPLINES) -> Cluster:
+    """A small cluster with everything that a YAML's `cluster` can hold."""
+    batching: Batching = draw(BATCHINGS)
+    return Cluster(
+        instances=draw(st.integers(2, 5)),
+        extra=draw(st.integers(1, 3)),
+        service=draw(SERVICES),
+        batch_cost=0.3,
+        queue=draw(discipline),
+        batching=batching,
+        network=Network(gbps=draw(st.sampled_from([None, 0.5])), latency=draw(st.sampled_from([0.0, 0.001]))),
+        encode=Deterministic(value=draw(st.sampled_from([0.0, 0.002]))),
+        decode=Deterministic(value=draw(st.sampled_from([0.0, 0.004]))),
+        deadline=draw(st.sampled_from([None, 0.03, 0.2])),
+    )
+
+
+def schedules() -> st.SearchStrategy[Schedule]:
+    """Open arrivals (ties among them too) and closed loops."""
+    queries = st.integers(1, 120)
+    seeds = st.integers(0, 2**31)
+
+    def opened(n: int, seed: int, mean: float) -> Schedule:
+        return OpenSchedule(np.cumsum(np.random.default_rng(seed).exponential(mean, n).round(3)))
+
+    def closed(n: int, seed: int, clients: int) -> Schedule:
+        return ClosedSchedule(clients, np.random.default_rng(seed).exponential(0.02, n))
+
+    return st.one_of(
+        st.builds(opened, queries, seeds, st.sampled_from([0.002, 0.01, 0.05])),
+        st.builds(closed, queries, seeds, st.integers(1, 12)),
+    )
+
+
+@dataclass(frozen=True)
+class World:
+    """One cell's worth of input."""
+
+    cluster: Cluster
+    policy: Policy
+    stragglers: tuple[Straggler, ...]
+    schedule: Schedule
+    streams: Streams
+
+    def run(self) -> Trace:
+        """Simulate it."""
+        return simulate(self.cluster, self.policy, self.stragglers, self.schedule, self.streams)
+
+
+def worlds(discipline: st.SearchStrategy[Discipline] = DISCIPLINES) -> st.SearchStrategy[World]:
+    """Worlds of every kind."""
+    return st.builds(
+        World, clusters(discipline), policies(), st.builds(tuple, STRAGGLERS), schedules(), st.builds(Streams, st.integers(0, 99))
+    )
+
+
+def poisson(rate: float, queries: int, streams: Streams) -> OpenSchedule:
+    """Poisson arrivals."""
+    return OpenSchedule(np.cumsum(streams.generator("arrivals").exponential(1.0 / rate, queries)))
