@@ -12,7 +12,7 @@ import difflib
 from pathlib import Path
 from typing import Any, ClassVar, Self
 
-from pydantic import BaseModel, ConfigDict, ModelWrapValidatorHandler, model_validator
+from pydantic import BaseModel, ConfigDict, ModelWrapValidatorHandler, ValidationInfo, model_validator
 from pydantic_core import PydanticCustomError
 
 
@@ -54,7 +54,7 @@ class Kind(Options):
 
     @model_validator(mode="wrap")
     @classmethod
-    def _choose_member(cls, value: Any, handler: ModelWrapValidatorHandler[Self]) -> Self:
+    def _choose_member(cls, value: Any, handler: ModelWrapValidatorHandler[Self], info: ValidationInfo) -> Self:
         if isinstance(value, cls):
             return value
         if cls.name_in_yaml() is not None:
@@ -82,7 +82,7 @@ class Kind(Options):
                     "names": ", ".join(names),
                 },
             )
-        return member.model_validate(value)
+        return member.model_validate(value, context=info.context)
 
 
 def find_file(name: Path, context: dict[str, Any] | None) -> Path:

@@ -84,12 +84,12 @@ def shares(weights: Sequence[float]) -> Floats:
     return normalised
 
 
-def weighted(parts: Floats, values: Sequence[Floats]) -> Floats:
-    """Return the sum of the arrays, all of one shape, each times its part (as `shares` gives them)."""
-    total = np.zeros_like(values[0])
-    for part, value in zip(parts, values, strict=True):
-        total += part * value
-    return total
+def mixed(parts: Floats, probabilities: Sequence[Floats]) -> Floats:
+    """Return the probabilities' mean, weighted by the parts (as `shares` gives them); arrays of one shape."""
+    total = np.zeros_like(probabilities[0])
+    for part, probability in zip(parts, probabilities, strict=True):
+        total += part * probability
+    return np.minimum(total, 1)  # parts may add up to a rounding error more
 
 
 def check_weights(weights: Sequence[float], parts: int, of_what: str) -> None:

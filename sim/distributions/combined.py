@@ -9,7 +9,7 @@ from typing import Annotated, Literal, Self, TypeVar
 import numpy as np
 from pydantic import Field, model_validator
 
-from sim.distributions.base import Distribution, Floats, check_weights, choose, invert, shares, weighted
+from sim.distributions.base import Distribution, Floats, check_weights, choose, invert, mixed, shares
 from sim.distributions.families import Deterministic
 from sim.errors import ParmError
 
@@ -207,7 +207,7 @@ class Mixture(Distribution):
         found = all_known(part.cdf(x) for _, part in self._used())
         if found is None:
             return None
-        return weighted(np.array([share for share, _ in self._used()]), found)
+        return mixed(np.array([share for share, _ in self._used()]), found)
 
     def quantiles(self, p: Floats) -> Floats | None:
         """Return the quantiles by bisection between the smallest and the largest of the parts', shape of p."""

@@ -9,7 +9,7 @@ from typing import Annotated, Literal, Self
 import numpy as np
 from pydantic import Field, model_validator
 
-from sim.distributions.base import Distribution, Floats, check_weights, choose, invert, shares, weighted
+from sim.distributions.base import Distribution, Floats, check_weights, choose, invert, mixed, shares
 
 
 def exponential_cdf(x: Floats, mean: float) -> Floats:
@@ -269,7 +269,7 @@ class Hyperexponential(Distribution):
 
     def cdf(self, x: Floats) -> Floats:
         """Return P(X <= x), shape of x."""
-        return weighted(shares(self.weights), [exponential_cdf(x, mean) for mean in self.means])
+        return mixed(shares(self.weights), [exponential_cdf(x, mean) for mean in self.means])
 
     def quantiles(self, p: Floats) -> Floats:
         """Return the quantiles by bisection between those of the fastest and the slowest branch, shape of p."""

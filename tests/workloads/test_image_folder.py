@@ -1,0 +1,111 @@
+import numpy as np
+import pytest
+from PIL import Image
+from pydantic import ValidationError
+
+from sim.errors import ParmError
+from workloads.datasets.image_folder import ImageFolder
+
+
+def colour_of(label, number):
+    return (40 * label + 10, number, 200)
+
+
+def write(folder, classes=("ant", "bee", "cat"), each=10, size=(6, 4)):
+    """Write `each` one-coloured PNG files per class; size is (width, height)."""
+    for label, name in enumerate(classes):
+        (folder / name).mkdir(parents=True)
+        for number in range(each):
+            Image.new("RGB", size, colour_of(label, number)).save(folder / name / f"{number}.png")
+
+
+def load(path, **options):
+    return ImageFolder.model_validate({"path": path.name, **options}, context={"paths": [path.parent]}).load(None)
+
+
+def assert_labels_belong(images, labels):
+    assert [tuple(image[:, 0, 0]) for image in images] == [
+        colour_of(label, image[1, 0, 0]) for label, image in zip(labels, images, strict=True)
+    ]
+
+
+def test_one_level_is_split_by_class(tmp_path):
+    write(tmp_path / "zoo")
+    (tmp_path / "zoo" / "ant" / "notes.txt").write_text("not an image")
+    (tmp_path / "zoo" / ".cache").mkdir()
+    data = load(tmp_path / "zoo", test_fraction=0.3)
+    assert (data.name, data.shape, data.classes) == ("zoo", (3, 4, 6), 3)
+    assert np.bincount(data.y_test).tolist() == [3, 3, 3]
+    assert np.bincount(data.y_train).tolist() == [7, 7, 7]
+    assert_labels_belong(data.x_train, data.y_train)
+    assert_labels_belong(data.x_test, data.y_test)
+    rows = {image.tobytes() for image in (*data.x_train, *data.x_test)}
+    assert len(rows) == 30
+    assert data.fingerprint == load(tmp_path / "zoo", test_fraction=0.3).fingerprint
+
+
+def test_train_and_test_folders_are_kept_apart(tmp_path):
+    write(tmp_path / "zoo" / "train", each=8)
+    write(tmp_path / "zoo" / "test", classes=("ant", "bee"), each=3)
+    data = load(tmp_path / "zoo")
+    assert (len(data.x_train), len(data.x_test), data.classes) == (24, 6, 3)
+    assert np.bincount(data.y_test).tolist() == [3, 3]
+    assert_labels_belong(data.x_train, data.y_train)
+    assert_labels_belong(data.x_test, data.y_test)
+    assert (np.diff(data.y_train) < 0).any(), "queries in order would meet one class after the other"
+
+
+def test_images_are_resized_and_turned_grey(tmp_path):
+    write(tmp_path / "zoo", classes=("ant", "bee"))
+    Image.new("L", (50, 70), 77).save(tmp_path / "zoo" / "ant" / "odd.png")
+    data = load(tmp_path / "zoo", size=[7, 9], grey=True)
+    assert data.shape == (1, 7, 9)
+    assert (np.concatenate([data.x_train, data.x_test]) == 77).all(axis=(1, 2, 3)).sum() == 1
+
+
+def test_images_of_different_sizes_need_a_size(tmp_path):
+    write(tmp_path / "zoo")
+    Image.new("RGB", (5, 5)).save(tmp_path / "zoo" / "bee" / "odd.png")
+    with pytest.raises(ParmError, match=r"odd\.png is 5 x 5 but .*0\.png is 4 x 6; give 'size'"):
+        load(tmp_path / "zoo")
+
+
+def test_a_damaged_image_is_named(tmp_path):
+    write(tmp_path / "zoo")
+    (tmp_path / "zoo" / "bee" / "broken.jpg").write_bytes(b"\xff\xd8\xff nothing more")
+    with pytest.raises(ParmError, match=r"broken\.jpg cannot be read as an image"):
+        load(tmp_path / "zoo")
+
+
+def test_a_class_folder_without_images_is_refused(tmp_path):
+    write(tmp_path / "zoo")
+    (tmp_path / "zoo" / "dog").mkdir()
+    with pytest.raises(ParmError, match=r"dog has no image file"):
+        load(tmp_path / "zoo")
+
+
+def test_one_class_is_too_few(tmp_path):
+    write(tmp_path / "zoo", classes=("ant",))
+    with pytest.raises(ParmError, match="has 1 folders of images; it needs one for each class"):
+        load(tmp_path / "zoo")
+
+
+def test_a_class_that_is_only_tested_is_refused(tmp_path):
+    write(tmp_path / "zoo" / "train")
+    write(tmp_path / "zoo" / "test", classes=("ant", "dog"))
+    with pytest.raises(ParmError, match=r"has the class dog, which .*train lacks"):
+        load(tmp_path / "zoo")
+
+
+def test_too_few_images_to_split(tmp_path):
+    write(tmp_path / "zoo", each=1)
+    with pytest.raises(ParmError, match=r"too few images \(3\) to test 1% of them"):
+        load(tmp_path / "zoo", test_fraction=0.01)
+
+
+def test_options_are_checked_when_the_yaml_is_read(tmp_path):
+    with pytest.raises(ValidationError, match=f"no folder 'absent' in {tmp_path}"):
+        load(tmp_path / "absent")
+    (tmp_path / "zoo").mkdir()
+    with pytest.raises(ValidationError, match="greater than 0"):
+        load(tmp_path / "zoo", size=[0, 4])

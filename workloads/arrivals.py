@@ -1,0 +1,252 @@
+"""When queries arrive: the family `Arrivals`.
+
+Every process turns unit-rate draws of its generator into times, so that the same generator under another rate gives the
+same draws on another clock (common random numbers). Rates are queries per second; times and durations are seconds.
+"""
+
+from __future__ import annotations
+
+from abc import abstractmethod
+from typing import ClassVar, Literal, Self
+
+import numpy as np
+from numpy.typing import NDArray
+from pydantic import Field, model_validator
+
+from sim.distributions import Distribution
+from sim.distributions.files import read_times
+from sim.errors import ParmError
+from sim.kinds import Kind
+from sim.schedule import ClosedSchedule, OpenSchedule, Schedule
+from workloads.files import ExistingFile
+
+Floats = NDArray[np.float64]
+
+
+class Arrivals(Kind):
+    """When queries reach the frontend."""
+
+    family: ClassVar[str] = "arrival process"
+
+    @abstractmethod
+    def schedule(self, queries: int, generator: np.random.Generator) -> Schedule:
+        """Return the arrivals of `queries` queries; the first `n` of them do not depend on how many follow."""
+
+    @abstractmethod
+    def mean_rate(self) -> float | None:
+        """Return the long-run mean of queries per second, or None where the cluster itself decides it."""
+
+
+class Poisson(Arrivals):
+    """Independent arrivals at a constant rate: exponential gaps."""
+
+    kind: Literal["poisson"] = "poisson"
+    rate: float = Field(gt=0)
+    """Queries per second."""
+
+    def schedule(self, queries: int, generator: np.random.Generator) -> OpenSchedule:
+        """Return Poisson arrivals."""
+        return OpenSchedule(_unit_poisson(queries, generator) / self.rate)
+
+    def mean_rate(self) -> float:
+        """Return `rate`."""
+        return self.rate
+
+
+class Deterministic(Arrivals):
+    """One query every 1/rate seconds, the first after 1/rate."""
+
+    kind: Literal["deterministic"] = "deterministic"
+    rate: float = Field(gt=0)
+    """Queries per second."""
+
+    def schedule(self, queries: int, generator: np.random.Generator) -> OpenSchedule:
+        """Return evenly spaced arrivals; `generator` is not used."""
+        del generator
+        return OpenSchedule(np.arange(1, queries + 1) / self.rate)
+
+    def mean_rate(self) -> float:
+        """Return `rate`."""
+        return self.rate
+
+
+class Gamma(Arrivals):
+    """Independent gamma gaps: burstier than Poisson where cv > 1, more regular where cv < 1."""
+
+    kind: Literal["gamma"] = "gamma"
+    rate: float = Field(gt=0)
+    """Queries per second."""
+    cv: float = Field(gt=0)
+    """Coefficient of variation of the gaps: standard deviation over mean; 1 is Poisson."""
+
+    def schedule(self, queries: int, generator: np.random.Generator) -> OpenSchedule:
+        """Return renewal arrivals: gaps of shape 1/cv^2 and mean 1/rate."""
+        shape = self.cv**-2
+        return OpenSchedule(np.cumsum(generator.standard_gamma(shape, queries)) / (shape * self.rate))
+
+    def mean_rate(self) -> float:
+        """Return `rate`."""
+        return self.rate
+
+
+class Bursts(Arrivals):
+    """Markov-modulated Poisson: the rate jumps between states that last exponential times."""
+
+    kind: Literal["bursts"] = "bursts"
+    rates: tuple[float, ...] = Field(min_length=2)
+    """Queries per second in each state, such as [100, 500] for quiet and burst; 0 is a silence."""
+    durations: tuple[float, ...] = Field(min_length=2)
+    """Mean seconds that each state lasts; afterwards one of the other states follows, each equally likely."""
+    rate: float | None = Field(default=None, gt=0)
+    """Mean queries per second; where given, `rates` are scaled to it and only their ratios count."""
+
+    @model_validator(mode="after")
+    def _check(self) -> Self:
+        if len(self.rates) != len(self.durations):
+            raise ValueError(f"{len(self.rates)} rates need as many durations, not {len(self.durations)}")
+        if min(self.durations) <= 0:
+            raise ValueError("every duration has to be greater than 0")
+        if min(self.rates) < 0 or max(self.rates) == 0:
+            raise ValueError("no rate may be negative, and one has to be greater than 0")
+        return self
+
+    def schedule(self, queries: int, generator: np.random.Generator) -> OpenSchedule:
+        """Return arrivals by change of time, from the stationary state.
+
+        The states' path has generators of its own: under another `rate` the same bursts come at the same times.
+        """
+        units = _unit_poisson(queries, generator)
+        lengths, jumps = generator.spawn(2)
+        durations = np.asarray(self.durations)
+        rates = np.asarray(self.rates) * (self.mean_rate() / self._unscaled_rate())
+        state = int(np.searchsorted(np.cumsum(durations)[:-1] / durations.sum(), jumps.random(), side="right"))
+        size = min(64 + int(units[-1] / np.mean(rates * durations)), 1 << 20)
+        time, load = [np.zeros(1)], [np.zeros(1)]  # the path's breakpoints, and the expected arrivals up to each
+        while load[-1][-1] <= units[-1]:
+            steps = 1 + (jumps.random(size) * (len(rates) - 1)).astype(np.int64)
+            states = (state + np.concatenate([[0], np.cumsum(steps)])) % len(rates)
+            state, states = int(states[-1]), states[:-1]
+            sojourns = lengths.standard_exponential(size) * durations[states]
+            time.append(time[-1][-1] + np.cumsum(sojourns))
+            load.append(load[-1][-1] + np.cumsum(sojourns * rates[states]))
+        return OpenSchedule(np.interp(units, np.concatenate(load), np.concatenate(time)))
+
+    def mean_rate(self) -> float:
+        """Return the rates' mean, weighted by the time spent in each state."""
+        return self._unscaled_rate() if self.rate is None else self.rate
+
+    def _unscaled_rate(self) -> float:
+        return float(np.average(self.rates, weights=self.durations))
+
+
+class Daily(Arrivals):
+    """A cycle: a Poisson process of rate (1 + amplitude sin(2 pi (t / period + phase))) rate."""
+
+    kind: Literal["daily"] = "daily"
+    rate: float = Field(gt=0)
+    """Mean queries per second over a whole period."""
+    amplitude: float = Field(ge=0, le=1)
+    """Swing around the mean: 0.5 goes from half the mean to one and a half times the mean."""
+    period: float = Field(default=86400, gt=0)
+    """Seconds per cycle."""
+    phase: float = Field(default=0, ge=0, le=1)
+    """Where in the cycle time 0 lies: 0 at the mean and rising, 0.25 at the peak, 0.75 at the trough."""
+
+    def schedule(self, queries: int, generator: np.random.Generator) -> OpenSchedule:
+        """Return arrivals by change of time: a unit-rate Poisson process, put through the integrated rate's inverse.
+
+        With E = 2 pi (t / period + phase) + pi / 2 the integrated rate is M = E - amplitude sin E, but for a factor and
+        a constant: Kepler's equation.
+        """
+        scale, start = self.period / (2 * np.pi), 2 * np.pi * self.phase + np.pi / 2
+        anomaly = _unit_poisson(queries, generator) / (self.rate * scale) + start - self.amplitude * np.sin(start)
+        times = scale * (_kepler(anomaly, self.amplitude) - start)
+        return OpenSchedule(np.maximum.accumulate(np.maximum(times, 0)))  # undoes rounding, nothing else
+
+    def mean_rate(self) -> float:
+        """Return `rate`."""
+        return self.rate
+
+
+class ClosedLoop(Arrivals):
+    """A fixed number of clients who wait for each reply, think, and send the next query."""
+
+    kind: Literal["closed_loop"] = "closed_loop"
+    clients: int = Field(ge=1)
+    """Clients, each with at most one query under way."""
+    think: Distribution
+    """Seconds from a reply (or from time 0) to the client's next query."""
+
+    def schedule(self, queries: int, generator: np.random.Generator) -> ClosedSchedule:
+        """Return the think time before each query, in the order in which they are sent."""
+        return ClosedSchedule(self.clients, self.think.sample(generator, queries))
+
+    def mean_rate(self) -> None:
+        """Return None: the rate follows from how fast the cluster replies."""
+
+
+class Replay(Arrivals):
+    """Recorded timestamps from a CSV file; the first of them is time 0."""
+
+    kind: Literal["replay"] = "replay"
+    file: ExistingFile
+    """CSV file whose first line names the columns."""
+    column: str = "timestamp"
+    """Column of timestamps, which never decrease."""
+    unit: Literal["s", "ms", "us"] = "s"
+    """What the column counts: seconds, milliseconds or microseconds."""
+    speed: float = Field(default=1, gt=0)
+    """2 replays twice as fast: half the gaps, twice the rate."""
+
+    @model_validator(mode="after")
+    def _check(self) -> Self:
+        self._times()
+        return self
+
+    def schedule(self, queries: int, generator: np.random.Generator) -> OpenSchedule:
+        """Return the first `queries` timestamps; raises ParmError where the file has fewer. `generator` is not used."""
+        del generator
+        try:
+            times = self._times()
+        except (OSError, ValueError) as error:  # it was there and sound when the YAML was read
+            raise ParmError(str(error)) from error
+        if len(times) < queries:
+            raise ParmError(f"{self.file} has {len(times)} timestamps, fewer than the {queries} queries asked for")
+        return OpenSchedule(times[:queries])
+
+    def mean_rate(self) -> float | None:
+        """Return gaps over duration of the whole file, or None where it has no duration."""
+        times = self._times()
+        return float((len(times) - 1) / times[-1]) if times[-1] > 0 else None
+
+    def _times(self) -> Floats:
+        """Return all arrival times; raises ValueError where the file is unsound."""
+        recorded = np.asarray(read_times(self.file, self.column, self.unit))
+        falls = np.flatnonzero(np.diff(recorded) < 0)
+        if falls.size:
+            raise ValueError(f"column '{self.column}' of {self.file} falls after its row {1 + falls[0]}; sort the file")
+        times: Floats = (recorded - recorded[0]) / self.speed
+        return times
+
+
+def _unit_poisson(queries: int, generator: np.random.Generator) -> Floats:
+    return np.cumsum(generator.standard_exponential(queries))
+
+
+def _kepler(mean: Floats, eccentricity: float) -> Floats:
+    """Solve E - e sin E = M for E, 0 <= e <= 1, to rounding.
+
+    On [0, pi] the left side is convex, so that Newton's method started above the solution falls to it and never
+    overshoots. E <= M + e since sin E <= 1, and E^3 <= pi^2 M since (E - sin E) / E^3 is smallest at E = pi.
+    """
+    turns = np.round(mean / (2 * np.pi))
+    folded = mean - 2 * np.pi * turns
+    target = np.abs(folded)
+    solution = np.minimum(target + eccentricity, np.cbrt(np.pi**2 * target))
+    for _ in range(60):
+        slope = 1 - eccentricity * np.cos(solution)
+        step = (solution - eccentricity * np.sin(solution) - target) / np.maximum(slope, 1e-30)
+        solution -= step
+        if np.abs(step).max() < 1e-13:
+            break
+    return 2 * np.pi * turns + np.copysign(solution, folded)

@@ -1,0 +1,128 @@
+"""What a data set is once it is loaded (`Data`), and the family of those that YAML can name (`Dataset`)."""
+
+from __future__ import annotations
+
+import hashlib
+from abc import abstractmethod
+from dataclasses import dataclass
+from functools import cached_property
+from pathlib import Path
+from typing import ClassVar
+
+import numpy as np
+from numpy.typing import NDArray
+
+from sim.kinds import Kind
+
+Labels = NDArray[np.int64]
+Images = NDArray[np.uint8] | NDArray[np.float32]
+
+DEFAULT_FOLDER = Path(".parm/data")
+"""Where public data sets are looked for, and downloaded to, unless `--data` names another folder."""
+
+
+@dataclass(frozen=True, eq=False)
+class Data:
+    """Labelled images, split into what models train on and what queries carry."""
+
+    name: str
+    x_train: Images
+    """Pixels, shape (n, c, h, w), uint8 or float32 as they were stored."""
+    y_train: Labels
+    """Labels 0 .. classes-1, shape (n,)."""
+    x_test: Images
+    """Of the same c, h and w."""
+    y_test: Labels
+    classes: int
+    note: str = ""
+    """A caveat to print beside every figure that is measured on this data, or empty."""
+
+    @property
+    def shape(self) -> tuple[int, int, int]:
+        """Channels, height and width of an image."""
+        _, c, h, w = self.x_train.shape
+        return c, h, w
+
+    @cached_property
+    def mean(self) -> NDArray[np.float32]:
+        """Each channel's mean over the training set, shape (c,)."""
+        return self._channel_means(0, 1).astype(np.float32)
+
+    @cached_property
+    def std(self) -> NDArray[np.float32]:
+        """Each channel's standard deviation over the training set, 1 for a constant channel; shape (c,)."""
+        std = np.sqrt(self._channel_means(self._channel_means(0, 1), 2))
+        return np.where(std > 0, std, 1).astype(np.float32)
+
+    def normalised(self, x: Images) -> NDArray[np.float32]:
+        """Return images (n, c, h, w) with the training set's mean taken off and divided by its standard deviation."""
+        result = x.astype(np.float32)
+        result -= self.mean[:, None, None]
+        result /= self.std[:, None, None]
+        return result
+
+    @cached_property
+    def fingerprint(self) -> str:
+        """SHA-256 over shapes, types, all labels and an evenly spaced sample of the pixels, as hexadecimal digits."""
+        digest = hashlib.sha256(str(self.classes).encode())
+        for x, y in ((self.x_train, self.y_train), (self.x_test, self.y_test)):
+            digest.update(f"{x.shape}{x.dtype.name}".encode())
+            digest.update(y.astype("<i8").tobytes())
+            flat = x.reshape(-1)
+            stride = len(flat) // 2**20 | 1  # odd, so that it does not keep to one column of the images
+            digest.update(np.ascontiguousarray(flat[::stride], dtype=x.dtype.newbyteorder("<")).tobytes())
+        return digest.hexdigest()
+
+    def _channel_means(self, centre: NDArray[np.float64] | int, power: int) -> NDArray[np.float64]:
+        """Mean of (x - centre) ** power per channel, in chunks: a float64 copy of the whole would be too large."""
+        n, c, h, w = self.x_train.shape
+        total = np.zeros(c)
+        for start in range(0, n, 2048):
+            chunk = self.x_train[start : start + 2048].reshape(-1, c, h * w).astype(np.float64)
+            total += ((chunk - np.reshape(centre, (-1, 1))) ** power).sum(axis=(0, 2))
+        means: NDArray[np.float64] = total / (n * h * w)
+        return means
+
+
+class Dataset(Kind):
+    """Labelled images that models are trained on and queries carry."""
+
+    family: ClassVar[str] = "dataset"
+
+    note: str = ""
+    """A caveat to print beside every figure that is measured on this data."""
+
+    @abstractmethod
+    def load(self, folder: Path | None) -> Data:
+        """Return the data, looked for in `folder` (`--data`) where it is not embedded and its path is not given.
+
+        Raises ParmError, in one sentence, where it is missing or unsound.
+        """
+
+    def _noted(self, *others: str) -> str:
+        """Join this data set's caveats, each once."""
+        return "; ".join(dict.fromkeys(text for text in (self.note, *others) if text))
+
+
+def seeded_split(labels: Labels, test: int) -> tuple[NDArray[np.int64], NDArray[np.int64]]:
+    """Split row numbers into (train, test), stratified by label, in a fixed random order; `test` rows are tested.
+
+    Each class gives its share of the test rows, rounded by largest remainder.
+    """
+    generator = np.random.default_rng(0)
+    order = generator.permutation(len(labels))
+    counts = np.bincount(labels)
+    exact = counts * test / len(labels)
+    quota = np.floor(exact).astype(np.int64)
+    quota[np.argsort(quota - exact, kind="stable")[: test - quota.sum()]] += 1
+    rank = np.empty(len(labels), dtype=np.int64)  # each row's place among the rows of its class, in `order`
+    for label in np.flatnonzero(counts):
+        rows = order[labels[order] == label]
+        rank[rows] = np.arange(len(rows))
+    tested = rank < quota[labels]
+    return order[~tested[order]], order[tested[order]]
+
+
+def fixed_order(rows: int) -> NDArray[np.int64]:
+    """Return a permutation that is always the same, for files that come sorted by class."""
+    return np.random.default_rng(0).permutation(rows)
