@@ -1,0 +1,61 @@
+"""The arrows of the house: who may import whom, and what stays out of a light start."""
+
+from __future__ import annotations
+
+import ast
+import subprocess
+import sys
+from pathlib import Path
+
+import pytest
+
+ROOT = Path(__file__).parent.parent
+HOUSES = ("sim", "workloads", "parity", "backends", "experiments")
+GROUND_FLOOR = {"sim.kinds", "sim.errors", "sim.files"}
+ALLOWED: dict[str, set[str]] = {
+    "sim": set(),
+    "workloads": GROUND_FLOOR | {"sim.distributions", "sim.schedule"},
+    "parity": GROUND_FLOOR | {"sim.code"},
+    "backends": GROUND_FLOOR | {"parity", "sim.trace", "sim.work", "sim.stragglers.base", "sim.policies.coded"},
+    "experiments": set(HOUSES),
+}
+
+
+def imports(file: Path) -> set[str]:
+    """Every module that a file names in an import, wherever in the file."""
+    found: set[str] = set()
+    for node in ast.walk(ast.parse(file.read_text(encoding="utf-8"))):
+        if isinstance(node, ast.Import):
+            found |= {alias.name for alias in node.names}
+        elif isinstance(node, ast.ImportFrom) and node.module:
+            found.add(node.module)
+    return found
+
+
+@pytest.mark.parametrize("house", HOUSES)
+def test_imports_run_one_way(house: str) -> None:
+    files = sorted((ROOT / house).rglob("*.py"))
+    assert files
+    for file in files:
+        for module in imports(file):
+            top = module.split(".")[0]
+            if top in HOUSES and top != house:
+                prefixes = {".".join(module.split(".")[:n]) for n in range(1, module.count(".") + 2)}
+                assert prefixes & ALLOWED[house], f"{file.relative_to(ROOT)} imports {module}"
+            if house == "sim":
+                assert top not in {"torch", "torchvision", "pandas", "matplotlib"}, file
+
+
+@pytest.mark.parametrize(
+    "modules", ["sim.simulation", "workloads.datasets, workloads.arrivals", "parity.codes, parity.networks", "experiments.schema"]
+)
+def test_the_schema_and_the_simulator_start_without_torch(modules: str) -> None:
+    program = f"import sys, {modules}; print(sorted({{'torch', 'torchvision', 'matplotlib', 'pandas'}} & set(sys.modules)))"
+    done = subprocess.run([sys.executable, "-c", program], capture_output=True, text=True, cwd=ROOT, check=True)
+    assert done.stdout.strip() == "[]"
+
+
+def test_no_file_is_two_rooms() -> None:
+    for house in HOUSES:
+        for file in (ROOT / house).rglob("*.py"):
+            assert len(file.read_text(encoding="utf-8").splitlines()) <= 400, f"{file.relative_to(ROOT)} is over 400 lines"
