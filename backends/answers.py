@@ -137,8 +137,7 @@ class Predictor:
                 )
                 if code.needs_training:
                     passes["parity"] = sum(int(words.needing(row).sum()) for row in range(trace.r))
-                    wanted = sum(int(_bits(words.used, trace.k + row, 1).sum()) for row in range(trace.r))
-                    reused["parity"] = wanted - passes["parity"]
+                    reused["parity"] = words.reused(trace.k, trace.r)
 
         by_default = route == Route.DEFAULT
         answer[by_default] = self.default_answer
@@ -158,8 +157,7 @@ class Predictor:
         new = np.flatnonzero(wanted & ~memo.known)
         if len(new):
             outputs = self.backend.predict_samples(memo.module, self.images, torch.from_numpy(new))
-            if not outputs.isfinite().all():
-                raise ParmError(f"the {memo.name} model answers with numbers that are not finite: train it anew")
+            check_finite(outputs, memo.name)
             if not memo.known.any():
                 memo.outputs = torch.full((len(memo.known), outputs.shape[1]), torch.nan)
             memo.outputs[torch.from_numpy(new)] = outputs
@@ -185,16 +183,7 @@ class Predictor:
             parity = self._parity_outputs(members, outputs, words.rows[chunk], code, parities, r)
             first, end = np.searchsorted(words.word, (start, start + step))
             word = torch.from_numpy(words.word[first:end] - start)
-            used = words.used[first:end]
-            # What the decoder did not have is hidden from it: no lost answer can leak into its own reconstruction.
-            seen = outputs[members[word]].masked_fill(~torch.from_numpy(_bits(used, 0, k))[..., None], torch.nan)
-            rows = parity[word].masked_fill(~torch.from_numpy(_bits(used, k, r))[..., None], torch.nan)
-            decoded = code.decode(seen, rows, torch.from_numpy(used))
-            mine = decoded[torch.arange(len(word)), torch.from_numpy(words.slot[first:end])]
-            if not mine.isfinite().all():
-                raise ParmError(
-                    "a reconstruction is not finite: a parity model answers NaN, or too few answers were used"
-                )
+            mine = reconstruct(code, outputs[members[word]], parity[word], words.used[first:end], words.slot[first:end])
             labels = self.labels[samples[words.query[first:end]]]
             answer[first:end] = top_answer(mine.numpy())
             top5[first:end] = in_top(mine.numpy(), labels)
@@ -213,6 +202,28 @@ class Predictor:
             if len(needed):
                 result[needed, row] = self.backend.predict(module, encoded[needed.to(encoded.device), row])
         return result
+
+
+def check_finite(outputs: Tensor, name: str) -> None:
+    """Raise ParmError if a model, called `name`, answers with NaN or infinity."""
+    if not outputs.isfinite().all():
+        raise ParmError(f"the {name} model answers with numbers that are not finite: train it anew")
+
+
+def reconstruct(code: TensorCode, outputs: Tensor, parities: Tensor, used: Ints, slot: Ints) -> Tensor:
+    """Decode lost queries: slot `slot[i]` of its word from the answers `used[i]` and no others; return (l, c).
+
+    `outputs` (l, k, c) are the own answers of each lost query's word and `parities` (l, r, c) its parity answers.
+    Raises ParmError where the result is not finite.
+    """
+    k, r = outputs.shape[1], parities.shape[1]
+    # What the decoder did not have is hidden from it: no lost answer can leak into its own reconstruction.
+    seen = outputs.masked_fill(~torch.from_numpy(_bits(used, 0, k))[..., None], torch.nan)
+    rows = parities.masked_fill(~torch.from_numpy(_bits(used, k, r))[..., None], torch.nan)
+    mine = code.decode(seen, rows, torch.from_numpy(used))[torch.arange(len(used)), torch.from_numpy(slot)]
+    if not mine.isfinite().all():
+        raise ParmError("a reconstruction is not finite: a parity model answers NaN, or too few answers were used")
+    return mine
 
 
 def _bits(masks: Ints, first: int, count: int) -> NDArray[np.bool_]:

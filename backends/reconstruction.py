@@ -38,6 +38,10 @@ class Words:
         """Say for each word whether parity row `row` was used, shape (w,)."""
         return np.asarray((self.rows >> row) & 1, dtype=np.bool_)
 
+    def reused(self, k: int, r: int) -> int:
+        """Count the parity answers that served a further loss of a word than the one that they were computed for."""
+        return sum(int(((self.used >> (k + row)) & 1).sum() - self.needing(row).sum()) for row in range(r))
+
 
 def reconstructed_words(trace: Trace) -> Words:
     """Find the words of `trace` in which some query was reconstructed.

@@ -46,7 +46,7 @@ class Clock(simpy.Environment):
     now: float = 0.0  # a plain attribute in place of SimPy's property: it is read several times per query
 
     @property
-    def _now(self) -> float:  # type: ignore[override]
+    def _now(self) -> float:
         return self.now
 
     @_now.setter
@@ -70,7 +70,7 @@ class Clock(simpy.Environment):
         self._cancelled += 1
         queue = self._queue
         if self._cancelled > COMPACT_ABOVE and 2 * self._cancelled > len(queue):
-            queue[:] = [item for item in queue if item[3].callbacks != ()]
+            queue[:] = [item for item in queue if item[3].callbacks]
             heapify(queue)
             self._cancelled = 0
 

@@ -43,6 +43,7 @@ class Cluster(Options):
     def service_of(self, role: Role, size: int) -> Distribution:
         """Return the service time of a batch of `size` queries at an instance of `role`."""
         one = self.parity_service if role is Role.PARITY and self.parity_service is not None else self.service
-        if size == 1:
-            return one
-        return one.at_batch(size) or Scaled(of=one, factor=1.0 + self.batch_cost * (size - 1))
+        measured = one.at_batch(size)
+        if measured is not None or size == 1:
+            return measured or one
+        return Scaled(of=one, factor=1.0 + self.batch_cost * (size - 1))

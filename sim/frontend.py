@@ -31,7 +31,8 @@ class Frontend:
     """What policies work with: the pools, the clock, `answer` to reply, and the measured delays of its own work."""
 
     __slots__ = (
-        "_adapts", "_arrivals", "_awaiting", "_batch_size", "_batches", "_clients", "_cluster", "_deadline", "_due", "_execution", 
+        "_adapts", "_arrivals", "_awaiting", "_batch_size", "_batches", "_clients", "_cluster", "_deadline", "_due",
+        "_execution",
         "_first", "_live", "_max_wait", "_recorder", "_streams", "_waiting", "clock", "deployed", "parities",
     )  # fmt: skip
 

@@ -67,7 +67,9 @@ class Kind(Options):
             )
         if "kind" not in value:
             raise PydanticCustomError(
-                "kind_missing", "a {family} needs 'kind': one of {names}", {"family": cls.family, "names": ", ".join(names)}
+                "kind_missing",
+                "a {family} needs 'kind': one of {names}",
+                {"family": cls.family, "names": ", ".join(names)},
             )
         member = names.get(value["kind"]) if isinstance(value["kind"], str) else None
         if member is None:

@@ -1,8 +1,8 @@
 """Instances that serve one model, and the tasks that wait for them.
 
-An instance is taken from the moment a task is sent to it until the frontend has its answer, as in Clipper, whose workers
-get the next batch in reply to the last. So one entry in the clock's heap serves a whole task: everything that decides
-when its answer is back is known when it is sent.
+An instance is taken from the moment a task is sent to it until the frontend has its answer, as in Clipper, whose
+workers get the next batch in reply to the last. So one entry in the clock's heap serves a whole task: everything that
+decides when its answer is back is known when it is sent.
 """
 
 from __future__ import annotations
@@ -19,7 +19,7 @@ from simpy.events import NORMAL
 from sim.clock import Call, Clock
 from sim.disciplines import Chooser
 from sim.recorder import TASK, Recorder
-from sim.stragglers.base import Bend, Outages
+from sim.stragglers.base import Bend, Delay, Outages
 from sim.streams import Stream
 from sim.trace import Fate
 from sim.work import ENDED, QUEUED, RUNNING, Task
@@ -38,6 +38,7 @@ class Conditions:
     reply_seconds: Callable[[int], float]
     """Seconds that its answers travel back."""
     bends: tuple[Bend, ...] = ()
+    delays: tuple[Delay, ...] = ()
     outages: tuple[Outages, ...] = ()
 
 
@@ -45,8 +46,8 @@ class Pool(ABC):
     """What pools with one queue and pools with a queue per instance have in common."""
 
     __slots__ = (
-        "_bends", "_conditions", "_ended", "_finally", "_heap", "_ids", "_label", "_met", "_on_done", "_on_lost", "_outages", "clock",
-        "instances",
+        "_bends", "_conditions", "_delays", "_ended", "_finally", "_heap", "_ids", "_label", "_met", "_on_done",
+        "_on_lost", "_outages", "clock", "instances",
     )  # fmt: skip
 
     def __init__(self, clock: Clock, recorder: Recorder, label: int, instances: range, conditions: Conditions) -> None:
@@ -58,6 +59,7 @@ class Pool(ABC):
         self._label = label
         self._conditions = conditions
         self._bends = conditions.bends
+        self._delays = conditions.delays
         self._outages = conditions.outages
         self._finally = (self._done,)
         """The callbacks of every task that nothing stops, made once."""
@@ -87,6 +89,7 @@ class Pool(ABC):
             self._record(task, CANCELLED, math.nan)
             self._released(task.instance)
 
+    @abstractmethod
     def _left_queue(self, task: Task) -> None:
         """Hear that a waiting task is cancelled."""
 
@@ -94,17 +97,14 @@ class Pool(ABC):
     def _idle(self, instance: int) -> None:
         """Give an instance its next task or let it wait for one."""
 
+    @abstractmethod
     def _released(self, instance: int) -> None:
         """Hear that the task of an instance ended."""
-        self._idle(instance)
 
     def _record(self, task: Task, fate: int, back: float) -> None:
         owner = task.owner
-        self._ended(
-            TASK(
-                task.queued, task.start, task.finish, back, owner.number, task.instance, owner.size, task.attempt, self._label, fate
-            )
-        )  # fmt: skip
+        times = task.queued, task.start, task.finish, back
+        self._ended(TASK(*times, owner.number, task.instance, owner.size, task.attempt, self._label, fate))
 
     def _meet(self, size: int, attempt: int) -> tuple[Stream, float, float]:
         """Return the service draws and the two travel times of tasks like this, for good."""
@@ -120,6 +120,8 @@ class Pool(ABC):
         met = self._met.get((size, attempt) if attempt else size) or self._meet(size, attempt)
         draws, send_seconds, reply_seconds = met
         start = now + send_seconds
+        for delay in self._delays:
+            start += delay(instance, now, False, send_seconds)
         seconds = draws.at(owner.first)
         for bend in self._bends:
             seconds = bend(task, instance, start, seconds)
@@ -129,9 +131,11 @@ class Pool(ABC):
         task.finish = finish = start + seconds
         task.callbacks = self._finally
         back = finish + reply_seconds
+        for delay in self._delays:
+            back += delay(instance, finish, True, reply_seconds)
         if self._outages:
             back = self._survive(task, back)
-        heappush(self._heap, (back, NORMAL, next(self._ids), task))
+        heappush(self._heap, (back, NORMAL, next(self._ids), task))  # type: ignore[misc]
 
     def _survive(self, task: Task, back: float) -> float:
         """Let the task be lost if its instance crashes before it is finished; return when the frontend hears of it."""
@@ -232,6 +236,9 @@ class SharedPool(Pool):
         self._waiting.append(instance)
 
     _released = _idle
+
+    def _left_queue(self, task: Task) -> None:
+        """Leave it where it is: whoever takes tasks from the queue passes over the cancelled."""
 
 
 class RoutedPool(Pool):

@@ -50,7 +50,15 @@ class Recorder:
         return role | row << 8
 
     def trace(
-        self, arrival: Floats, *, k: int, r: int, instances: int, end: float, query_bytes: dict[Role, int], reply_bytes: int
+        self,
+        arrival: Floats,
+        *,
+        k: int,
+        r: int,
+        instances: int,
+        end: float,
+        query_bytes: dict[Role, int],
+        reply_bytes: int,
     ) -> Trace:
         """Return everything that was written down. `query_bytes` and `reply_bytes` are per query of a task.
 
@@ -71,7 +79,9 @@ class Recorder:
             raise ValueError("some queries have no reply")
         tasks = self._tasks()
         begun = tasks.instance >= 0
-        sent = sum(per_query * int(tasks.size[begun & (tasks.role == role)].sum()) for role, per_query in query_bytes.items())
+        sent = sum(
+            per_query * int(tasks.size[begun & (tasks.role == role)].sum()) for role, per_query in query_bytes.items()
+        )
         returned = reply_bytes * int(tasks.size[tasks.fate == Fate.DONE].sum())
         return Trace(
             queries=Queries(

@@ -21,7 +21,7 @@ from sim.pool import Conditions, Pool, RoutedPool, SharedPool
 from sim.recorder import Recorder
 from sim.schedule import ClosedSchedule, Schedule
 from sim.stragglers import Crashes, Straggler
-from sim.stragglers.base import Bend, Site
+from sim.stragglers.base import Bend, Setting
 from sim.streams import Stream, Streams
 from sim.trace import Role, Trace
 
@@ -52,8 +52,8 @@ def simulate(
     """
     if cluster.deadline is None and any(isinstance(one, Crashes) and not one.retry for one in stragglers):
         raise ParmError(
-            "crashes that lose work for good leave queries without an answer: give the cluster a 'deadline', or let the "
-            "crashes 'retry'"
+            "crashes that lose work for good leave queries without an answer: give the cluster a 'deadline', or let "
+            "the crashes 'retry'"
         )
     clock = Clock()
     recorder = Recorder(len(schedule))
@@ -96,21 +96,25 @@ def _launch(
     plans: Sequence[PoolPlan],
     hardware: Hardware | None,
 ) -> list[Pool]:
-    """Number the instances through the pools in their order, so that instance 3 is the same machine under any policy."""
+    """Number the instances through the pools in their order: instance 3 is the same machine under any policy."""
     network = cluster.network
+    of_instance = [(int(plan.role), plan.row) for plan in plans for _ in range(plan.instances)]
+    effects = [
+        straggler.attach(Setting(streams, number, of_instance, network)) for number, straggler in enumerate(stragglers)
+    ]
     pools: list[Pool] = []
     first = 0
     for plan in plans:
         instances = range(first, first + plan.instances)
         first = instances.stop
-        sites = [(straggler, Site(streams, number, plan.role, plan.row)) for number, straggler in enumerate(stragglers)]
         measured = () if hardware is None else (hardware(plan.role, plan.row),)
         conditions = Conditions(
             draws=partial(_draws, cluster, streams, plan),
             send_seconds=partial(network.seconds, network.bytes_to(plan.role)),
             reply_seconds=partial(network.seconds, network.reply_bytes),
-            bends=(*measured, *(bend for straggler, site in sites if (bend := straggler.bend(site)) is not None)),
-            outages=tuple(outages for straggler, site in sites if (outages := straggler.outages(site)) is not None),
+            bends=(*measured, *(effect.bend for effect in effects if effect.bend is not None)),
+            delays=tuple(effect.delay for effect in effects if effect.delay is not None),
+            outages=tuple(effect.outages for effect in effects if effect.outages is not None),
         )
         label = recorder.label(plan.role, plan.row)
         chooser = cluster.queue.chooser(streams.stream(uniform, "routing", plan.role, plan.row))

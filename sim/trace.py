@@ -65,7 +65,7 @@ class Queries:
     batch: NDArray[np.int32]
     """Row of `Batches`."""
     used: Ints
-    """For a reconstruction, the answers that its decoder used: bit i < k for slot i, bit k + j for parity row j; else 0."""
+    """For a reconstruction, the answers that were used: bit i < k for slot i, bit k + j for parity row j; else 0."""
 
     def __len__(self) -> int:
         return len(self.arrival)

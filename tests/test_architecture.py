@@ -47,10 +47,13 @@ def test_imports_run_one_way(house: str) -> None:
 
 
 @pytest.mark.parametrize(
-    "modules", ["sim.simulation", "workloads.datasets, workloads.arrivals", "parity.codes, parity.networks", "experiments.schema"]
+    "modules",
+    ["sim.simulation", "workloads.datasets, workloads.arrivals", "parity.codes, parity.networks", "experiments.schema"],
 )
 def test_the_schema_and_the_simulator_start_without_torch(modules: str) -> None:
-    program = f"import sys, {modules}; print(sorted({{'torch', 'torchvision', 'matplotlib', 'pandas'}} & set(sys.modules)))"
+    program = (
+        f"import sys, {modules}; print(sorted({{'torch', 'torchvision', 'matplotlib', 'pandas'}} & set(sys.modules)))"
+    )
     done = subprocess.run([sys.executable, "-c", program], capture_output=True, text=True, cwd=ROOT, check=True)
     assert done.stdout.strip() == "[]"
 
@@ -58,4 +61,6 @@ def test_the_schema_and_the_simulator_start_without_torch(modules: str) -> None:
 def test_no_file_is_two_rooms() -> None:
     for house in HOUSES:
         for file in (ROOT / house).rglob("*.py"):
-            assert len(file.read_text(encoding="utf-8").splitlines()) <= 400, f"{file.relative_to(ROOT)} is over 400 lines"
+            assert len(file.read_text(encoding="utf-8").splitlines()) <= 400, (
+                f"{file.relative_to(ROOT)} is over 400 lines"
+            )

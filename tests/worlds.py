@@ -104,7 +104,12 @@ class World:
 def worlds(discipline: st.SearchStrategy[Discipline] = DISCIPLINES) -> st.SearchStrategy[World]:
     """Worlds of every kind."""
     return st.builds(
-        World, clusters(discipline), policies(), st.builds(tuple, STRAGGLERS), schedules(), st.builds(Streams, st.integers(0, 99))
+        World,
+        clusters(discipline),
+        policies(),
+        st.builds(tuple, STRAGGLERS),
+        schedules(),
+        st.builds(Streams, st.integers(0, 99)),
     )
 
 

@@ -214,7 +214,9 @@ class Mixture(Distribution):
         inner = all_known(part.quantiles(p) for _, part in self._used())
         if inner is None or self.cdf(p) is None:
             return None
-        return invert(self._known_cdf, p, np.min(inner, axis=0), np.max(inner, axis=0))
+        highest = np.max(inner, axis=0)
+        found = invert(self._known_cdf, p, np.min(inner, axis=0), highest)
+        return np.where(p == 1, highest, found)  # where a part's weight is lost to rounding, its supremum is not
 
     def _known_cdf(self, x: Floats) -> Floats:
         found = self.cdf(x)

@@ -59,7 +59,8 @@ class Coded(Policy):
             parities = cluster.extra if self.parity_instances == "budget" else self.parity_instances
         if parities < self.r:
             raise ValueError(
-                f"{self.r} parities need an instance each, but there are {parities} (see parity_instances and cluster.extra)"
+                f"{self.r} parities need an instance each, but there are {parities} "
+                "(see parity_instances and cluster.extra)"
             )
         share, left = divmod(parities, self.r)
         rows = [PoolPlan(Role.PARITY, row, share + (row < left)) for row in range(self.r)]
@@ -185,7 +186,7 @@ class CodedExecution(Execution):
             self.frontend.deployed.cancel(task)
         for pool, task in zip(self._parity_pools, group.parities, strict=False):
             pool.cancel(task)
-        group.batches, group.tasks, group.parities = [], [], []  # they hold the group, as it does them: let go
+        group.batches, group.tasks, group.parities = [], [], []  # they hold the group as well: let go
 
     def lost(self, task: Task) -> None:
         """Send lost work again while some query of its group lacks a reply: any answer of the group may help."""
@@ -203,7 +204,7 @@ class CodedExecution(Execution):
             self.frontend.deployed.submit(retry)
 
     def expired(self, batch: Batch) -> None:
-        """Let go of a group whose last query had a default answer; else the batch's own answer may still help others."""
+        """Let go of a group whose last query had a default answer; else the batch's own may still help others."""
         group, _ = batch.state
         group.unanswered -= 1
         if not group.unanswered and len(group.batches) == self._k and not group.settled:

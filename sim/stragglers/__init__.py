@@ -1,6 +1,7 @@
 """What makes machines slow or lost. Start with `base.py`; each kind has a file of its own.
 
-Stragglers compose in the order in which they are listed: each bends the service time that the one before it left.
+Stragglers compose in the order in which they are listed: each bends the service time that the one before it left,
+and delays of transfers add up.
 """
 
 from sim.stragglers.base import Straggler

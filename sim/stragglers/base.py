@@ -1,28 +1,38 @@
-"""What every straggler model offers to the pools of instances."""
+"""What a straggler model does: it is attached to a cluster for one simulation, and then has an effect on its tasks."""
 
 from __future__ import annotations
 
-from collections.abc import Callable
+from abc import abstractmethod
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 from typing import ClassVar, Protocol
 
 from sim.kinds import Kind
+from sim.network import Network
 from sim.streams import Streams
 from sim.work import Task
 
 Bend = Callable[[Task, int, float, float], float]
-"""`bend(task, instance, start, seconds) -> seconds`: how long a service of `seconds` takes when it begins at `start`."""
+"""`bend(task, instance, start, seconds) -> seconds`: how long a service of `seconds` takes that begins at `start`."""
+
+Delay = Callable[[int, float, bool, float], float]
+"""`delay(instance, when, outbound, seconds) -> seconds`: what is added to a message of `seconds` on an instance's link.
+
+`outbound` says whether it leaves the instance. Messages of one instance come with times that never decrease by much:
+a reply is asked for when its task starts.
+"""
 
 
 @dataclass(frozen=True, slots=True)
-class Site:
-    """What a straggler model is attached to: one pool of the cluster, in one simulation."""
+class Setting:
+    """What a straggler model is attached to: the cluster of one simulation."""
 
     streams: Streams
     number: int
-    """The straggler's place in the experiment's list, which keeps equal kinds apart."""
-    role: int
-    row: int
+    """The model's place in the experiment's list, which keeps equal kinds apart."""
+    pools: Sequence[tuple[int, int]]
+    """Role and parity row of the pool of each instance; as many as instances were launched."""
+    network: Network
 
 
 class Outages(Protocol):
@@ -36,21 +46,24 @@ class Outages(Protocol):
         ...
 
     def next_crash(self, instance: int, now: float) -> float:
-        """Return when the first outage after `now` begins."""
+        """Return when the first outage that ends after `now` begins."""
         ...
 
 
+@dataclass(frozen=True, slots=True)
+class Effect:
+    """What a straggler model does to the tasks of one simulation."""
+
+    bend: Bend | None = None
+    delay: Delay | None = None
+    outages: Outages | None = None
+
+
 class Straggler(Kind):
-    """Something that makes services slow, or loses them."""
+    """Something that makes services or transfers slow, or loses work."""
 
     family: ClassVar[str] = "straggler"
 
-    def bend(self, site: Site) -> Bend | None:
-        """Return what bends the service times of a pool, or None where nothing does."""
-        del site
-        return None
-
-    def outages(self, site: Site) -> Outages | None:
-        """Return when the pool's instances are down, or None where they never are."""
-        del site
-        return None
+    @abstractmethod
+    def attach(self, setting: Setting) -> Effect:
+        """Return the model's effect on one simulation; equal settings give equal effects."""

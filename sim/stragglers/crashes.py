@@ -9,7 +9,7 @@ from pydantic import NonNegativeFloat, PositiveFloat
 
 from sim.distributions import Distribution
 from sim.distributions.families import Exponential
-from sim.stragglers.base import Site, Straggler
+from sim.stragglers.base import Effect, Setting, Straggler
 from sim.streams import Streams
 
 
@@ -26,15 +26,15 @@ class Crashes(Straggler):
     retry: bool = True
     """Whether lost work that is still wanted is sent again; if not, the cluster needs a `deadline`."""
 
-    def outages(self, site: Site) -> CrashOutages:
-        """Return the outages of the pool's instances."""
-        return CrashOutages(self, site.streams, site.number)
+    def attach(self, setting: Setting) -> Effect:
+        """Lose what runs when an instance crashes."""
+        return Effect(outages=CrashOutages(self, setting.streams, setting.number))
 
 
 class CrashOutages:
     """Alternating up and down times of each instance, made up as far as asked."""
 
-    __slots__ = ("_current", "_generators", "_options", "_streams", "_number", "detect", "retry")
+    __slots__ = ("_current", "_generators", "_number", "_options", "_streams", "detect", "retry")
 
     def __init__(self, options: Crashes, streams: Streams, number: int) -> None:
         self.detect = options.detect

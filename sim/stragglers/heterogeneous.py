@@ -7,7 +7,7 @@ from typing import Literal
 from pydantic import Field, PositiveFloat, model_validator
 
 from sim.distributions import Distribution
-from sim.stragglers.base import Bend, Site, Straggler
+from sim.stragglers.base import Effect, Setting, Straggler
 from sim.work import Task
 
 
@@ -26,20 +26,18 @@ class Heterogeneous(Straggler):
             raise ValueError("give either 'factors' (a list) or 'factor' (a distribution)")
         return self
 
-    def bend(self, site: Site) -> Bend:
-        """Return a bend by the instance's factor."""
-        known: dict[int, float] = {}
+    def attach(self, setting: Setting) -> Effect:
+        """Bend by the instance's factor."""
+        factors = [self._factor(setting, instance) for instance in range(len(setting.pools))]
 
         def bend(task: Task, instance: int, start: float, seconds: float) -> float:
-            factor = known.get(instance)
-            if factor is None:
-                factor = known[instance] = self._factor(site, instance)
-            return seconds * factor
+            return seconds * factors[instance]
 
-        return bend
+        return Effect(bend=bend)
 
-    def _factor(self, site: Site, instance: int) -> float:
+    def _factor(self, setting: Setting, instance: int) -> float:
         if self.factors is not None:
             return self.factors[instance % len(self.factors)]
         assert self.factor is not None
-        return float(self.factor.sample(site.streams.generator("heterogeneous", site.number, instance), 1)[0])
+        generator = setting.streams.generator("heterogeneous", setting.number, instance)
+        return float(self.factor.sample(generator, 1)[0])

@@ -9,7 +9,7 @@ from numpy.typing import NDArray
 from pydantic import Field
 
 from sim.distributions import Distribution
-from sim.stragglers.base import Bend, Site, Straggler
+from sim.stragglers.base import Effect, Setting, Straggler
 from sim.streams import Stream
 from sim.work import Task
 
@@ -25,8 +25,8 @@ class PerTask(Straggler):
     probability: float = Field(default=1.0, gt=0, le=1)
     """Share of the tasks that are slowed down."""
 
-    def bend(self, site: Site) -> Bend:
-        """Return a bend that draws once per task, keyed like the task's service time."""
+    def attach(self, setting: Setting) -> Effect:
+        """Bend by a draw per task, keyed like the task's service time."""
         adds = self.how == "add"
         neutral = 0.0 if adds else 1.0
 
@@ -34,14 +34,14 @@ class PerTask(Straggler):
             hit = generator.random(n) < self.probability
             return np.where(hit, self.slowdown.sample(generator, n), neutral)
 
-        attempts: dict[int, Stream] = {}
+        known: dict[tuple[int, int, int], Stream] = {}
 
         def bend(task: Task, instance: int, start: float, seconds: float) -> float:
-            stream = attempts.get(task.attempt)
+            key = (*setting.pools[instance], task.attempt)
+            stream = known.get(key)
             if stream is None:
-                key = (site.number, site.role, site.row, task.attempt)
-                stream = attempts[task.attempt] = site.streams.stream(draw, "per_task", *key)
+                stream = known[key] = setting.streams.stream(draw, "per_task", setting.number, *key)
             drawn = stream.at(task.owner.first)
             return seconds + drawn if adds else seconds * drawn
 
-        return bend
+        return Effect(bend=bend)

@@ -12,9 +12,8 @@ from typing import Literal
 from pydantic import PrivateAttr, ValidationInfo, field_validator, model_validator
 
 from sim.kinds import find_file
-from sim.stragglers.base import Bend, Site, Straggler
-from sim.stragglers.timeline import Timeline
-from sim.work import Task
+from sim.stragglers.base import Effect, Setting, Straggler
+from sim.stragglers.timeline import Timeline, bend_by
 
 Pieces = list[tuple[float, float]]
 
@@ -40,24 +39,17 @@ class Replay(Straggler):
         self._recorded.extend(read_record(self.file))
         return self
 
-    def bend(self, site: Site) -> Bend:
-        """Return a bend that integrates the work over the record."""
-        timelines: dict[int, Timeline] = {}
+    def attach(self, setting: Setting) -> Effect:
+        """Integrate the work over the record."""
+        instances = range(len(setting.pools))
+        return Effect(bend=bend_by([Timeline(self._pieces(setting, instance)) for instance in instances]))
 
-        def bend(task: Task, instance: int, start: float, seconds: float) -> float:
-            timeline = timelines.get(instance)
-            if timeline is None:
-                timeline = timelines[instance] = Timeline(self._pieces(site, instance))
-            return timeline.stretch(start, seconds)
-
-        return bend
-
-    def _pieces(self, site: Site, instance: int) -> Iterator[tuple[float, float]]:
+    def _pieces(self, setting: Setting, instance: int) -> Iterator[tuple[float, float]]:
         record = self._recorded[instance % len(self._recorded)]
         length = sum(seconds for seconds, _ in record)
         skip = 0.0
         if not self.aligned:
-            skip = float(site.streams.generator("replay", site.number, instance).uniform(0.0, length))
+            skip = float(setting.streams.generator("replay", setting.number, instance).uniform(0.0, length))
         end = -skip
         for seconds, factor in cycle(record):
             end += seconds
@@ -74,7 +66,9 @@ def read_record(file: Path) -> list[Pieces]:
     with file.open(newline="", encoding="utf-8") as lines:
         reader = csv.DictReader(lines)
         if not {"time", "factor"} <= set(reader.fieldnames or ()):
-            raise ValueError(f"{file} needs columns 'time' and 'factor', but has {', '.join(reader.fieldnames or ['none'])}")
+            raise ValueError(
+                f"{file} needs columns 'time' and 'factor', but has {', '.join(reader.fieldnames or ['none'])}"
+            )
         for row in reader:
             where = f"{file}, line {reader.line_num}"
             try:

@@ -10,9 +10,8 @@ from pydantic import PositiveFloat
 
 from sim.distributions import Distribution
 from sim.distributions.families import Deterministic
-from sim.stragglers.base import Bend, Site, Straggler
-from sim.stragglers.timeline import Timeline
-from sim.work import Task
+from sim.stragglers.base import Effect, Setting, Straggler
+from sim.stragglers.timeline import Timeline, bend_by
 
 PERIODS = 64
 """Periods of each condition that are drawn at once."""
@@ -29,18 +28,12 @@ class SlowPeriods(Straggler):
     mean_slow: PositiveFloat
     """Mean seconds of a slow period."""
 
-    def bend(self, site: Site) -> Bend:
-        """Return a bend that integrates the work over the instance's periods; a period may end within a service."""
-        timelines: dict[int, Timeline] = {}
-
-        def bend(task: Task, instance: int, start: float, seconds: float) -> float:
-            timeline = timelines.get(instance)
-            if timeline is None:
-                generator = site.streams.generator("slow_periods", site.number, instance)
-                timeline = timelines[instance] = Timeline(self._pieces(generator))
-            return timeline.stretch(start, seconds)
-
-        return bend
+    def attach(self, setting: Setting) -> Effect:
+        """Integrate the work over the instance's periods; a period may end within a service."""
+        streams, number = setting.streams, setting.number
+        instances = range(len(setting.pools))
+        pieces = (self._pieces(streams.generator("slow_periods", number, instance)) for instance in instances)
+        return Effect(bend=bend_by([Timeline(of_one) for of_one in pieces]))
 
     def _pieces(self, generator: np.random.Generator) -> Iterator[tuple[float, float]]:
         """Yield (end, factor), beginning in the long run's mixture of the two conditions."""

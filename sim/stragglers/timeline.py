@@ -3,7 +3,10 @@
 from __future__ import annotations
 
 from collections import deque
-from collections.abc import Iterator
+from collections.abc import Iterator, Sequence
+
+from sim.stragglers.base import Bend
+from sim.work import Task
 
 
 class Timeline:
@@ -47,3 +50,13 @@ class Timeline:
             number += 1
             if number == len(kept):
                 kept.append(next(self._pieces))
+
+
+def bend_by(timelines: Sequence[Timeline]) -> Bend:
+    """Return a bend that integrates each task's work over its instance's timeline."""
+    stretch = [timeline.stretch for timeline in timelines]
+
+    def bend(task: Task, instance: int, start: float, seconds: float) -> float:
+        return stretch[instance](start, seconds)
+
+    return bend

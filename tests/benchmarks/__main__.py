@@ -69,7 +69,8 @@ def memory_of_a_million() -> float:
 
 def main() -> None:
     """Run every benchmark and print its table."""
-    print(f"Python {platform.python_version()}, NumPy {np.__version__}, {platform.machine()}, one core, median of {ROUNDS}")
+    versions = f"Python {platform.python_version()}, NumPy {np.__version__}, {platform.machine()}"
+    print(f"{versions}, one core, median of {ROUNDS}")
     peer = {"rate": 400.0, "servers": 10}
     report(
         "M/M/10 at load 0.8, no redundancy",
@@ -92,7 +93,13 @@ def main() -> None:
             }
         ),
     )
-    policies: tuple[Policy, ...] = (EqualResources(), Replication(), Replication(cancel="all"), Coded(k=3), Coded(k=2, r=2))
+    policies: tuple[Policy, ...] = (
+        EqualResources(),
+        Replication(),
+        Replication(cancel="all"),
+        Coded(k=3),
+        Coded(k=2, r=2),
+    )
     names = [f"{policy.kind} {policy.model_dump(exclude_defaults=True) or ''}" for policy in policies]  # type: ignore[attr-defined]
     report(
         "Every policy, 12 + 6 instances, slow periods, 270 queries/s",

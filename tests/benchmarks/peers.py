@@ -104,7 +104,7 @@ class Slowness:
 
 
 def coded_callback_prototype(queries: int, instances: int, parities: int, rate: float) -> list[float]:
-    """ParM with k = 2 on a bare heap, with nothing recorded but latencies: the floor that a general simulator adds to."""
+    """ParM with k = 2 on a bare heap, nothing recorded but latencies: the floor that a general simulator adds to."""
     draw = random.Random(1)
     slow = Slowness(instances + parities)
     heap: list[tuple[float, int, int, int, int]] = []

@@ -52,7 +52,9 @@ def test_the_sections_of_the_yaml_are_shown() -> None:
     assert "    queue: queue discipline, default single_queue - " in text
 
 
-@pytest.mark.parametrize("name", ["policy", "policies", "Policy", "arrival_process", "arrival processes", "coded", "cluster"])
+@pytest.mark.parametrize(
+    "name", ["policy", "policies", "Policy", "arrival_process", "arrival processes", "coded", "cluster"]
+)
 def test_one_family_section_or_kind(name: str) -> None:
     text = catalogue(name)
     assert len(text) < len(catalogue()) / 2

@@ -27,6 +27,7 @@ policies:
   - equal_resources
   - {kind: coded, name: two, k: 2, parity_instances: budget}
 sweep: {workload.arrivals.rate: [60, 90]}
+figures: []
 """
 MODEL = LATENCY + "model: {network: {kind: mlp, hidden: [16]}, dataset: digits, recipe: {kind: best, epochs: 1}}\n"
 METRICS = (
@@ -41,6 +42,13 @@ class Spy(importlib.abc.MetaPathFinder):
             with open(os.environ["SPY"], "a") as file:
                 file.write("main\\n" if multiprocessing.parent_process() is None else "worker\\n")
 sys.meta_path.insert(0, Spy())
+"""
+PLUGIN = """\
+from typing import Literal
+from sim.policies import EqualResources
+class Spare(EqualResources):
+    '''Brought along.'''
+    kind: Literal["{kind}"] = "{kind}"
 """
 
 
@@ -93,11 +101,12 @@ def rows(path: Path) -> list[dict[str, str]]:
         return list(csv.DictReader(file))
 
 
-def test_a_run_leaves_what_scripts_rely_on(
+def test_a_run_leaves_what_scripts_rely_on(  # noqa: PLR0915 - one run, and all that is to be said of it
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
 ) -> None:
     out, models = tmp_path / "out", tmp_path / "models"
-    status = parm("run", write(tmp_path, MODEL), "--out", out, "--models", models, "--workers", 1, monkeypatch=monkeypatch)
+    file = write(tmp_path, MODEL.replace("figures: []\n", ""))
+    status = parm("run", file, "--out", out, "--models", models, "--workers", 1, monkeypatch=monkeypatch)
     printed = capsys.readouterr()
     assert status == 0, printed.err
     assert printed.out.rstrip().endswith(str(out))
@@ -115,7 +124,7 @@ def test_a_run_leaves_what_scripts_rely_on(
     for row in table:
         assert float(row["p50"]) <= float(row["p99"]) <= float(row["p999"])
         assert 0 < float(row["accuracy_overall"]) <= 1
-        assert (row["instances"], row["trials"]) == ("6", "2")
+        assert (float(row["instances"]), int(row["trials"])) == (6, 2)
     assert float(table[1]["unavailable"]) > 0
     assert 10 < float(table[0]["p50"]) < 100, "milliseconds"
 
@@ -131,7 +140,8 @@ def test_a_run_leaves_what_scripts_rely_on(
         assert {f"{stem}.png", f"{stem}.pdf"} <= drawn
 
     manifest = json.loads((out / "manifest.json").read_text())
-    assert (manifest["seed"], manifest["complete"], manifest["device"]) == (1, True, manifest["device"])
+    assert (manifest["seed"], manifest["complete"]) == (1, True)
+    assert manifest["device"]
     assert manifest["versions"]["torch"]
     assert manifest["command"][:2] == ["parm", "run"]
     assert len(manifest["cells"]) == len(list((out / "traces").glob("*.parquet"))) == 8
@@ -146,7 +156,8 @@ def test_a_run_leaves_what_scripts_rely_on(
     before = {file: file.stat().st_mtime_ns for file in (*out.glob("cells/*"), *out.rglob("*.parquet"))}
     numbers = (out / "summary.csv").read_bytes()
     manifest_before = (out / "manifest.json").read_bytes()
-    assert parm("run", write(tmp_path, MODEL), "--out", out, "--models", models, monkeypatch=monkeypatch) == 0
+    words = ["run", file, "--out", out, "--models", models, "--set", "figures=[]"]
+    assert parm(*words, monkeypatch=monkeypatch) == 0
     assert {file: file.stat().st_mtime_ns for file in before} == before
     assert (out / "summary.csv").read_bytes() == numbers
     assert (out / "manifest.json").read_bytes() == manifest_before
@@ -154,6 +165,8 @@ def test_a_run_leaves_what_scripts_rely_on(
 
     # The other verbs read what it left.
     (out / "summary.csv").unlink()
+    resolved["figures"] = ["ccdf"]
+    (out / "experiment.yaml").write_text(yaml.safe_dump(resolved))
     (out / "figures" / "ccdf.png").unlink()
     assert parm("figures", out, monkeypatch=monkeypatch) == 0
     assert (out / "summary.csv").read_bytes() == numbers
@@ -174,22 +187,26 @@ def test_a_run_leaves_what_scripts_rely_on(
 def test_only_the_main_process_of_a_run_with_a_model_imports_torch(
     text: str, importers: set[str], tmp_path: Path
 ) -> None:
+    """And a policy from a plugin beside the file runs in the workers."""
+    (tmp_path / "my_running_module.py").write_text(PLUGIN.format(kind="spare_that_runs"))
     (tmp_path / "sitecustomize.py").write_text(SPY)
     spied = tmp_path / "spied"
     process = started(
-        "run", write(tmp_path, text), "--out", tmp_path / "out", "--models", tmp_path / "models", "--workers", 2,
+        "run", write(tmp_path, text.replace("- equal_resources", "- spare_that_runs")), "--out", tmp_path / "out",
+        "--models", tmp_path / "models", "--workers", 2, "--plugin", "my_running_module", "--set", "sweep={}",
         PYTHONPATH=f"{tmp_path}{os.pathsep}{ROOT}", SPY=str(spied),
     )  # fmt: skip
     _, errors = process.communicate()
     assert process.returncode == 0, errors
     assert set(spied.read_text().split() if spied.exists() else []) == importers
+    table = rows(tmp_path / "out" / "summary.csv")
+    assert [row["policy"] for row in table] == ["spare_that_runs", "two"]
     if text == LATENCY:
-        table = rows(tmp_path / "out" / "summary.csv")
         assert all(row[f"accuracy_overall{end}"] == "" for row in table for end in ("", "_lo", "_hi"))
         assert json.loads((tmp_path / "out" / "manifest.json").read_text())["device"] is None
 
 
-LONG = LATENCY.replace("queries: 400", "queries: 6000").replace("trials: 2", "trials: 5")
+LONG = LATENCY.replace("queries: 400", "queries: 3000").replace("trials: 2", "trials: 5")
 
 
 def wait_for_cells(out: Path, process: subprocess.Popen[str], count: int) -> None:
@@ -198,13 +215,12 @@ def wait_for_cells(out: Path, process: subprocess.Popen[str], count: int) -> Non
     assert process.poll() is None, process.communicate()
 
 
-@pytest.mark.parametrize("workers", [1, 2])
 def test_a_killed_run_goes_on_where_it_was(
-    workers: int, tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
 ) -> None:
     out, whole = tmp_path / "out", tmp_path / "whole"
     file = write(tmp_path, LONG)
-    process = started("run", file, "--out", out, "--workers", workers)
+    process = started("run", file, "--out", out, "--workers", 2)
     wait_for_cells(out, process, 3)
     process.kill()
     process.communicate()
@@ -226,17 +242,17 @@ def test_a_killed_run_goes_on_where_it_was(
     assert not [file for file in out.rglob("*") if file.name.endswith(".part")]
 
 
-@pytest.mark.parametrize("signal_", [signal.SIGINT, signal.SIGTERM])
-def test_an_interrupted_run_says_how_to_continue(signal_: signal.Signals, tmp_path: Path) -> None:
+@pytest.mark.parametrize(("stop", "workers"), [(signal.SIGINT, 2), (signal.SIGTERM, 1)])
+def test_an_interrupted_run_says_how_to_continue(stop: signal.Signals, workers: int, tmp_path: Path) -> None:
     out = tmp_path / "out"
-    process = started("run", write(tmp_path, LONG), "--out", out, "--workers", 2)
+    process = started("run", write(tmp_path, LONG), "--out", out, "--workers", workers)
     wait_for_cells(out, process, 2)
-    os.killpg(process.pid, signal_) if signal_ == signal.SIGINT else process.send_signal(signal_)
+    os.killpg(process.pid, stop)  # the terminal sends Ctrl-C to the workers as well
     _, errors = process.communicate()
     assert process.returncode == cli.INTERRUPTED
     last = errors.splitlines()[-1]
     assert last.startswith("Interrupted; ")
-    assert f"parm run {tmp_path / 'experiment.yaml'} --out {out} --workers 2" in last
+    assert f"parm run {tmp_path / 'experiment.yaml'} --out {out} --workers {workers}" in last
     assert "Traceback" not in errors
 
 
@@ -247,7 +263,7 @@ def test_an_interrupted_run_says_how_to_continue(signal_: signal.Signals, tmp_pa
         (["check", "nowhere.yaml"], "nowhere.yaml: there is no such file."),
         (["run", "FILE", "--set", "trials=0"], "--set trials=0: trials: must be at least 1, but is 0."),
         (["run", "FILE", "--plugin", "not_there"], "--plugin not_there: there is no module 'not_there' in"),
-        (["run", "FILE", "--out", "FILE"], "experiment.yaml cannot be written: File exists."),
+        (["run", "FILE", "--out", "FILE"], "experiment.yaml cannot be written: "),
         (["run", "FILE", "--out", "FILE/below"], "below cannot be written: Not a directory."),
         (["train", "FILE"], "has no 'model', so there is nothing to train."),
         (["profile", "FILE"], "has no 'model' to measure; name one with --network."),
@@ -257,10 +273,10 @@ def test_an_interrupted_run_says_how_to_continue(signal_: signal.Signals, tmp_pa
         (["profile", "--network", "mlp", "--batches", "1,x"], "--batches 1,x: must be whole numbers above 0"),
         (["profile", "--network", "mlp", "--shape", "8,8"], "--shape 8,8: must be three numbers"),
         (["profile", "--network", "mlp", "--device", "tpu"], "there is no device 'tpu'"),
-        (["figures", "."], "is not a run directory: there is no experiment.yaml in it."),
+        (["figures", "/"], "is not a run directory: there is no experiment.yaml in it."),
         (["compare", "."], "comparing needs at least two run directories"),
         (["list", "polcy"], "there is nothing called 'polcy' (did you mean 'policy'?)"),
-        (["run", "FILE", "--workers", "0"], "0 is not in the range"),
+        (["run", "FILE", "--workers", "0"], "greater than or equal to 1"),
         (["run"], "Missing argument 'FILE'"),
         (["rnu"], "No such command 'rnu'"),
     ],
@@ -329,31 +345,18 @@ def test_profile_writes_what_a_cluster_can_use(
 
 
 def test_the_help_imports_nothing_heavy() -> None:
-    code = "import sys, experiments.cli; sys.exit(any(n in sys.modules for n in ('torch', 'numpy', 'pydantic', 'pandas')))"
-    assert subprocess.run([sys.executable, "-c", code], env={**os.environ, "PYTHONPATH": str(ROOT)}).returncode == 0
+    code = (
+        "import sys, experiments.cli; sys.exit(any(n in sys.modules for n in ('torch', 'numpy', 'pydantic', 'pandas')))"
+    )
+    assert subprocess.run([sys.executable, "-c", code], cwd=ROOT, check=False).returncode == 0
 
 
 def test_list_shows_families_and_plugins(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
 ) -> None:
     monkeypatch.chdir(tmp_path)
-    (tmp_path / "my_listed_module.py").write_text(
-        "from typing import Literal\nfrom sim.policies import EqualResources\n"
-        'class Spare(EqualResources):\n    """Brought along."""\n    kind: Literal["spare_in_the_list"] = "spare_in_the_list"\n'
-    )
+    (tmp_path / "my_listed_module.py").write_text(PLUGIN.format(kind="spare_in_the_list"))
     assert parm("list", "policies", "--plugin", "my_listed_module", monkeypatch=monkeypatch) == 0
     said = capsys.readouterr().out
     for line in ("  coded: ", "  none: ", "  replication: ", "  spare_in_the_list: Brought along."):
         assert line in said
-
-
-def test_a_plugins_policy_runs_in_the_workers(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    (tmp_path / "my_running_module.py").write_text(
-        "from typing import Literal\nfrom sim.policies import EqualResources\n"
-        'class Spare(EqualResources):\n    """Brought along."""\n    kind: Literal["spare_that_runs"] = "spare_that_runs"\n'
-    )
-    file = write(tmp_path, LATENCY.replace("- equal_resources", "- spare_that_runs"))
-    process = started("run", file, "--out", tmp_path / "out", "--workers", 2, "--plugin", "my_running_module")
-    _, errors = process.communicate()
-    assert process.returncode == 0, errors
-    assert {row["policy"] for row in rows(tmp_path / "out" / "summary.csv")} == {"spare_that_runs", "two"}

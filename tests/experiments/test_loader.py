@@ -74,7 +74,10 @@ REFUSED: dict[str, tuple[str, str]] = {
         changed("  instances: 4", "  instnces: 4"),
         ":8: cluster.instnces: unknown key; did you mean 'instances'?",
     ),
-    "misspelt_option": (changed("rate: 90}", "rat: 90}"), ":5: workload.arrivals.rat: unknown key; did you mean 'rate'?"),
+    "misspelt_option": (
+        changed("rate: 90}", "rat: 90}"),
+        ":5: workload.arrivals.rat: unknown key; did you mean 'rate'?",
+    ),
     "misspelt_policy_option": (changed("k: 2,", "kk: 2,"), ":15: policies.1.kk: unknown key; "),
     "missing_name": (changed("name: tiny\n", ""), ":1: name: is missing"),
     "missing_option": (changed(", mean_slow: 1.0", ""), ":12: stragglers.0.mean_slow: is missing"),
@@ -88,19 +91,34 @@ REFUSED: dict[str, tuple[str, str]] = {
         changed("policies:\n  - equal_resources\n  - {kind: coded, k: 2, parity_instances: budget}", "policies: coded"),
         ":13: policies: must be a list, but is 'coded'",
     ),
-    "unknown_kind": (changed("kind: poisson", "kind: poison"), "there is no arrival process 'poison' (did you mean 'poisson'?)"),
+    "unknown_kind": (
+        changed("kind: poisson", "kind: poison"),
+        "there is no arrival process 'poison' (did you mean 'poisson'?)",
+    ),
     "unknown_policy": (changed("- equal_resources", "- equal_resource"), ":14: policies.0: there is no policy"),
     "kind_missing": (changed("kind: exponential, ", ""), ":10: cluster.service: "),
-    "kind_is_a_list": (changed("kind: poisson", "kind: [poisson]"), ":5: workload.arrivals: there is no arrival process"),
+    "kind_is_a_list": (
+        changed("kind: poisson", "kind: [poisson]"),
+        ":5: workload.arrivals: there is no arrival process",
+    ),
     "negative": (changed("queries: 2000", "queries: -3"), ":6: workload.queries: must be greater than 0, but is -3"),
     "zero_trials": (changed("trials: 2", "trials: 0"), ":3: trials: must be at least 1, but is 0"),
     "not_a_number": (changed("rate: 90", "rate: fast"), ":5: workload.arrivals.rate: must be a number, but is 'fast'"),
-    "not_whole": (changed("instances: 4", "instances: 4.5"), ":8: cluster.instances: must be a whole number, but is 4.5"),
+    "not_whole": (
+        changed("instances: 4", "instances: 4.5"),
+        ":8: cluster.instances: must be a whole number, but is 4.5",
+    ),
     "infinite": (changed("rate: 90", "rate: .inf"), ":5: workload.arrivals.rate: must be a finite number"),
     "a_boolean_for_a_number": (changed("trials: 2", "trials: true"), ":3: trials: must be a number, but is true"),
     "nested_boolean": (changed("rate: 90", "rate: true"), ":5: workload.arrivals.rate: must be a number, but is true"),
-    "a_mapping_for_a_number": (changed("seed: 3", "seed: {a: 1}"), ":2: seed: must be a whole number, but is a mapping"),
-    "a_number_for_a_section": (changed("stragglers:\n  - {kind: slow_periods, factor: 4, mean_normal: 9.0, mean_slow: 1.0}", "model: 5"), ":11: model: must be a mapping of options, but is 5"),
+    "a_mapping_for_a_number": (
+        changed("seed: 3", "seed: {a: 1}"),
+        ":2: seed: must be a whole number, but is a mapping",
+    ),
+    "a_number_for_a_section": (
+        changed("stragglers:\n  - {kind: slow_periods, factor: 4, mean_normal: 9.0, mean_slow: 1.0}", "model: 5"),
+        ":11: model: must be a mapping of options, but is 5",
+    ),
     "nothing_for_a_section": (added("cluster_:\n"), ":18: cluster_: unknown key; did you mean 'cluster'?"),
     "bad_name": (changed("name: tiny", "name: ../up"), ":1: name: '../up' cannot name a run directory"),
     "equal_labels": (changed("- equal_resources", "- coded"), ":15: policies.1: is called 'coded' like policies.0"),
@@ -116,7 +134,16 @@ REFUSED: dict[str, tuple[str, str]] = {
     ),
     "warmup": (added("warmup: 2000\n"), ":18: warmup: must be less than workload.queries (2000), but is 2000"),
     "bad_choice": (added("execution: later\n"), ":18: execution: must be 'deferred', but is 'later'"),
-    "bad_deadline": (changed("  extra: 2", "  extra: 2\n  deadline: 0"), ":10: cluster.deadline: must be greater than 0"),
+    "bad_deadline": (
+        changed("  extra: 2", "  extra: 2\n  deadline: 0"),
+        ":10: cluster.deadline: must be greater than 0",
+    ),
+    "crashes_without_deadline": (
+        changed(
+            "kind: slow_periods, factor: 4, mean_normal: 9.0, mean_slow: 1.0", "kind: crashes, mean_up: 9, retry: false"
+        ),
+        ":12: stragglers.0: loses work for good, which leaves queries without an answer: give the cluster a 'deadline'",
+    ),
     "unknown_figure": (added("figures: [pie]\n"), ":18: figures.0: there is no figure 'pie'"),
     "figure_without_model": (added("figures: [accuracy]\n"), ":18: figures.0: accuracy needs a 'model'"),
     "timeline_without_traces": (added("figures: [timeline]\ntraces: false\n"), "timeline needs 'traces: true'"),
@@ -145,7 +172,10 @@ REFUSED: dict[str, tuple[str, str]] = {
         changed("{kind: exponential, mean: 0.03}", "{kind: empirical, file: nowhere.csv, column: seconds}"),
         ":10: cluster.service.file: ",
     ),
-    "unknown_network": (added("model: {network: vgg, dataset: digits}\n"), ":18: model.network: there is no network 'vgg'"),
+    "unknown_network": (
+        added("model: {network: vgg, dataset: digits}\n"),
+        ":18: model.network: there is no network 'vgg'",
+    ),
     "unknown_dataset": (added("model: {network: mlp, dataset: digit}\n"), "did you mean 'digits'?"),
     "recipe_option": (
         added("model: {network: mlp, dataset: digits, recipe: {kind: best, epochs: 0}}\n"),
@@ -276,7 +306,9 @@ def test_overrides_reach_lists_shorthands_and_what_was_left_out(tmp_path: Path) 
 
 def test_yaml_scalars_are_read_as_people_mean_them(tmp_path: Path) -> None:
     path = tmp_path / "scalars.yaml"
-    path.write_text("a: 1e5\nb: on\nc: 2024-01-01\nd: 010\ne: 1_000\nf: -.5\ng: 1:30\nh: 'true'\ni: True\nj:\nk: .inf\n")
+    path.write_text(
+        "a: 1e5\nb: on\nc: 2024-01-01\nd: 010\ne: 1_000\nf: -.5\ng: 1:30\nh: 'true'\ni: True\nj:\nk: .inf\n"
+    )
     assert loader.read(path).data == {
         "a": 1e5, "b": "on", "c": "2024-01-01", "d": 10, "e": 1000, "f": -0.5, "g": "1:30", "h": "true", "i": True,
         "j": None, "k": float("inf"),
@@ -284,7 +316,9 @@ def test_yaml_scalars_are_read_as_people_mean_them(tmp_path: Path) -> None:
 
 
 def test_anchors_and_merges_work(tmp_path: Path) -> None:
-    text = changed("- {kind: coded, k: 2, parity_instances: budget}", "- &two {kind: coded, k: 2, parity_instances: budget}")
+    text = changed(
+        "- {kind: coded, k: 2, parity_instances: budget}", "- &two {kind: coded, k: 2, parity_instances: budget}"
+    )
     text = text.replace("sweep:", "  - {<<: *two, name: three, k: 3}\nsweep:")
     third = loader.load(write(tmp_path, text)).resolved()["policies"][2]
     assert (third["kind"], third["name"], third["k"], third["parity_instances"]) == ("coded", "three", 3, "budget")

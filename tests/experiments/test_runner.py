@@ -15,10 +15,11 @@ from experiments.cells import Cell, cells
 from experiments.models import Models, needs
 from experiments.outcome import Outcome
 from experiments.progress import Reporter
-from experiments.runner import draw_samples, in_order, run_cells, simulate_cell
+from experiments.runner import Answered, draw_samples, in_order, run_cells, simulate_cell
 from experiments.schema import Experiment
 from experiments.store import RunStore
 from sim.errors import ParmError
+from sim.trace import Trace
 
 LATENCY: dict[str, Any] = {
     "name": "tiny",
@@ -161,17 +162,24 @@ def test_an_error_in_a_cell_is_one_sentence_that_names_it(workers: int) -> None:
 
 
 @pytest.mark.parametrize("workers", [1, 2])
-def test_the_cells_before_an_error_are_kept(workers: int, tmp_path: Path) -> None:
-    changes = {
-        "stragglers": [{"kind": "crashes", "mean_up": 1, "retry": False}],
-        "policies": ["none"],
-        "sweep": {"stragglers.crashes.mean_up": [1e9, 1]},
-    }
-    with pytest.raises(ParmError, match=r"^cell \(none, mean_up=1, trial 0\): some queries were never answered"):
-        run(tmp_path, workers, **changes)
-    mine = cells(Experiment.model_validate(copy.deepcopy(LATENCY) | changes))
-    kept = RunStore(tmp_path / "run").outcomes(mine)
-    assert [(outcome.point, outcome.trial) for outcome in kept] == [(mine[0].point, 0), (mine[0].point, 1)]
+def test_the_cells_before_an_error_are_kept(workers: int, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    experiment = Experiment.model_validate(copy.deepcopy(LATENCY) | MODEL)
+    todo, store = cells(experiment), RunStore(tmp_path)
+    store.open(experiment)
+    answerer = Models(None, tmp_path.parent / "models", "cpu", Reporter())
+    whole = answerer.answer
+
+    def failing(cell: Cell, trace: Trace) -> Answered:
+        if cell is todo[2]:
+            raise ParmError("the model is broken.")
+        return whole(cell, trace)
+
+    monkeypatch.setattr(answerer, "answer", failing)
+    with pytest.raises(ParmError, match=r"^cell \(replication, trial 0\): the model is broken\.$"):
+        list(run_cells(todo, store, workers=workers, answerer=answerer, reporter=Reporter()))
+    assert [(outcome.policy, outcome.trial) for outcome in store.outcomes(todo)] == [
+        ("equal_resources", n) for n in (0, 1)
+    ]
 
 
 def test_a_worker_that_was_killed_is_told_of() -> None:

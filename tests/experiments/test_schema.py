@@ -81,7 +81,11 @@ def test_several_mistakes_across_fields_are_told_together() -> None:
     data = copy.deepcopy(PLAIN) | {"policies": ["none", "none", "none"], "warmup": 5000}
     with pytest.raises(ValidationError) as refusal:
         Experiment.model_validate(data)
-    assert [key for key, _ in sentences(refusal.value, data, Experiment)] == [("policies", 1), ("policies", 2), ("warmup",)]
+    assert [key for key, _ in sentences(refusal.value, data, Experiment)] == [
+        ("policies", 1),
+        ("policies", 2),
+        ("warmup",),
+    ]
 
 
 KEYS = st.text(alphabet="abcxyz_", min_size=1, max_size=4)

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import math
 from collections.abc import Sequence
+from itertools import pairwise
 from pathlib import Path
 from typing import Any
 
@@ -52,13 +53,15 @@ def test_aimd_finds_the_largest_batch_within_its_objective() -> None:
 
 
 def test_queue_disciplines_in_a_heavily_loaded_farm() -> None:
-    """The order of mean waits that queueing theory gives: one queue <= JSQ <= best of two <= random; and M/M/1 exactly."""
+    """The order of mean waits that theory gives: one queue, JSQ, best of two, random; and M/M/1 and M/M/8 exactly."""
     waits: dict[str, float] = {}
     for queue in ("single_queue", "shortest_queue", "best_of", "random", "round_robin"):
         means = []
         for trial in range(4):
             streams = Streams(3, trial)
-            cluster = Cluster.model_validate({"instances": 8, "service": {"kind": "exponential", "mean": 1.0}, "queue": queue})
+            cluster = Cluster.model_validate(
+                {"instances": 8, "service": {"kind": "exponential", "mean": 1.0}, "queue": queue}
+            )
             trace = simulate(cluster, Uncoded(), (), poisson(8 * 0.8, 20_000, streams), streams)
             means.append(trace.queries.latency[2000:].mean())
         waits[queue] = float(np.mean(means))
@@ -178,7 +181,7 @@ def test_crashed_work_is_lost_noticed_and_retried() -> None:
         attempts = np.flatnonzero(tasks.owner == owner)
         attempts = attempts[np.argsort(tasks.attempt[attempts])]
         assert tasks.attempt[attempts].tolist() == list(range(len(attempts)))
-        for before, after in zip(attempts[:-1], attempts[1:], strict=True):
+        for before, after in pairwise(attempts):
             assert tasks.queued[after] == pytest.approx(tasks.finish[before] + 0.5)
     # Nothing ever runs while its instance is down: a crash, then two seconds of repair.
     for instance in range(2):

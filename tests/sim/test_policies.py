@@ -24,7 +24,9 @@ SECOND = Deterministic(value=1.0)
 
 def run(policy: Policy, times: Sequence[float], stragglers: Sequence[Straggler] = (), **cluster: Any) -> Trace:
     options = {"instances": 2, "extra": 1, "service": SECOND} | cluster
-    return simulate(Cluster.model_validate(options), policy, stragglers, OpenSchedule(np.array(times, dtype=float)), Streams(0))
+    return simulate(
+        Cluster.model_validate(options), policy, stragglers, OpenSchedule(np.array(times, dtype=float)), Streams(0)
+    )
 
 
 def routes(trace: Trace) -> list[Route]:
@@ -110,7 +112,13 @@ def test_a_code_says_which_answers_suffice() -> None:
 
 
 def test_short_batches_share_a_group_with_long_ones() -> None:
-    trace = run(Coded(k=2), [0, 0, 0], slow(9.0, 1.0, 1.0), batching={"kind": "fixed", "size": 2, "max_wait": 0.5}, batch_cost=0.0)
+    trace = run(
+        Coded(k=2),
+        [0, 0, 0],
+        slow(9.0, 1.0, 1.0),
+        batching={"kind": "fixed", "size": 2, "max_wait": 0.5},
+        batch_cost=0.0,
+    )
     assert trace.batches.size.tolist() == [2, 1]
     assert trace.position.tolist() == [0, 1, 0]
     assert routes(trace) == [Route.RECONSTRUCTION, Route.RECONSTRUCTION, Route.OWN]

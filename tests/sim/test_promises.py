@@ -196,7 +196,8 @@ def test_promise_10_replication_matches_redundancy_d(servers: int, d: int, load:
     mu = 50.0
     rate = load * mu  # per server
     expected = sum(
-        1.0 / (servers * mu * comb(servers - 1, d - 1) / comb(i - 1, d - 1) - servers * rate) for i in range(d, servers + 1)
+        1.0 / (servers * mu * comb(servers - 1, d - 1) / comb(i - 1, d - 1) - servers * rate)
+        for i in range(d, servers + 1)
     )
     cluster = Cluster(instances=servers, service=Exponential(mean=1.0 / mu), queue=RandomQueue())
     means = []
@@ -217,7 +218,13 @@ def test_a_simulation_leaves_no_cycles_behind() -> None:
     slow = (SlowPeriods(mean_normal=1.0, mean_slow=0.3),)
     for deadline in (None, 0.05):
         cluster = Cluster(instances=4, extra=2, service=Exponential(mean=0.02), deadline=deadline)
-        for policy in (Uncoded(), Replication(cancel="all"), Replication(cancel="nothing"), Coded(k=2), Coded(k=3, r=2)):
+        for policy in (
+            Uncoded(),
+            Replication(cancel="all"),
+            Replication(cancel="nothing"),
+            Coded(k=2),
+            Coded(k=3, r=2),
+        ):
             gc.collect()
             gc.disable()
             try:

@@ -1,0 +1,198 @@
+"""Hardware in the loop: every task of a simulation really runs when it starts, and takes what it then took.
+
+Tasks overlap on the simulated clock, but run one after the other here, each with the whole device to itself. What they
+answered is remembered, so that the clients' answers need no second pass.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from time import perf_counter
+
+import numpy as np
+import torch
+from numpy.typing import NDArray
+from torch import Tensor, nn
+
+from backends.answers import Answers, TensorCode, check_finite, reconstruct
+from backends.metrics import in_top, top_answer
+from backends.reconstruction import Words, reconstructed_words
+from backends.torch_backend import TorchBackend
+from sim.policies.coded import Group
+from sim.stragglers.base import Bend
+from sim.trace import Ints, Role, Route, Trace
+from sim.work import Batch, Task
+
+WARM_UP = 3
+"""Passes that are discarded before a model's first task of each size: they pay for what a device sets up only once."""
+
+
+class HardwareInTheLoop:
+    """Runs the tasks of one cell. Give `bend` to `simulate` as its `hardware`, then ask for the `answers`.
+
+    A service is the forward pass and the copy of its outputs from the device, as `TorchBackend.predict` does them: with
+    tiny batches padded, so that the outputs have the same bits as deferred ones. The queries are on the device already,
+    and encoding them is the frontend's work: neither is part of the measured time.
+
+    Of a task only its outputs are kept. One object serves one simulation.
+    """
+
+    def __init__(
+        self,
+        backend: TorchBackend,
+        deployed: nn.Module,
+        images: Tensor,
+        labels: NDArray[np.int64],
+        samples: Ints,
+        *,
+        default_answer: int,
+        code: TensorCode | None = None,
+        parities: Sequence[nn.Module] = (),
+    ) -> None:
+        """Let query q carry test sample `samples[q]`; the other arguments are as in `backends.answers.Predictor`.
+
+        `parities` holds one module per parity row. A code that needs none has the deployed model run in their place,
+        for the time that a parity model takes; its answers are then what the code says that they are.
+        """
+        self.backend = backend
+        self.deployed = deployed
+        self.images = backend.place(images)
+        self.labels = labels
+        self.samples = samples
+        self.default_answer = default_answer
+        self.code = code
+        self.parities = tuple(parities)
+        self._rows = 0
+        """Parity rows that have a pool; the simulation launches all pools before it starts a task."""
+        self._outputs: dict[tuple[Role, int], dict[int, Tensor]] = {}
+        """By model, then by the owner's number: what its latest task answered, float32 (size, classes)."""
+        self._passes = {"deployed": 0, "parity": 0, "backup": 0}
+
+    def bend(self, role: Role, row: int) -> Bend:
+        """Return what runs the tasks of the pool of `role` and parity row `row`, in place of drawn service times.
+
+        Raises ValueError where there is no model for that pool or it has been asked for before, and, in the simulation,
+        ParmError where a model answers NaN.
+        """
+        if (role, row) in self._outputs:
+            raise ValueError("the hardware of one simulation was given to another: make one for each")
+        module = self._module(role, row)
+        if role == Role.PARITY:
+            self._rows = max(self._rows, row + 1)
+        done = self._outputs[role, row] = {}
+        name = role.name.lower()
+        warm: set[int] = set()
+
+        def run(task: Task, _instance: int, _start: float, _seconds: float) -> float:
+            owner = task.owner
+            inputs = self._parity_queries(owner, row) if role == Role.PARITY else self._queries(owner)
+            if owner.size not in warm:
+                warm.add(owner.size)
+                for _ in range(WARM_UP):
+                    self.backend.predict(module, inputs)
+            outputs, seconds = self._serve(module, inputs)
+            check_finite(outputs, name)
+            self._passes[name] += owner.size
+            done[owner.number] = outputs
+            return seconds
+
+        return run
+
+    def answers(self, trace: Trace) -> Answers:
+        """Assemble what each client of `trace`, which this hardware served, received from what its tasks answered.
+
+        `passes` counts the samples of every task that ran, retries and replicas too, but no warm-up, and those samples
+        that ran nowhere and that `agrees` needs nevertheless. Raises ValueError where the trace is another
+        simulation's, ParmError where a reconstruction is not finite.
+        """
+        route, labels = trace.queries.route, self.labels[self.samples]
+        ran = self._ran(trace)
+        missing = np.setdiff1d(self.samples, self.samples[ran])
+        passes = self._passes | {"deployed": self._passes["deployed"] + len(missing)}
+        reused = {"deployed": len(np.setdiff1d(self.samples[~ran], missing)), "parity": 0, "backup": 0}
+
+        computed = self.backend.predict_samples(self.deployed, self.images, torch.from_numpy(missing))
+        check_finite(computed, "deployed")
+        returned = torch.full((len(ran), computed.shape[1]), torch.nan)
+        for number, outputs in self._outputs.get((Role.DEPLOYED, 0), {}).items():
+            first = trace.batches.first[number]
+            returned[first : first + len(outputs)] = outputs
+        by_sample = torch.full((len(self.labels), computed.shape[1]), torch.nan)
+        by_sample[torch.from_numpy(missing)] = computed
+        by_sample[torch.from_numpy(self.samples[ran])] = returned[torch.from_numpy(ran)]
+        own = by_sample[torch.from_numpy(self.samples)]
+
+        received = returned.clone()
+        words = reconstructed_words(trace)
+        if len(words):
+            assert self.code is not None  # else no parity pool could have been launched
+            members, word = torch.from_numpy(words.members), torch.from_numpy(words.word)
+            if self.code.needs_training:
+                parity = self._parity_outputs(trace, words, computed.shape[1])
+                reused["parity"] = words.reused(trace.k, trace.r)
+            else:
+                parity = self.code.targets(own[members], trace.r)
+            received[torch.from_numpy(words.query)] = reconstruct(
+                self.code, returned[members[word]], parity[word], words.used, words.slot
+            )
+
+        answer, top5 = top_answer(received.numpy()), in_top(received.numpy(), labels)
+        by_default = route == Route.DEFAULT
+        answer[by_default] = self.default_answer
+        correct = answer == labels
+        top5[by_default] = correct[by_default]
+        return Answers(answer, correct, answer == top_answer(own.numpy()), top5, passes, reused)
+
+    def _module(self, role: Role, row: int) -> nn.Module:
+        if role == Role.DEPLOYED:
+            return self.deployed
+        if role == Role.PARITY and self.code is not None:
+            if not self.code.needs_training:
+                return self.deployed
+            if row < len(self.parities):
+                return self.parities[row]
+        raise ValueError(f"a pool of role {role.name.lower()}, row {row}, is to run, but no model was given for it")
+
+    def _serve(self, module: nn.Module, inputs: Tensor) -> tuple[Tensor, float]:
+        """Run one service; return its outputs, on the CPU, and the seconds that it took."""
+        if self.backend.device.type == "cuda":
+            torch.cuda.synchronize(self.backend.device)  # or the encoding that still runs would be part of it
+        begin = perf_counter()
+        outputs = self.backend.predict(module, inputs)  # whose copy to the CPU waits for the device
+        return outputs, perf_counter() - begin
+
+    def _queries(self, batch: Batch) -> Tensor:
+        """Return what the batch's queries carry, (size, *shape)."""
+        return self._carried(np.arange(batch.first, batch.first + batch.size))
+
+    def _parity_queries(self, group: Group, row: int) -> Tensor:
+        """Encode the group by position, (size, *shape); a batch too short to have one gives its last query."""
+        assert self.code is not None
+        positions = np.arange(group.size)
+        members = [batch.first + np.minimum(positions, batch.size - 1) for batch in group.batches]
+        return self.code.encode(self._carried(np.stack(members, axis=1)), self._rows)[:, row]
+
+    def _carried(self, queries: Ints) -> Tensor:
+        return self.images[torch.from_numpy(self.samples[queries]).to(self.images.device)]
+
+    def _ran(self, trace: Trace) -> NDArray[np.bool_]:
+        """Say which queries the deployed model ran for in this simulation. Raises ValueError if it was not this one."""
+        batches, done = trace.batches, self._outputs.get((Role.DEPLOYED, 0), {})
+        ours = len(self.samples) == len(trace.queries) and all(
+            number < len(batches) and len(outputs) == batches.size[number] for number, outputs in done.items()
+        )
+        ran = np.isin(trace.queries.batch, list(done))
+        if not ours or (np.isin(trace.queries.route, (Route.OWN, Route.REPLICA)) & ~ran).any():
+            raise ValueError("the trace is not of the simulation that this hardware was in the loop of")
+        return ran
+
+    def _parity_outputs(self, trace: Trace, words: Words, classes: int) -> Tensor:
+        """Collect what the parity tasks answered at the words' positions, (w, r, classes); NaN where unused."""
+        result = torch.full((len(words), trace.r, classes), torch.nan)
+        groups, positions = trace.group[words.query].tolist(), trace.position[words.query].tolist()
+        for row in range(trace.r):
+            done, needed = self._outputs[Role.PARITY, row], words.needing(row)
+            for word, group, position in zip(words.word.tolist(), groups, positions, strict=True):
+                if needed[word]:
+                    result[word, row] = done[group][position]
+        return result

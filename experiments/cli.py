@@ -1,0 +1,387 @@
+"""The command line. Everything heavy is imported inside the commands, so that `parm --help` answers at once."""
+
+from __future__ import annotations
+
+import signal
+import sys
+import threading
+from pathlib import Path
+from typing import TYPE_CHECKING, Annotated, NoReturn
+
+import typer
+
+from sim.errors import ParmError
+
+if TYPE_CHECKING:
+    from rich.console import Console
+
+    from experiments.cells import Cell
+    from experiments.models import Models
+    from experiments.outcome import Outcome
+    from experiments.schema import Experiment
+    from experiments.store import RunStore
+    from sim.trace import Trace
+
+app = typer.Typer(
+    name="parm",
+    help="Which redundancy policy answers how late, how wrong and at what cost, when machines are slow or fail?",
+    no_args_is_help=True,
+    add_completion=False,
+    pretty_exceptions_enable=False,
+)
+INTERRUPTED = 130
+PLAIN_WIDTH = 120
+
+
+def _remember_debug(debug: bool) -> bool:
+    if debug:
+        _debug.append(True)
+    return debug
+
+
+_debug: list[bool] = []
+
+File = Annotated[Path, typer.Argument(metavar="FILE", help="The experiment's YAML file.", show_default=False)]
+Overrides = Annotated[
+    list[str] | None, typer.Option("--set", metavar="KEY=VALUE", help="Override any key, as policies.1.k=3.")
+]
+Plugins = Annotated[
+    list[str] | None, typer.Option("--plugin", metavar="MODULE", help="Import a module with kinds of your own.")
+]
+DataFolder = Annotated[Path | None, typer.Option("--data", metavar="DIR", help="Where data sets are.")]
+Device = Annotated[str, typer.Option("--device", help="auto, cpu, cuda or cuda:N.")]
+ModelsFolder = Annotated[
+    Path, typer.Option("--models", metavar="DIR", envvar="PARM_MODELS", help="Where trained models are kept.")
+]
+Debug = Annotated[
+    bool, typer.Option("--debug", help="Show where an error comes from.", callback=_remember_debug, is_eager=True)
+]
+MODELS = Path(".parm/models")
+
+
+@app.command()
+def run(
+    file: File,
+    out: Annotated[Path | None, typer.Option(metavar="DIR", help="Run directory.  [default: runs/NAME]")] = None,
+    overrides: Overrides = None,
+    workers: Annotated[int | None, typer.Option(min=1, help="Processes that simulate.  [default: cores]")] = None,
+    data: DataFolder = None,
+    device: Device = "auto",
+    models: ModelsFolder = MODELS,
+    plugin: Plugins = None,
+    fresh: Annotated[bool, typer.Option("--fresh", help="Discard a run that is in the directory.")] = False,
+    debug: Debug = False,
+) -> None:
+    """Run an experiment, or continue it: simulate, predict, and write tables and figures."""
+    del debug
+    from experiments import loader
+    from experiments.cells import cells
+    from experiments.progress import Reporter
+    from experiments.runner import default_workers, run_cells
+    from experiments.store import RunStore
+
+    experiment = loader.load(file, overrides or (), plugin or ())
+    context = loader.context(file)
+    todo = cells(experiment, context)
+    folder = out or Path("runs") / experiment.name
+    store, reporter = RunStore(folder), Reporter()
+    store.open(experiment, fresh=fresh)
+    outcomes, warnings = store.finished(todo, traces=experiment.traces)
+    for warning in warnings:
+        reporter.say(f"warning: {warning}")
+    missing = [cell for cell in todo if cell.id not in outcomes]
+    if len(missing) < len(todo):
+        reporter.say(f"{len(todo) - len(missing)} of {len(todo)} cells are finished already.")
+    answerer = None
+    try:
+        _heed_kill()
+        if experiment.model is not None and missing:
+            from experiments.models import Models
+
+            answerer = Models(data, models, device, reporter)
+            answerer.prepare(missing)
+        count = min(workers or default_workers(), max(1, len(missing)))
+        if missing:
+            _write_manifest(store, experiment, todo, outcomes, answerer, count)
+        for cell, outcome in run_cells(missing, store, workers=count, answerer=answerer, reporter=reporter):
+            outcomes[cell.id] = outcome
+    except KeyboardInterrupt:
+        reporter.say(
+            f"Interrupted; {len(outcomes)} of {len(todo)} cells are finished. Continue with the same command: "
+            f"{' '.join(_command())}"
+        )
+        raise typer.Exit(INTERRUPTED) from None
+    if missing:
+        _write_manifest(store, experiment, todo, outcomes, answerer, count)
+    _conclude(store, experiment, todo, [outcomes[cell.id] for cell in todo])
+
+
+@app.command()
+def train(
+    file: File,
+    overrides: Overrides = None,
+    data: DataFolder = None,
+    device: Device = "auto",
+    models: ModelsFolder = MODELS,
+    plugin: Plugins = None,
+    debug: Debug = False,
+) -> None:
+    """Train the models that an experiment needs, or continue; what is trained already is kept."""
+    del debug
+    from experiments import loader
+    from experiments.cells import cells
+    from experiments.progress import Reporter
+
+    experiment = loader.load(file, overrides or (), plugin or ())
+    if experiment.model is None:
+        raise ParmError(f"{file} has no 'model', so there is nothing to train.")
+    from experiments.models import Models
+
+    reporter = Reporter()
+    trained = Models(data, models, device, reporter)
+    try:
+        _heed_kill()
+        trained.prepare(cells(experiment, loader.context(file)))
+    except KeyboardInterrupt:
+        reporter.say(f"Interrupted. Continue with the same command: {' '.join(_command())}")
+        raise typer.Exit(INTERRUPTED) from None
+    for line in trained.describe():
+        print(line)
+
+
+@app.command()
+def check(
+    file: File,
+    overrides: Overrides = None,
+    plugin: Plugins = None,
+    debug: Debug = False,
+) -> None:
+    """Validate an experiment without running it, and say what it would run."""
+    del debug
+    from experiments import loader
+    from experiments.cells import cells
+
+    experiment = loader.load(file, overrides or (), plugin or ())
+    context = loader.context(file)
+    todo = cells(experiment, context)
+    points = experiment.points()
+    print(f"{file} is valid: {experiment.name}, seed {experiment.seed}")
+    print(
+        f"{len(todo)} cells: {len(experiment.policies)} policies x {len(points)} sweep points "
+        f"x {experiment.trials} trials, of {experiment.workload.queries} queries each"
+    )
+    for key, values in experiment.sweep.items():
+        print(f"sweep {key}: {', '.join(str(value) for value in values)}")
+    for policy in experiment.policies:
+        mine = [cell for cell in todo if cell.policy.label == policy.label]
+        instances = sorted({cell.policy.instances(cell.experiment.cluster) for cell in mine})
+        print(f"policy {policy.label}: {' to '.join(str(count) for count in instances)} instances")
+    if experiment.model is None:
+        print("no model: latency only")
+        return
+    from experiments.models import needs
+
+    for need in needs(todo):
+        print(f"model: {need}")
+
+
+@app.command()
+def profile(
+    file: Annotated[Path | None, typer.Argument(metavar="[FILE]", help="Measure this experiment's network.")] = None,
+    network: Annotated[
+        str | None, typer.Option(metavar="YAML", help="Or this one, as resnet18 or '{kind: resnet18, width: 16}'.")
+    ] = None,
+    shape: Annotated[str, typer.Option(metavar="C,H,W", help="Shape of a sample for --network.")] = "3,32,32",
+    outputs: Annotated[int, typer.Option(min=1, help="Classes for --network.")] = 10,
+    batches: Annotated[str, typer.Option(metavar="B,B,...", help="Batch sizes to measure.")] = "1",
+    repeats: Annotated[int, typer.Option(min=1, help="Services per batch size.")] = 500,
+    out: Annotated[Path, typer.Option(metavar="FILE", help="The profile to write.")] = Path("profile.json"),
+    overrides: Overrides = None,
+    data: DataFolder = None,
+    device: Device = "auto",
+    plugin: Plugins = None,
+    debug: Debug = False,
+) -> None:
+    """Measure a network's service times on this machine, for clusters with `service: {kind: profile, ...}`."""
+    del debug
+    from experiments import loader
+
+    if (file is None) == (network is None):
+        raise ParmError("name either an experiment's FILE or a --network to measure, not both.")
+    sizes = _numbers(batches, "--batches")
+    if file is not None:
+        experiment = loader.load(file, overrides or (), plugin or ())
+        if experiment.model is None:
+            raise ParmError(f"{file} has no 'model' to measure; name one with --network.")
+        from experiments.profiling import measure_model
+
+        measured = measure_model(experiment.model, data, device, sizes, repeats)
+    else:
+        loader.import_plugins(plugin or (), Path.cwd())
+        from experiments.profiling import measure_network, parse_network
+
+        dimensions = _numbers(shape, "--shape")
+        if len(dimensions) != 3:
+            raise ParmError(f"--shape {shape}: must be three numbers: channels, height and width.")
+        channels, height, width = dimensions
+        measured = measure_network(
+            parse_network(network or ""), (channels, height, width), outputs, device, sizes, repeats
+        )
+    from experiments.store import writing
+
+    with writing(out):
+        measured.write(out)
+    for role, services in measured.roles.items():
+        for size, times in services.items():
+            print(
+                f"{role}, batch {size}: mean {times.mean * 1e3:.3f} ms, "
+                f"p50 {times.at(0.5) * 1e3:.3f} ms, p99 {times.at(0.99) * 1e3:.3f} ms"
+            )
+    print(out)
+
+
+@app.command()
+def figures(
+    folder: Annotated[Path, typer.Argument(metavar="DIR", help="A run directory.")],
+    plugin: Plugins = None,
+    debug: Debug = False,
+) -> None:
+    """Write the tables and draw the figures of a run anew from its cells."""
+    del debug
+    from experiments import loader
+    from experiments.cells import cells
+    from experiments.store import RunStore
+
+    file = folder / "experiment.yaml"
+    if not file.is_file():
+        raise ParmError(f"{folder} is not a run directory: there is no experiment.yaml in it.")
+    experiment = loader.load(file, (), plugin or ())
+    store = RunStore(folder)
+    todo = cells(experiment, loader.context(file))
+    outcomes = store.outcomes(todo)
+    if not outcomes:
+        raise ParmError(f"{folder} holds no finished cell yet: run it first.")
+    _conclude(store, experiment, todo, outcomes)
+
+
+@app.command()
+def compare(
+    folders: Annotated[
+        list[Path], typer.Argument(metavar="DIR DIR...", help="Run directories; the first is the base.")
+    ],
+    debug: Debug = False,
+) -> None:
+    """Set runs side by side, policy by policy and sweep point by sweep point."""
+    del debug
+    from experiments.compare import compare as set_side_by_side
+
+    comparison = set_side_by_side(folders)
+    _console().print(comparison.table())
+    for sentence in comparison.unmatched:
+        print(sentence)
+
+
+@app.command("list")
+def list_kinds(
+    family: Annotated[str | None, typer.Argument(help="One family, section or kind.")] = None,
+    plugin: Plugins = None,
+    debug: Debug = False,
+) -> None:
+    """Show everything that can be named in YAML, with its options."""
+    del debug
+    from experiments import loader
+
+    loader.import_plugins(plugin or (), Path.cwd())
+    from experiments.catalogue import catalogue
+
+    print(catalogue(family))
+
+
+def main() -> NoReturn:
+    """Entry point: a user's mistake is one sentence on standard error and exit status 2, never a traceback."""
+    try:
+        app(prog_name="parm")
+    except ParmError as error:
+        if _debug:
+            raise
+        print(error, file=sys.stderr)
+    except Exception as error:
+        if _debug:
+            raise
+        says = " ".join(str(error).split())
+        print(f"parm failed ({type(error).__name__}: {says}); --debug shows where.", file=sys.stderr)
+        sys.exit(1)
+    sys.exit(2)
+
+
+def _conclude(store: RunStore, experiment: Experiment, todo: list[Cell], outcomes: list[Outcome]) -> None:
+    """Write the summary, print the table, draw the figures and name the directory."""
+    from experiments import summary, tables
+    from experiments.figures.base import Material
+    from experiments.figures.drawing import draw_all
+    from experiments.store import writing
+
+    by_place = {(cell.policy.label, summary.place(cell.point), cell.trial): cell for cell in todo}
+
+    def trace(outcome: Outcome) -> Trace | None:
+        return store.trace(by_place[outcome.policy, summary.place(outcome.point), outcome.trial])
+
+    with writing(store.folder):
+        rows = summary.write(outcomes, store.folder)
+        tables.show(rows, _console())
+        material = Material(rows, outcomes, trace if experiment.traces else None, experiment.name)
+        for note in draw_all(experiment.figures, material, store.folder / "figures"):
+            print(note)
+    print(store.folder)
+
+
+def _heed_kill() -> None:
+    """Have a polite kill end the run like Ctrl-C."""
+    if threading.current_thread() is threading.main_thread():
+        signal.signal(signal.SIGTERM, signal.default_int_handler)
+
+
+def _console() -> Console:
+    """Return standard output; rich would squeeze the tables into 80 columns where that is not a terminal."""
+    from rich.console import Console
+
+    return Console(width=None if sys.stdout.isatty() else PLAIN_WIDTH)
+
+
+def _write_manifest(
+    store: RunStore,
+    experiment: Experiment,
+    todo: list[Cell],
+    outcomes: dict[str, Outcome],
+    models: Models | None,
+    workers: int,
+) -> None:
+    from experiments.manifest import manifest
+
+    text = manifest(
+        experiment,
+        todo,
+        outcomes,
+        command=_command(),
+        device=None if models is None else models.device,
+        workers=workers,
+        models=[] if models is None else models.cards(),
+    )
+    store.write_text("manifest.json", text)
+
+
+def _command() -> list[str]:
+    import shlex
+
+    return ["parm", *(shlex.quote(word) for word in sys.argv[1:])]
+
+
+def _numbers(text: str, option: str) -> list[int]:
+    words = text.split(",")
+    if not all(word.strip().isdecimal() and int(word) > 0 for word in words):
+        raise ParmError(f"{option} {text}: must be whole numbers above 0 with commas between them.")
+    return [int(word) for word in words]
+
+
+if __name__ == "__main__":
+    main()

@@ -1,0 +1,38 @@
+"""Draws the figures that an experiment names and saves them."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from pathlib import Path
+
+from experiments.figures.accuracy import Accuracy
+from experiments.figures.base import Figure, Material
+from experiments.figures.ccdf import Ccdf
+from experiments.figures.latency_accuracy import LatencyAccuracy
+from experiments.figures.latency_vs_sweep import LatencyVsSweep
+from experiments.figures.timeline import Timeline
+
+EVERY: tuple[Figure, ...] = (LatencyVsSweep(), Ccdf(), Accuracy(), LatencyAccuracy(), Timeline())
+"""All figures with their defaults, which an experiment gets that names none."""
+
+
+def draw_all(figures: Sequence[Figure | str] | None, material: Material, folder: Path) -> list[str]:
+    """Draw `figures`, given as kinds or by bare name, into `folder`/STEM.png and .pdf; all that there are for None.
+
+    Returns a sentence for each figure that does not apply. A second figure of the same name gets a number.
+    """
+    from experiments.figures import style
+
+    notes: list[str] = []
+    taken: dict[str, int] = {}
+    for named in EVERY if figures is None else figures:
+        figure = named if isinstance(named, Figure) else Figure.model_validate(named)
+        drawn = figure.draw(material)
+        if drawn is None:
+            if figures is not None:
+                notes.append(f"no figure {figure.stem}: {figure.reason(material)}")
+            continue
+        taken[figure.stem] = taken.get(figure.stem, 0) + 1
+        number = taken[figure.stem]
+        style.save(drawn, folder, figure.stem if number == 1 else f"{figure.stem}-{number}")
+    return notes

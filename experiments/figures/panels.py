@@ -1,0 +1,85 @@
+"""Panels of a swept experiment: which key runs along the axis, and which rows share a panel."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from dataclasses import dataclass
+from typing import TYPE_CHECKING, Any
+
+from experiments.figures import style
+from experiments.summary import Row, place
+
+if TYPE_CHECKING:
+    from matplotlib.axes import Axes
+
+
+@dataclass(frozen=True)
+class Panel:
+    """Rows that are drawn together."""
+
+    title: str
+    point: dict[str, Any]
+    """The swept keys that are fixed in this panel."""
+    rows: list[Row]
+
+
+@dataclass(frozen=True)
+class Along:
+    """The swept key on the horizontal axis, and where its values lie on it."""
+
+    key: str
+    values: list[Any]
+
+    @property
+    def numeric(self) -> bool:
+        """Whether the values are numbers, so that their distances mean something."""
+        return all(isinstance(one, int | float) and not isinstance(one, bool) for one in self.values)
+
+    def position(self, row: Row) -> float:
+        """Return where a row lies on the axis."""
+        at = row.point[self.key]
+        return float(at) if self.numeric else float(self.values.index(at))
+
+    def dress(self, axes: Axes) -> None:
+        """Scale and label the horizontal axis."""
+        from matplotlib.ticker import NullLocator
+
+        places = [float(one) for one in self.values] if self.numeric else [float(i) for i in range(len(self.values))]
+        if self.numeric and min(places) > 0 and style.wants_log(places, 20):
+            axes.set_xscale("log")
+            axes.xaxis.set_minor_locator(NullLocator())
+        if len(places) <= 12:
+            axes.set_xticks(places, [style.value(one) for one in self.values])
+        axes.set_xlabel(style.axis(self.key))
+
+
+def along(rows: Sequence[Row], wanted: str | None = None) -> Along | None:
+    """Return the key for the horizontal axis: the one wanted, else the first numeric one, else the first one.
+
+    A key with one value only is passed over where there is another; None without a sweep.
+    """
+    candidates = []
+    for key in rows[0].point if rows else ():
+        values = list(dict.fromkeys(row.point[key] for row in rows))
+        candidates.append(Along(key, values))
+    for one in candidates:
+        if one.key == wanted:
+            return one
+    candidates.sort(key=lambda one: (len(one.values) == 1, not one.numeric))
+    return candidates[0] if candidates else None
+
+
+def panels(rows: Sequence[Row], apart_from: str | None = None) -> list[Panel]:
+    """Group rows by their sweep point, leaving out the key `apart_from`, in order of appearance."""
+    groups: dict[str, Panel] = {}
+    for row in rows:
+        point = {key: at for key, at in row.point.items() if key != apart_from}
+        title = ", ".join(style.pair(key, at) for key, at in point.items())
+        groups.setdefault(place(point), Panel(title, point, [])).rows.append(row)
+    return list(groups.values())
+
+
+def grid(count: int) -> tuple[int, int]:
+    """Return rows and columns for `count` panels."""
+    columns = count if count <= 3 else 2 if count == 4 else 3
+    return -(-count // columns), columns

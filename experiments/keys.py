@@ -1,0 +1,80 @@
+"""Dotted keys such as `policies.coded.k`: how `sweep` and `--set` name an option in an experiment's plain data."""
+
+from __future__ import annotations
+
+from typing import Any
+
+Scalar = bool | int | float | str
+Key = tuple[str | int, ...]
+"""Where a value stands: a mapping's key or a list's index per level."""
+
+
+def spell(key: Key) -> str:
+    """Return the key as a user writes it."""
+    return ".".join(str(part) for part in key)
+
+
+def get(data: Any, key: Key) -> Any:
+    """Return the value at `key`, which must exist."""
+    for part in key:
+        data = data[part]
+    return data
+
+
+def locate(data: Any, dotted: str) -> Key | None:
+    """Return where the dotted key stands in `data`, or None where nothing does.
+
+    An item of a list is named by its index, or by its `name` or, for want of one, its `kind`.
+    """
+    found: list[str | int] = []
+    for part in dotted.split("."):
+        step = _step(data, part)
+        if step is None:
+            return None
+        found.append(step)
+        data = data[step]
+    return tuple(found)
+
+
+def put(data: Any, dotted: str, value: Any) -> Key:
+    """Set the dotted key in `data`, where the bare name of a kind becomes a mapping, and return where it stands.
+
+    Mappings on the way are made where there are none. Raises ValueError, in one sentence, where a list on the way has
+    no such item or a plain value is in the way.
+    """
+    parts = dotted.split(".")
+    found: list[str | int] = []
+    for number, part in enumerate(parts):
+        step = _step(data, part)
+        if step is None:
+            if not isinstance(data, dict):
+                raise ValueError(f"'{spell(tuple(found))}' has no item '{part}'")
+            step = part
+        found.append(step)
+        if number == len(parts) - 1:
+            data[step] = value
+            break
+        below = data.get(step) if isinstance(data, dict) else data[step]
+        if below is None:
+            below = {}
+        elif isinstance(below, str):
+            below = {"kind": below}
+        elif not isinstance(below, (dict, list)):
+            raise ValueError(f"'{spell(tuple(found))}' is {below}, which has no options")
+        data[step] = below
+        data = below
+    return tuple(found)
+
+
+def _step(data: Any, part: str) -> str | int | None:
+    """Return the key or index that `part` means in `data`, or None."""
+    if isinstance(data, dict):
+        return part if part in data else None
+    if not isinstance(data, list):
+        return None
+    if part.isdecimal():
+        return int(part) if int(part) < len(data) else None
+    for index, item in enumerate(data):
+        if part == item or (isinstance(item, dict) and part == (item.get("name") or item.get("kind"))):
+            return index
+    return None

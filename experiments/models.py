@@ -1,0 +1,236 @@
+"""The models that an experiment needs: which, from where, and what they answer in a cell.
+
+torch is imported when a model is first asked for, not before: what has to be trained can be told without it.
+"""
+
+from __future__ import annotations
+
+import json
+from collections.abc import Sequence
+from dataclasses import dataclass
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
+
+import numpy as np
+
+from experiments.cells import Cell
+from experiments.progress import Reporter
+from experiments.schema import Model
+from parity.codes import Addition, LinearCode
+from sim.errors import ParmError
+from sim.kinds import Options
+from sim.trace import Ints, Trace
+from workloads.datasets.base import Data
+
+if TYPE_CHECKING:
+    from backends.answers import Predictor
+    from experiments.runner import Answered
+    from parity.objectives import TrainingData
+    from parity.store import Model as Trained
+    from parity.training import TrainingStatus
+
+
+@dataclass(frozen=True, slots=True)
+class Need:
+    """A deployed model (`code` is None) or the parity models of one code, k and r for it."""
+
+    model: Model
+    code: LinearCode | None = None
+    k: int = 0
+    r: int = 0
+
+    @property
+    def key(self) -> str:
+        """A text that is equal for equal needs."""
+        return _key(self.model) + (_key(self.code) + f"{self.k},{self.r}" if self.code else "")
+
+    def __str__(self) -> str:
+        what = f"{self.model.network.name_in_yaml()} on {self.model.dataset.name_in_yaml()}"
+        if self.code is None:
+            return f"deployed {what}"
+        if not self.code.needs_training:
+            return f"no parity models for code {self.code.name_in_yaml()}, k = {self.k}, r = {self.r}"
+        return f"{self.r} parity {what} for code {self.code.name_in_yaml()}, k = {self.k}"
+
+
+def need(cell: Cell) -> list[Need]:
+    """Return what the cell's answers take, the deployed model first; nothing where it has no model."""
+    model = cell.experiment.model
+    if model is None:
+        return []
+    k, r = cell.policy.group
+    if not k:
+        return [Need(model)]
+    code = cell.policy.erasure_code or Addition()
+    if not isinstance(code, LinearCode):
+        raise ParmError(
+            f"code '{code.name_in_yaml()}' cannot compute answers: it is for experiments without a 'model'."
+        )
+    return [Need(model), Need(model, code, k, r)]
+
+
+def needs(cells: Sequence[Cell]) -> list[Need]:
+    """Return what the cells need, each thing once, in the order in which it is first needed."""
+    return list({one.key: one for cell in cells for one in need(cell)}.values())
+
+
+@dataclass(slots=True)
+class _Loaded:
+    """A deployed model at work."""
+
+    data: TrainingData
+    labels: Ints
+    trained: Trained
+    predictor: Predictor
+
+
+class Models:
+    """Trains or finds the models of an experiment, and computes answers with them."""
+
+    def __init__(self, data: Path | None, root: Path, device: str, reporter: Reporter) -> None:
+        """Look for data sets in `data` and for models in `root`; train and predict on `device`.
+
+        Raises ParmError where there is no such device.
+        """
+        from backends.torch_backend import TorchBackend
+        from parity.store import ModelStore
+
+        self.backend = TorchBackend(device)
+        self._folder = data
+        self._store = ModelStore(root)
+        self._reporter = reporter
+        self._data: dict[str, tuple[TrainingData, Data]] = {}
+        self._loaded: dict[str, _Loaded] = {}
+        self._parities: dict[str, list[Trained]] = {}
+
+    @property
+    def device(self) -> str:
+        """The device that computes, as torch calls it."""
+        return str(self.backend.device)
+
+    @property
+    def trained(self) -> list[Trained]:
+        """Every model that was found or trained so far."""
+        parities = [model for models in self._parities.values() for model in models]
+        return [*(loaded.trained for loaded in self._loaded.values()), *parities]
+
+    @property
+    def notes(self) -> list[str]:
+        """The data sets' caveats, each once."""
+        return list(dict.fromkeys(data.note for data, _ in self._data.values() if data.note))
+
+    def prepare(self, cells: Sequence[Cell]) -> None:
+        """Find or train every model that the cells need. Raises ParmError for a missing data set or a broken store."""
+        for one in needs(cells):
+            if one.code is None:
+                self._deployed(one.model)
+            else:
+                self._parity_models(one)
+
+    def answer(self, cell: Cell, trace: Trace) -> Answered:
+        """Predict what each client in the cell's trace received."""
+        from experiments.runner import Answered, draw_samples
+
+        deployed, *coded = need(cell)
+        loaded = self._deployed(deployed.model)
+        samples = draw_samples(cell, len(loaded.labels))
+        code = coded[0].code if coded else None
+        parities = [model.module for one in coded for model in self._parity_models(one)]
+        return Answered(samples, loaded.labels, loaded.predictor.answer(trace, samples, code, parities))
+
+    def cards(self) -> list[dict[str, Any]]:
+        """Return what the manifest says of each model."""
+        return [
+            {
+                "role": model.card["identity"]["role"],
+                "key": model.key,
+                "path": str(model.path),
+                "dataset": model.card["dataset"],
+                "test": model.card["test"],
+                "device": model.card["device"],
+            }
+            for model in self.trained
+        ]
+
+    def describe(self) -> list[str]:
+        """Return a line per model: where it is and how well it does on the test set."""
+        lines = []
+        for model in self.trained:
+            measured = ", ".join(f"{name} {value:.4f}" for name, value in model.card["test"].items())
+            lines.append(f"{model.path}: {measured}")
+        return [*lines, *(f"note: {note}" for note in self.notes)]
+
+    def _deployed(self, model: Model) -> _Loaded:
+        key = _key(model)
+        if key not in self._loaded:
+            from backends.answers import Predictor
+
+            training, data = self._training_data(model)
+            trained = self._store.deployed(
+                model.network, training, model.recipe, model.training_seed, self.device, self._report
+            )
+            self._loaded[key] = _Loaded(
+                training,
+                data.y_test,
+                trained,
+                Predictor(
+                    self.backend,
+                    trained.module,
+                    training.test,
+                    data.y_test,
+                    default_answer=int(np.bincount(data.y_train).argmax()),
+                ),
+            )
+        return self._loaded[key]
+
+    def _parity_models(self, one: Need) -> list[Trained]:
+        if one.code is None or not one.code.needs_training:
+            return []
+        if one.key not in self._parities:
+            loaded = self._deployed(one.model)
+            self._parities[one.key] = self._store.parities(
+                loaded.trained,
+                loaded.data,
+                one.code,
+                one.k,
+                one.r,
+                one.model.parity_recipe or one.model.recipe,
+                one.model.training_seed,
+                self.device,
+                self._report,
+            )
+        return self._parities[one.key]
+
+    def _training_data(self, model: Model) -> tuple[TrainingData, Data]:
+        key = _key(model.dataset)
+        if key not in self._data:
+            self._data[key] = load_data(model, self._folder)
+        return self._data[key]
+
+    def _report(self, status: TrainingStatus) -> None:
+        text = f"training {status.label}: epoch {status.epoch}/{status.epochs}, validation {status.score:.4f}"
+        self._reporter.status(text, last=status.epoch == status.epochs)
+
+
+def load_data(model: Model, folder: Path | None) -> tuple[TrainingData, Data]:
+    """Return the model's data set for training and as it is. Raises ParmError where it is missing or unsound."""
+    import torch
+
+    from parity.objectives import TrainingData
+
+    data = model.dataset.load(folder)
+    training = TrainingData(
+        name=data.name,
+        fingerprint=data.fingerprint,
+        note=data.note,
+        classes=data.classes,
+        train=torch.from_numpy(data.normalised(data.x_train)),
+        train_labels=torch.from_numpy(np.array(data.y_train)),
+        test=torch.from_numpy(data.normalised(data.x_test)),
+        test_labels=torch.from_numpy(np.array(data.y_test)),
+    )
+    return training, data
+
+
+def _key(options: Options) -> str:
+    return json.dumps(options.model_dump(mode="json", serialize_as_any=True, by_alias=True), sort_keys=True)

@@ -1,0 +1,66 @@
+"""Shows how far long work has come: a bar on a terminal, plain lines elsewhere. All of it goes to standard error."""
+
+from __future__ import annotations
+
+import contextlib
+import sys
+from collections.abc import Callable, Iterator
+from time import monotonic
+
+Advance = Callable[[str], None]
+LINES = 20
+"""Plain lines per task, at most."""
+PAUSE = 5.0
+"""Seconds between plain lines of a status, at least."""
+
+
+class Reporter:
+    """Reports to standard error."""
+
+    def __init__(self) -> None:
+        self._said = float("-inf")
+
+    def say(self, text: str) -> None:
+        """Print a line."""
+        print(text, file=sys.stderr, flush=True)
+
+    def status(self, text: str, *, last: bool) -> None:
+        """Show how far something is that has no known number of steps; `last` is the state that stays."""
+        if sys.stderr.isatty():
+            print(f"\r\x1b[K{text}", end="\n" if last else "", file=sys.stderr, flush=True)
+        elif last or monotonic() - self._said >= PAUSE:
+            self._said = monotonic()
+            self.say(text)
+
+    @contextlib.contextmanager
+    def task(self, what: str, total: int) -> Iterator[Advance]:
+        """Show the progress of `total` steps of `what`; call what is yielded after each step with its name."""
+        if sys.stderr.isatty() and total:
+            with self._bar(what, total) as advance:
+                yield advance
+            return
+        done = 0
+
+        def advance_plainly(step: str) -> None:
+            nonlocal done
+            done += 1
+            if done == total or done * LINES // total > (done - 1) * LINES // total:
+                self.say(f"{what}: {done}/{total} ({step})")
+
+        yield advance_plainly
+
+    @contextlib.contextmanager
+    def _bar(self, what: str, total: int) -> Iterator[Advance]:
+        from rich.console import Console
+        from rich.progress import BarColumn, MofNCompleteColumn, Progress, TextColumn, TimeRemainingColumn
+
+        columns = (
+            TextColumn("{task.description}"),
+            BarColumn(),
+            MofNCompleteColumn(),
+            TimeRemainingColumn(),
+            TextColumn("{task.fields[step]}", markup=False),
+        )
+        with Progress(*columns, console=Console(stderr=True)) as progress:
+            number = progress.add_task(what, total=total, step="")
+            yield lambda step: progress.update(number, advance=1, step=step)

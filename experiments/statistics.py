@@ -1,0 +1,141 @@
+"""Intervals for what a simulation measured, and where its warm-up ends.
+
+Queries of one run depend on each other, so that an interval computed as if they did not is far too narrow under load.
+Everything here therefore counts trials (or long consecutive sections of a single run), never queries.
+"""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Sequence
+from dataclasses import dataclass
+
+import numpy as np
+from numpy.typing import NDArray
+from scipy.special import ndtri, stdtrit
+
+BATCH = 5
+"""Observations averaged into one before MSER is applied: the 5 of MSER-5."""
+
+
+@dataclass(frozen=True, slots=True)
+class Interval:
+    """An estimate with its confidence interval; `lo` and `hi` are NaN where the data allow none."""
+
+    value: float
+    lo: float
+    hi: float
+
+    @property
+    def margin(self) -> float:
+        """The larger of the distances from the value to the two ends; NaN without an interval."""
+        return max(self.hi - self.value, self.value - self.lo)
+
+    def scaled(self, factor: float) -> Interval:
+        """Return the interval in another unit; `factor` is positive."""
+        return Interval(self.value * factor, self.lo * factor, self.hi * factor)
+
+    def overlaps(self, other: Interval) -> bool:
+        """Say whether the two intervals have a point in common; false where either has no ends."""
+        return self.lo <= other.hi and other.lo <= self.hi
+
+
+def student_t(values: Sequence[float], confidence: float = 0.95) -> Interval:
+    """Mean of independent values with Student's t interval; NaNs are left out.
+
+    mean +- t(n-1) s / sqrt(n), Student 1908; over independent replications: Law, Simulation Modeling and Analysis,
+    section 9.4.1.
+    """
+    sample = np.asarray(values, dtype=float)
+    sample = sample[~np.isnan(sample)]
+    mean = float(sample.mean()) if len(sample) else math.nan
+    return sectioning(mean, sample.tolist(), confidence)
+
+
+def sectioning(value: float, sections: Sequence[float], confidence: float = 0.95) -> Interval:
+    """Interval for `value`, an estimate from a whole run, by the same estimate in each of its consecutive sections.
+
+    Batch means around the overall estimate, which for percentiles is less biased than the mean over the sections:
+    Asmussen and Glynn 2007, section III.5; Nakayama 2014. NaNs are left out.
+    """
+    sample = np.asarray(sections, dtype=float)
+    sample = sample[~np.isnan(sample)]
+    count = len(sample)
+    if count < 2:
+        return Interval(value, math.nan, math.nan)
+    spread = math.sqrt(float(np.sum((sample - value) ** 2)) / (count - 1) / count)
+    half = float(stdtrit(count - 1, (1 + confidence) / 2)) * spread
+    return Interval(value, value - half, value + half)
+
+
+def paired(values_a: Sequence[float], values_b: Sequence[float], confidence: float = 0.95) -> Interval:
+    """Mean of `a - b` over trials that shared their random numbers; both sequences have one value per trial.
+
+    The paired-t interval: Law, Simulation Modeling and Analysis, section 10.2.1.
+    """
+    difference = np.asarray(values_a, dtype=float) - np.asarray(values_b, dtype=float)
+    return student_t(difference.tolist(), confidence)
+
+
+def wilson(correct: float, total: float, confidence: float = 0.95) -> Interval:
+    """Score interval for a proportion of independent trials (Wilson 1927); NaN throughout where `total` is 0."""
+    if total <= 0:
+        return Interval(math.nan, math.nan, math.nan)
+    return _score(correct / total, total, confidence)
+
+
+def wilson_clustered(correct: Sequence[int], total: Sequence[int], confidence: float = 0.95) -> Interval:
+    """Wilson's interval for a proportion counted in clusters, one entry of `correct` and `total` per cluster (trial).
+
+    The number of observations is divided by the design effect, the ratio of the variance between clusters to that of
+    independent draws, and by (t / z)^2 for the few clusters that it was estimated from; it never exceeds the true
+    number, so that the interval is never narrower than `wilson`: Korn and Graubard 1998; Dean and Pagano 2015.
+    """
+    counts = np.asarray(total, dtype=float)
+    hits = np.asarray(correct, dtype=float)[counts > 0]
+    counts = counts[counts > 0]
+    clusters, everything = len(counts), float(counts.sum())
+    if clusters == 0:
+        return Interval(math.nan, math.nan, math.nan)
+    share = float(hits.sum()) / everything
+    effective = everything
+    if clusters > 1 and 0 < share < 1:
+        residuals = hits - share * counts
+        variance = clusters / (clusters - 1) * float(residuals @ residuals) / everything**2
+        if variance > 0:
+            level = (1 + confidence) / 2
+            few = (float(ndtri(level)) / float(stdtrit(clusters - 1, level))) ** 2
+            effective = min(everything, share * (1 - share) / variance * few)
+    return _score(share, effective, confidence)
+
+
+def _score(share: float, total: float, confidence: float) -> Interval:
+    z = float(ndtri((1 + confidence) / 2))
+    centre = (share + z * z / (2 * total)) / (1 + z * z / total)
+    half = z / (1 + z * z / total) * math.sqrt(share * (1 - share) / total + z * z / (4 * total * total))
+    # At 0 and at 1 the bound equals the share; rounding must not put the share outside its own interval.
+    return Interval(share, min(max(0.0, centre - half), share), max(min(1.0, centre + half), share))
+
+
+def mser5(series: NDArray[np.float64]) -> tuple[int, bool]:
+    """Return how many leading observations to cut as warm-up, and whether the series had settled.
+
+    The cut that minimises the marginal standard error of what is left, over means of 5: White 1997; White, Cobb and
+    Spratt 2000. The last 5 means are no candidates, for there the error is degenerate (Spratt 1998). A minimum in the
+    second half says that there is no steady state to measure (Hoad, Robinson and Davies 2010): then the best cut of
+    the first half is returned with False. A series too short to judge is not cut and not called settled.
+    """
+    means = series[: len(series) // BATCH * BATCH].reshape(-1, BATCH).mean(axis=1)
+    count = len(means)
+    if count < 2 * BATCH:
+        return 0, False
+    # Shifted by the overall mean, so that the difference of the two sums below does not cancel.
+    shifted = means - means.mean()
+    left = np.arange(count, 0, -1, dtype=float)
+    sums = np.cumsum(shifted[::-1])[::-1]
+    squares = np.cumsum(np.square(shifted)[::-1])[::-1]
+    errors = ((squares - sums**2 / left) / left**2)[: count - BATCH]
+    best = int(np.argmin(errors))
+    if best <= count // 2:
+        return best * BATCH, True
+    return int(np.argmin(errors[: count // 2 + 1])) * BATCH, False

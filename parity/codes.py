@@ -1,0 +1,171 @@
+"""Linear erasure codes over predictions: how parity queries are made, what parity models should answer, how to decode.
+
+A coding group holds k queries X_i whose predictions are F_i = F(X_i). Parity row j of r has the weights a_j1 .. a_jk:
+
+    parity query    P_j = sum_i a_ji X_i          (pixel by pixel, after normalisation)
+    its target      T_j = sum_i a_ji F_i          (raw outputs, no softmax)
+    decoding        solve for the missing F_i from any k of the k + r answers
+
+The trap in sending the same P to several parity models (Kosaian et al., SOSP 2019, sketch r = 2 for k = 2 with the
+targets F_1 + F_2 and F_1 + 2 F_2, both from P = X_1 + X_2): that P is symmetric in its queries, so F_1 + 2 F_2 is no
+function of P. Among all functions of P the squared error is least for the mean over both orders, 1.5 (F_1 + F_2), which
+is collinear with the first row; two losses then leave one equation for two unknowns. Hence each row here weights the
+QUERIES as it weights the targets, every square submatrix of the weights is invertible, and each row has a parity model.
+"""
+
+from __future__ import annotations
+
+from itertools import combinations
+from typing import TYPE_CHECKING, Any, ClassVar, Literal, Self
+
+import numpy as np
+from numpy.typing import NDArray
+from pydantic import Field, model_validator
+
+from sim.code import Code
+
+if TYPE_CHECKING:
+    from torch import Tensor
+
+SINGULAR = 1e-9
+"""A submatrix whose determinant is below this share of its Hadamard bound cannot be solved with in float64."""
+
+
+class LinearCode(Code):
+    """A maximum distance separable linear code: any k of the k + r answers of a coding group suffice."""
+
+    needs_training: ClassVar[bool] = True
+    """Whether the parity outputs come from trained parity models."""
+
+    weights: tuple[tuple[float, ...], ...] | None = Field(default=None, min_length=1)
+    """One row of k weights per parity; by default row j has (i + 1)^j for slot i, from 0: row 0 is the plain sum."""
+
+    @model_validator(mode="after")
+    def _weights_decode(self) -> Self:
+        if self.weights is not None:
+            widths = {len(row) for row in self.weights}
+            if len(widths) != 1 or widths == {0}:
+                raise ValueError(
+                    "weights: every row needs the same number of weights, one per slot, at least one weight"
+                )
+            found = singular_submatrix(np.array(self.weights))
+            if found is not None:
+                raise ValueError(
+                    f"weights: the square submatrix of rows {found[0]} and columns {found[1]} (from 0) is singular, so "
+                    f"the loss of those slots could not be decoded from those parities"
+                )
+        return self
+
+    def check(self, k: int, r: int) -> None:
+        """Raise ValueError where the code has weights for another k or r."""
+        given = (r, k) if self.weights is None else (len(self.weights), len(self.weights[0]))
+        if given != (r, k):
+            raise ValueError(
+                f"weights: {given[0]} x {given[1]} given (parities x slots), but r = {r} and k = {k} need {r} x {k}"
+            )
+
+    def matrix(self, k: int, r: int) -> NDArray[np.float64]:
+        """Return the weights a_ji, shape (r, k). Raises ValueError like `check`."""
+        self.check(k, r)
+        if self.weights is not None:
+            return np.array(self.weights, dtype=np.float64)
+        # Vandermonde on positive nodes: totally positive, so every square submatrix is invertible.
+        return np.arange(1, k + 1, dtype=np.float64) ** np.arange(r, dtype=np.float64)[:, None]
+
+    def identity(self, k: int, r: int, row: int) -> dict[str, Any]:
+        """Everything of the code that the training of one row's parity model depends on, ready for JSON."""
+        return {"kind": self.name_in_yaml(), "k": k, "weights": self.matrix(k, r)[row].tolist()}
+
+    def encode(self, queries: Tensor, r: int) -> Tensor:
+        """Make the parity queries: (g, k, *shape) -> (g, r, *shape), in the queries' dtype."""
+        import torch
+
+        g, k, *shape = queries.shape
+        matrix = torch.as_tensor(self.matrix(k, r), dtype=queries.dtype, device=queries.device)
+        return (matrix @ queries.reshape(g, k, -1)).reshape(g, r, *shape)
+
+    def targets(self, outputs: Tensor, r: int) -> Tensor:
+        """Return what the parity models should answer: (g, k, c) -> (g, r, c), in float64 so that decoding is exact."""
+        return self.encode(outputs.double(), r)
+
+    def single_losses(self, outputs: Tensor, parity: Tensor, r: int, row: int) -> Tensor:
+        """Reconstruct every slot as if it were the only one lost, from one parity row and the others' own answers.
+
+        `outputs` (g, k, c) and `parity` (g, c) give (g, k, c); differentiable in `parity`, as training needs it.
+        """
+        import torch
+
+        weights = torch.as_tensor(self.matrix(outputs.shape[1], r)[row], dtype=outputs.dtype, device=outputs.device)
+        error = parity - (weights[:, None] * outputs).sum(1)
+        # F^_i = (parity - sum_{j != i} a_j F_j) / a_i = F_i + error / a_i
+        return outputs + error[:, None] / weights[:, None]
+
+    def decode(self, outputs: Tensor, parities: Tensor, returned: Tensor) -> Tensor:
+        """Give every group all its predictions: slots that returned unchanged, missing ones solved for in float64.
+
+        `outputs` (g, k, c), `parities` (g, r, c) and the bit masks `returned` int64 (g,) as in `Code.sufficient` give
+        (g, k, c) in the dtype of `outputs`. Entries whose bit is not set are never read. Where more than k answers
+        returned, the own answers are used first, then the parity rows in order. Raises ValueError where a group's
+        answers do not suffice.
+        """
+        import torch
+
+        g, k, c = outputs.shape
+        r = parities.shape[1]
+        if parities.shape != (g, r, c) or returned.shape != (g,):
+            raise ValueError(
+                f"decode: outputs {tuple(outputs.shape)}, parities {tuple(parities.shape)} and returned "
+                f"{tuple(returned.shape)} do not belong together; expected (g, k, c), (g, r, c) and (g,)"
+            )
+        decoded = outputs.clone()
+        patterns, group_pattern = torch.unique(returned, return_inverse=True)
+        for number, pattern in enumerate(patterns.tolist()):
+            own, missing, rows = self._roles(k, r, pattern)
+            if not missing:
+                continue
+            groups = (group_pattern == number).nonzero().squeeze(1)
+            # missing = inverse(A[rows, missing]) (parities[rows] - A[rows, own] outputs[own]), as one matrix
+            matrix = self.matrix(k, r)[rows]
+            solution = np.linalg.solve(matrix[:, missing], np.hstack([np.eye(len(rows)), -matrix[:, own]]))
+            known = torch.cat([parities[groups][:, rows].double(), outputs[groups][:, own].double()], dim=1)
+            solved = torch.as_tensor(solution, device=outputs.device) @ known
+            decoded[groups[:, None], torch.tensor(missing, device=outputs.device)] = solved.to(outputs.dtype)
+        return decoded
+
+    def _roles(self, k: int, r: int, pattern: int) -> tuple[list[int], list[int], list[int]]:
+        """Own slots to use, missing slots, parity rows to use."""
+        if pattern >> (k + r) or not self.sufficient(k, r, pattern):
+            raise ValueError(
+                f"decode: the answers {pattern:0{k + r}b} (bits, slot 0 rightmost) do not suffice for k = {k}, r = {r}"
+            )
+        own = [i for i in range(k) if pattern >> i & 1]
+        missing = [i for i in range(k) if not pattern >> i & 1]
+        rows = [j for j in range(r) if pattern >> (k + j) & 1]
+        return own, missing, rows[: len(missing)]
+
+
+class Addition(LinearCode):
+    """Weighted sums of queries, answered by trained parity models and decoded by subtraction (the paper's code)."""
+
+    kind: Literal["addition"] = "addition"
+
+
+class Exact(LinearCode):
+    """An oracle whose parity outputs are the true weighted sums: the upper bound on accuracy of any linear code."""
+
+    kind: Literal["exact"] = "exact"
+    needs_training: ClassVar[bool] = False
+
+
+def singular_submatrix(matrix: NDArray[np.float64]) -> tuple[list[int], list[int]] | None:
+    """Find rows and columns of the smallest square submatrix that is singular in float64, or None."""
+    r, k = matrix.shape
+    for size in range(1, min(r, k) + 1):
+        columns = np.array(list(combinations(range(k), size)))
+        for rows in combinations(range(r), size):
+            submatrices = matrix[np.array(rows)][:, columns].transpose(1, 0, 2)
+            bound = np.linalg.norm(submatrices, axis=2).prod(axis=1)
+            bad = np.abs(np.linalg.det(submatrices)) <= SINGULAR * bound
+            if bad.any():
+                return list(rows), columns[int(bad.argmax())].tolist()
+    return None

@@ -1,0 +1,162 @@
+"""How models are trained: what a user names in YAML under a model's or a code's training."""
+
+from __future__ import annotations
+
+import math
+from abc import abstractmethod
+from collections.abc import Iterable
+from typing import TYPE_CHECKING, ClassVar, Literal
+
+from pydantic import Field
+
+from sim.kinds import Kind
+
+if TYPE_CHECKING:
+    from torch import Tensor, nn
+    from torch.optim import Optimizer
+
+
+class Recipe(Kind):
+    """How to train one model. A deployed model minimises cross-entropy, a parity model `parity_loss`."""
+
+    family: ClassVar[str] = "recipe"
+    augments_targets: ClassVar[bool] = True
+    """Whether a parity model's targets are computed anew from augmented images; the artifact keeps the plain ones."""
+
+    epochs: int = Field(default=40, gt=0)
+    """Passes over the training set; for a parity model each pass cuts it anew into random coding groups."""
+    lr: float = Field(default=3e-3, gt=0)
+    """Learning rate; the highest one where a schedule changes it."""
+    weight_decay: float = Field(default=1e-2, ge=0)
+    """Weight decay, as the recipe's optimiser defines it."""
+    batch: int | None = Field(default=None, gt=1)
+    """Images (deployed model) or coding groups (parity model) per step; by default 64, in `paper` 32 for k > 2."""
+    holdout: int = Field(default=5000, gt=0)
+    """Training images kept aside to choose the best epoch by; at most a tenth of the training set is taken."""
+    shift: int = Field(default=0, ge=0)
+    """Augmentation: move each training image by up to this many pixels both ways."""
+    flip: bool = False
+    """Augmentation: mirror each training image left to right with probability one half."""
+
+    @property
+    @abstractmethod
+    def warm_start(self) -> bool:
+        """Whether a parity model starts from the deployed model's weights instead of fresh ones."""
+
+    def batch_size(self, k: int) -> int:
+        """Rows per step: images for k = 1 (the deployed model), else coding groups."""
+        del k
+        return self.batch or 64
+
+    def initialise(self, module: nn.Module) -> None:
+        """Set fresh weights in place; the default keeps the ones that PyTorch's layers draw."""
+        del module
+
+    @abstractmethod
+    def optimiser(self, parameters: Iterable[nn.Parameter]) -> Optimizer:
+        """Make the optimiser."""
+
+    @abstractmethod
+    def rate(self, progress: float) -> float:
+        """Learning rate when this fraction, 0 to 1, of all steps has been taken."""
+
+    @abstractmethod
+    def parity_loss(self, parity: Tensor, target: Tensor, decoded: Tensor, outputs: Tensor) -> Tensor:
+        """Loss of a parity model's outputs (g, c) against their targets (g, c).
+
+        `decoded` (g, k, c) reconstructs each slot as the only lost one; `outputs` (g, k, c) are the deployed model's.
+        """
+
+
+class Paper(Recipe):
+    """The paper artifact's: Adam at a constant rate, squared error on the sum, from scratch."""
+
+    kind: Literal["paper"] = "paper"
+    augments_targets: ClassVar[bool] = False
+    epochs: int = Field(default=500, gt=0)
+    """Passes over the training set: 500 for MNIST and Fashion-MNIST, 1000 for CIFAR in the paper."""
+    lr: float = Field(default=1e-3, gt=0)
+    """Learning rate, constant."""
+    weight_decay: float = Field(default=1e-5, ge=0)
+    """Squared penalty added to the loss (Adam's weight decay)."""
+
+    @property
+    def warm_start(self) -> bool:
+        """The artifact trains parity models from scratch."""
+        return False
+
+    def batch_size(self, k: int) -> int:
+        """As the artifact has it for coding groups; it is silent on the deployed model's."""
+        return self.batch or (64 if k <= 2 else 32)
+
+    def initialise(self, module: nn.Module) -> None:
+        """See `parity.modules.initialise_as_paper`."""
+        from parity.modules import initialise_as_paper
+
+        initialise_as_paper(module)
+
+    def optimiser(self, parameters: Iterable[nn.Parameter]) -> Optimizer:
+        """Adam, with its coupled weight decay."""
+        import torch
+
+        return torch.optim.Adam(parameters, lr=self.lr, weight_decay=self.weight_decay, fused=True)
+
+    def rate(self, progress: float) -> float:
+        """The same throughout."""
+        del progress
+        return self.lr
+
+    def parity_loss(self, parity: Tensor, target: Tensor, decoded: Tensor, outputs: Tensor) -> Tensor:
+        """Mean squared error on the (weighted) sum of raw outputs."""
+        from torch.nn import functional
+
+        del decoded, outputs
+        return functional.mse_loss(parity, target)
+
+
+class Best(Recipe):
+    """The best known here: AdamW at a one-cycle rate, from the deployed weights, for what decoding returns."""
+
+    kind: Literal["best"] = "best"
+    warmup: float = Field(default=0.25, ge=0, lt=1)
+    """Fraction of all steps during which the learning rate rises; it falls to zero in the rest."""
+    mse: float = Field(default=0.1, ge=0)
+    """Weight, in a parity model's loss, of the squared error of the reconstructed raw outputs."""
+    kl: float = Field(default=1.0, ge=0)
+    """Weight of the divergence KL(deployed model's softmax || reconstruction's softmax)."""
+    warm: bool = True
+    """Whether parity models start from the deployed model's weights."""
+
+    @property
+    def warm_start(self) -> bool:
+        """As the option `warm` says."""
+        return self.warm
+
+    def optimiser(self, parameters: Iterable[nn.Parameter]) -> Optimizer:
+        """AdamW."""
+        import torch
+
+        return torch.optim.AdamW(parameters, lr=self.lr, weight_decay=self.weight_decay, fused=True)
+
+    def rate(self, progress: float) -> float:
+        """One cycle: half a cosine up from lr / 25, half a cosine down to zero (Smith and Topin 2018)."""
+        if progress < self.warmup:
+            return self.lr * (1 - 0.48 * (1 + math.cos(math.pi * progress / self.warmup)))
+        return self.lr * (1 + math.cos(math.pi * (progress - self.warmup) / (1 - self.warmup))) / 2
+
+    def parity_loss(self, parity: Tensor, target: Tensor, decoded: Tensor, outputs: Tensor) -> Tensor:
+        """`mse` times the squared error plus `kl` times the divergence, both of the reconstructed predictions.
+
+        For the plain sum each slot's reconstruction errs by exactly the parity output's error, so the first term is
+        then the paper's; for weighted rows it counts each slot by what the division by its weight does to it.
+        """
+        from torch.nn import functional
+
+        del parity, target
+        divergence = functional.kl_div(
+            functional.log_softmax(decoded, dim=-1),
+            functional.log_softmax(outputs, dim=-1),
+            reduction="none",
+            log_target=True,
+        )
+        return self.mse * functional.mse_loss(decoded, outputs) + self.kl * divergence.sum(-1).mean()

@@ -1,0 +1,316 @@
+"""Where trained models are kept and found again: one folder per model, named by what determines it.
+
+    <role>-<network>-<dataset>-<key12>/weights.safetensors, card.json
+
+The key is the SHA-256 of the canonical JSON of everything that determines the training (for a parity model the deployed
+model's key is a part of that). The card holds that JSON as `identity`, what was measured on the test set, and the
+weights' own hash. A model in training lives in `<folder>.part` and is renamed when it is complete, under a lock, so a
+folder with the final name is always whole and two processes never train the same model side by side.
+"""
+
+from __future__ import annotations
+
+import copy
+import fcntl
+import hashlib
+import json
+import platform
+import re
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+import torch
+from safetensors import SafetensorError
+from safetensors.torch import load, save
+from torch import nn
+
+from parity.codes import LinearCode
+from parity.networks import Network
+from parity.objectives import (
+    Classification,
+    Objective,
+    ParityRow,
+    Reconstruction,
+    TrainingData,
+    accuracy,
+    degraded,
+    predict,
+)
+from parity.recipes import Recipe
+from parity.training import Fit, Progress, TrainingStatus, seed_of, train, write_atomically
+from sim.errors import ParmError
+
+FORMAT = 1
+"""Part of every key: raise it when the same options come to mean another training."""
+TEST_GROUPINGS = 5
+"""Random groupings of the test set behind a card's A_d."""
+
+
+@dataclass(frozen=True)
+class Model:
+    """A trained model: the module in evaluation mode on the CPU, its card, its folder and its key."""
+
+    module: nn.Module
+    network: Network
+    card: dict[str, Any]
+    path: Path
+    key: str
+
+
+@dataclass(frozen=True)
+class _Work:
+    """A model to be found or trained."""
+
+    role: str
+    label: str
+    identity: dict[str, Any]
+    network: Network
+    data: TrainingData
+    recipe: Recipe
+    seed: int
+    batch: int
+    start: nn.Module | None
+    """Weights to start from, or None for fresh ones."""
+    objective: Callable[[torch.device], Objective]
+    measure: Callable[[nn.Module, torch.device], dict[str, float]]
+
+    @property
+    def key(self) -> str:
+        return hashlib.sha256(canonical(self.identity)).hexdigest()
+
+    @property
+    def folder(self) -> str:
+        name = f"{self.role}-{self.network.name_in_yaml()}-{self.data.name}"
+        return f"{re.sub(r'[^A-Za-z0-9_.-]+', '_', name)}-{self.key[:12]}"
+
+
+def quiet(status: TrainingStatus) -> None:
+    """Report nothing."""
+    del status
+
+
+class ModelStore:
+    """Finds models that are already trained, resumes half-trained ones, trains the others. Never trains one twice."""
+
+    def __init__(self, root: Path, checkpoint_seconds: float = 5.0) -> None:
+        self.root = root
+        self.checkpoint_seconds = checkpoint_seconds
+
+    def deployed(
+        self,
+        network: Network,
+        data: TrainingData,
+        recipe: Recipe,
+        seed: int,
+        device: str = "cpu",
+        progress: Progress = quiet,
+    ) -> Model:
+        """The classifier for a data set. Raises ParmError for a damaged store, a full disk or a diverging training."""
+        identity = {
+            "format": FORMAT,
+            "role": "deployed",
+            "network": network.model_dump(mode="json"),
+            "shape": list(data.shape),
+            "classes": data.classes,
+            "data": data.fingerprint,
+            "recipe": recipe.model_dump(mode="json"),
+            "seed": seed,
+        }
+
+        def measure(module: nn.Module, place: torch.device) -> dict[str, float]:
+            return {"accuracy": accuracy(module, data.test.to(place), data.test_labels.to(place))}
+
+        work = _Work(
+            role="deployed",
+            label=f"deployed {network.name_in_yaml()} on {data.name}",
+            identity=identity,
+            network=network,
+            data=data,
+            recipe=recipe,
+            seed=seed,
+            batch=recipe.batch_size(1),
+            start=None,
+            objective=lambda place: Classification(data, recipe, place),
+            measure=measure,
+        )
+        return self._obtain(work, device, progress)
+
+    def parities(
+        self,
+        deployed: Model,
+        data: TrainingData,
+        code: LinearCode,
+        k: int,
+        r: int,
+        recipe: Recipe,
+        seed: int,
+        device: str = "cpu",
+        progress: Progress = quiet,
+    ) -> list[Model]:
+        """The parity model of each of the code's r rows, in order; none for a code that needs no training.
+
+        A row's model depends on that row's weights alone, so row 0 of an r = 2 code is the model of r = 1.
+        Raises ValueError like `LinearCode.check`, ParmError like `deployed`.
+        """
+        code.check(k, r)
+        rows = [ParityRow(code, k, r, row) for row in range(r)] if code.needs_training else []
+        return [self._parity(deployed, data, parity, recipe, seed, device, progress) for parity in rows]
+
+    def _parity(
+        self,
+        deployed: Model,
+        data: TrainingData,
+        parity: ParityRow,
+        recipe: Recipe,
+        seed: int,
+        device: str,
+        progress: Progress,
+    ) -> Model:
+        network = deployed.network
+        identity = {
+            "format": FORMAT,
+            "role": "parity",
+            "deployed": deployed.key,
+            "code": parity.code.identity(parity.k, parity.r, parity.row),
+            "recipe": recipe.model_dump(mode="json"),
+            "seed": seed,
+        }
+
+        def objective(place: torch.device) -> Objective:
+            return Reconstruction(data, copy.deepcopy(deployed.module).to(place), parity, recipe, place)
+
+        def measure(module: nn.Module, place: torch.device) -> dict[str, float]:
+            images, labels = data.test.to(place), data.test_labels.to(place)
+            outputs = predict(copy.deepcopy(deployed.module).to(place), images)
+            right, agrees = degraded(module, parity, images, outputs, labels, TEST_GROUPINGS)
+            return {"accuracy_degraded": right, "agreement": agrees}
+
+        work = _Work(
+            role="parity",
+            label=f"parity {network.name_in_yaml()} on {data.name}, k = {parity.k}, row {parity.row}",
+            identity=identity,
+            network=network,
+            data=data,
+            recipe=recipe,
+            seed=seed,
+            batch=recipe.batch_size(parity.k),
+            start=deployed.module if recipe.warm_start else None,
+            objective=objective,
+            measure=measure,
+        )
+        return self._obtain(work, device, progress)
+
+    def _obtain(self, work: _Work, device: str, progress: Progress) -> Model:
+        folder = self.root / work.folder
+        if not folder.exists():
+            with _disk(folder), _lock(folder):
+                # Another process may have trained it while this one waited for the lock.
+                if not folder.exists():
+                    self._train(work, folder, torch.device(device), progress)
+        return _read(work, folder)
+
+    def _train(self, work: _Work, folder: Path, device: torch.device, progress: Progress) -> None:
+        part = folder.with_name(f"{folder.name}.part")
+        module = _fresh(work).to(device)
+        epochs = work.recipe.epochs
+
+        def report(fit: Fit, loss: float, score: float) -> None:
+            progress(TrainingStatus(work.role, work.label, fit.epoch, epochs, loss, score, fit.seconds))
+
+        state = part / "state.safetensors"
+        objective = work.objective(device)
+        fit = train(module, objective, work.recipe, work.batch, work.seed, state, report, self.checkpoint_seconds)
+        weights = save({name: value.cpu().contiguous() for name, value in module.state_dict().items()})
+        data = work.data
+        card = {
+            "key": work.key,
+            "identity": work.identity,
+            "network": work.network.model_dump(mode="json"),
+            "dataset": {"name": data.name, "note": data.note, "fingerprint": data.fingerprint, "classes": data.classes},
+            "test": work.measure(module, device),
+            "validation": {"score": fit.best_score, "epoch": fit.best_epoch, "epochs": fit.epoch},
+            "seconds": fit.seconds,
+            "device": _device_name(device),
+            "versions": {"python": platform.python_version(), "torch": torch.__version__},
+            "weights_sha256": hashlib.sha256(weights).hexdigest(),
+        }
+        write_atomically(part / "weights.safetensors", weights)
+        write_atomically(part / "card.json", json.dumps(card, indent=2).encode())
+        for file in part.iterdir():  # the checkpoint, and what a kill in the middle of writing it left
+            if file.name not in ("weights.safetensors", "card.json"):
+                file.unlink()
+        part.rename(folder)
+
+
+def canonical(value: Any) -> bytes:
+    """JSON with one spelling per value: sorted keys, no spaces."""
+    return json.dumps(value, sort_keys=True, separators=(",", ":"), allow_nan=False).encode()
+
+
+def _fresh(work: _Work) -> nn.Module:
+    """The module before training, from the seed alone; the global random state is left as it was."""
+    with torch.random.fork_rng(devices=[]):
+        torch.default_generator.manual_seed(seed_of(work.seed, "weights"))
+        module = work.network.build(work.data.shape, work.data.classes)
+        work.recipe.initialise(module)
+    if work.start is not None:
+        module.load_state_dict(work.start.state_dict())
+    return module
+
+
+def _read(work: _Work, folder: Path) -> Model:
+    """A complete model from its folder, or ParmError where what is there is not what was written."""
+
+    def damaged(file: Path, why: str) -> ParmError:
+        return ParmError(f"the trained model's file {file} {why}: delete the folder {folder} to have it trained anew")
+
+    card_file, weights_file = folder / "card.json", folder / "weights.safetensors"
+    try:
+        card = json.loads(card_file.read_bytes())
+        stated = (card["key"], hashlib.sha256(canonical(card["identity"])).hexdigest())
+        expected = card["weights_sha256"]
+    except OSError as error:
+        raise damaged(card_file, f"cannot be read ({error.strerror})") from error
+    except (ValueError, KeyError, TypeError) as error:
+        raise damaged(card_file, "is damaged (not a whole card)") from error
+    if stated != (work.key, work.key):
+        raise damaged(card_file, "does not describe the model that its folder is named for")
+    try:
+        content = weights_file.read_bytes()
+    except OSError as error:
+        raise damaged(weights_file, f"cannot be read ({error.strerror})") from error
+    if hashlib.sha256(content).hexdigest() != expected:
+        raise damaged(weights_file, "is damaged (its hash is not the card's)")
+    module = _fresh(work)
+    try:
+        module.load_state_dict(load(content))
+    except (SafetensorError, RuntimeError) as error:
+        raise damaged(weights_file, "does not fit the network") from error
+    return Model(module.eval(), work.network, card, folder, work.key)
+
+
+def _device_name(device: torch.device) -> str:
+    return torch.cuda.get_device_name(device) if device.type == "cuda" else f"cpu ({platform.machine()})"
+
+
+@contextmanager
+def _disk(folder: Path) -> Iterator[None]:
+    try:
+        yield
+    except OSError as error:
+        raise ParmError(
+            f"cannot write the model {folder} ({error.strerror or error}): make room there or name another folder"
+        ) from error
+
+
+@contextmanager
+def _lock(folder: Path) -> Iterator[None]:
+    """Wait until no other process trains this model. The system releases the lock of a killed process."""
+    folder.parent.mkdir(parents=True, exist_ok=True)
+    lock = folder.with_name(f".{folder.name}.lock")
+    with lock.open("w") as file:
+        fcntl.flock(file, fcntl.LOCK_EX)
+        yield

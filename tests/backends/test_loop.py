@@ -1,0 +1,344 @@
+"""Hardware in the loop against deferred answers on the same traces, and against a clock that the tests hold."""
+
+from __future__ import annotations
+
+from collections.abc import Iterator, Sequence
+
+import numpy as np
+import pytest
+import torch
+from torch import Tensor, nn
+
+from backends.answers import Answers, Predictor
+from backends.loop import WARM_UP, HardwareInTheLoop
+from backends.reconstruction import reconstructed_words
+from backends.torch_backend import TorchBackend
+from parity.codes import Addition, Exact, LinearCode
+from sim.batching import Fixed
+from sim.cluster import Cluster
+from sim.distributions.families import Deterministic
+from sim.errors import ParmError
+from sim.policies import Coded, Policy, Replication, Uncoded
+from sim.schedule import OpenSchedule
+from sim.simulation import simulate
+from sim.stragglers import Crashes, Heterogeneous, PerTask, Straggler
+from sim.stragglers.base import Bend
+from sim.streams import Streams
+from sim.trace import Fate, Role, Route, Trace
+from sim.work import Task
+
+SAMPLES, CLASSES, DEFAULT = 60, 8, 3
+QUERIES = 106
+"""36 batches of three, the last one of a single query; 36 is whole coding groups of two and of three."""
+LATE = PerTask(slowdown=Deterministic(value=40.0), probability=0.25)
+POLICIES: dict[str, Policy] = {
+    "none": Uncoded(),
+    "replication": Replication(copies=2, cancel="nothing"),
+    "coded 2+1": Coded(k=2, r=1),
+    "coded 3+2": Coded(k=3, r=2),
+}
+BATCHINGS = {"single": Fixed(), "threes": Fixed(size=3), "impatient": Fixed(size=3, max_wait=0.011)}
+
+
+class FakeClock:
+    """A wall clock on which every service takes 10 to 20 ms, drawn anew; remembers them in the order they were run."""
+
+    def __init__(self) -> None:
+        self.now = 0.0
+        self.took: list[float] = []
+        self._generator = np.random.default_rng(2)
+        self._serving = False
+
+    def __call__(self) -> float:
+        if self._serving:
+            self.took.append(float(self._generator.uniform(0.01, 0.02)))
+            self.now += self.took[-1]
+        else:
+            self.now += 1000.0  # what passes between services is nobody's service time
+        self._serving = not self._serving
+        return self.now
+
+
+class CountingBackend(TorchBackend):
+    """Counts by itself how many samples each module was run on, and keeps what the last pass gave."""
+
+    def __init__(self) -> None:
+        super().__init__("cpu")
+        self.seen: dict[nn.Module, int] = {}
+        self.latest = torch.empty(0)
+
+    def predict(self, module: nn.Module, inputs: Tensor) -> Tensor:
+        self.seen[module] = self.seen.get(module, 0) + len(inputs)
+        self.latest = super().predict(module, inputs)
+        return self.latest
+
+    def predict_samples(self, module: nn.Module, resident: Tensor, indices: Tensor) -> Tensor:
+        self.seen[module] = self.seen.get(module, 0) + len(indices)
+        return super().predict_samples(module, resident, indices)
+
+
+class World:
+    """A data set of noise and a deployed and two parity models, all untrained."""
+
+    def __init__(self) -> None:
+        torch.manual_seed(1)
+        torch.set_num_threads(1)
+        self.images = torch.randn(SAMPLES, 1, 4, 4)
+        self.labels = np.random.default_rng(1).integers(0, CLASSES, SAMPLES)
+        self.samples = np.random.default_rng(2).integers(0, SAMPLES, QUERIES)
+        self.deployed, *self.parities = (
+            nn.Sequential(nn.Flatten(), nn.Linear(16, 32), nn.ReLU(), nn.Linear(32, CLASSES)).eval() for _ in range(3)
+        )
+        self.backend = CountingBackend()
+
+    def loop(self, code: LinearCode | None = None, parities: Sequence[nn.Module] | None = None) -> HardwareInTheLoop:
+        return HardwareInTheLoop(
+            self.backend,
+            self.deployed,
+            self.images,
+            self.labels,
+            self.samples,
+            default_answer=DEFAULT,
+            code=code,
+            parities=self.parities if parities is None else parities,
+        )
+
+    def run(
+        self,
+        loop: HardwareInTheLoop,
+        policy: Policy,
+        *stragglers: Straggler,
+        batching: Fixed = BATCHINGS["single"],
+        deadline: float | None = None,
+        instances: int = 5,
+    ) -> Trace:
+        cluster = Cluster(
+            instances=instances,
+            extra=3,
+            service=Deterministic(value=1e6),  # unless it is measured, nothing ever ends
+            batching=batching,
+            deadline=deadline,
+        )
+        arrivals = OpenSchedule(np.cumsum(np.random.default_rng(3).exponential(0.01, QUERIES)))
+        return simulate(cluster, policy, stragglers, arrivals, Streams(4), hardware=loop.bend)
+
+    def deferred(self, trace: Trace, code: LinearCode | None = None) -> Answers:
+        predictor = Predictor(TorchBackend("cpu"), self.deployed, self.images, self.labels, default_answer=DEFAULT)
+        return predictor.answer(trace, self.samples, code, self.parities)
+
+
+@pytest.fixture
+def world() -> World:
+    return World()
+
+
+@pytest.fixture
+def clock(monkeypatch: pytest.MonkeyPatch) -> Iterator[FakeClock]:
+    fake = FakeClock()
+    monkeypatch.setattr("backends.loop.perf_counter", fake)
+    yield fake
+    assert not fake._serving
+
+
+def assert_same(found: Answers, expected: Answers) -> None:
+    for column in ("answer", "correct", "agrees", "top5"):
+        assert np.array_equal(getattr(found, column), getattr(expected, column)), column
+    assert found.answer.dtype == np.int16
+
+
+def run_by(trace: Trace, role: Role) -> int:
+    """Count the samples of the tasks of `role` that ever began."""
+    begun = (trace.tasks.instance >= 0) & (trace.tasks.role == role)
+    return int(trace.tasks.size[begun].sum())
+
+
+@pytest.mark.parametrize("deadline", [None, 0.05])
+@pytest.mark.parametrize("batching", BATCHINGS)
+@pytest.mark.parametrize("name", POLICIES)
+def test_promise_7_deferred_and_in_the_loop_predictions_agree(
+    world: World, clock: FakeClock, name: str, batching: str, deadline: float | None
+) -> None:
+    policy = POLICIES[name]
+    loop = world.loop(Addition() if policy.group[0] else None)
+    trace = world.run(loop, policy, LATE, batching=BATCHINGS[batching], deadline=deadline)
+    seen = dict(world.backend.seen)
+    answers = loop.answers(trace)
+    deferred = world.deferred(trace, Addition())
+    assert_same(answers, deferred)
+    assert answers.reused["parity"] == deferred.reused["parity"]
+
+    route = trace.queries.route
+    assert (route == Route.RECONSTRUCTION).any() == (policy.group[0] > 0)
+    assert (route == Route.REPLICA).any() == (name == "replication")
+    assert (route == Route.DEFAULT).any() == (deadline is not None)
+    if batching == "threes":
+        assert trace.batches.size[-1] == 1
+
+    # Nothing ran but tasks, their warm-up and, for `agrees`, samples that no task had run.
+    tasks = run_by(trace, Role.DEPLOYED)
+    ran = set(trace.tasks.owner[(trace.tasks.instance >= 0) & (trace.tasks.role == Role.DEPLOYED)].tolist())
+    known = np.isin(trace.queries.batch, list(ran))
+    extra = len(set(world.samples.tolist()) - set(world.samples[known].tolist()))
+    assert answers.passes == {"deployed": tasks + extra, "parity": run_by(trace, Role.PARITY), "backup": 0}
+    assert world.backend.seen[world.deployed] - seen[world.deployed] == extra
+    warm_up = WARM_UP * sum(set(trace.tasks.size[trace.tasks.role == Role.DEPLOYED].tolist()))
+    assert seen[world.deployed] == tasks + warm_up
+
+
+def test_promise_7_holds_with_the_clock_on_the_wall(world: World) -> None:
+    loop = world.loop(Addition())
+    # Instance 0 takes longer than all arrivals together, whatever this machine's speed.
+    trace = world.run(loop, Coded(k=2, r=1), Heterogeneous(factors=(1e6, 1.0, 1.0, 1.0, 1.0, 1.0, 1.0, 1.0)))
+    assert_same(loop.answers(trace), world.deferred(trace, Addition()))
+    assert (trace.queries.route == Route.RECONSTRUCTION).any()
+    assert (trace.tasks.finish > trace.tasks.start)[trace.tasks.instance >= 0].all()
+
+
+def test_a_short_batchs_last_query_stands_in_for_those_it_lacks(world: World, clock: FakeClock) -> None:
+    loop = world.loop(Addition())
+    slow = PerTask(slowdown=Deterministic(value=40.0), probability=0.4)
+    trace = world.run(loop, Coded(k=3, r=2), slow, batching=BATCHINGS["impatient"])
+    words = reconstructed_words(trace)
+    position = trace.position[words.query]
+    stood_in = (trace.position[words.members[words.word]] < position[:, None]).any(axis=1)
+    assert stood_in.sum() > 5
+    assert_same(loop.answers(trace), world.deferred(trace, Addition()))
+
+
+@pytest.mark.parametrize("k_r", [(2, 1), (3, 2)])
+def test_a_code_without_parity_models_times_the_deployed_model_and_reconstructs_exactly(
+    world: World, clock: FakeClock, k_r: tuple[int, int]
+) -> None:
+    loop = world.loop(Exact(), parities=())
+    trace = world.run(loop, Coded(k=k_r[0], r=k_r[1], code=Exact()), LATE, batching=BATCHINGS["threes"])
+    answers = loop.answers(trace)
+    assert_same(answers, world.deferred(trace, Exact()))
+    assert (trace.queries.route == Route.RECONSTRUCTION).sum() > 5
+    assert answers.agrees.all()
+    assert answers.passes["parity"] == run_by(trace, Role.PARITY) > 0
+    assert not set(world.parities) & set(world.backend.seen)
+
+
+@pytest.mark.parametrize("name", POLICIES)
+def test_service_times_are_the_measured_ones(world: World, clock: FakeClock, name: str) -> None:
+    trace = world.run(world.loop(Addition()), POLICIES[name], batching=BATCHINGS["threes"])
+    begun = trace.tasks.instance >= 0
+    service = (trace.tasks.finish - trace.tasks.start)[begun]
+    # Tasks that begin at one instant run in the order of their submission, which the trace does not tell: so, sorted.
+    assert np.allclose(np.sort(service), np.sort(clock.took), rtol=0, atol=1e-9)
+    first = np.argsort(trace.tasks.start[begun], kind="stable")[0]
+    assert service[first] in (pytest.approx(took) for took in clock.took[: trace.r + 2])
+    assert len(np.unique(np.round(service, 9))) == len(service)
+
+
+def test_stragglers_bend_the_measured_times(world: World, clock: FakeClock) -> None:
+    factors = np.array([5.0, 1.0, 2.0, 1.0, 1.0])
+    trace = world.run(world.loop(), Uncoded(), Heterogeneous(factors=tuple(factors)))
+    order = np.argsort(trace.tasks.owner)  # one queue and no copies: tasks begin in the order of their batches
+    service = (trace.tasks.finish - trace.tasks.start)[order]
+    expected = np.array(clock.took) * factors[trace.tasks.instance[order]]
+    assert np.allclose(service, expected, rtol=0, atol=1e-9)
+    assert len(np.unique(trace.tasks.instance)) == 5
+
+
+@pytest.mark.parametrize("policy", [Replication(copies=2, cancel="nothing"), Coded(k=2, r=1)])
+def test_every_copy_and_every_retry_really_runs_and_answers_alike(
+    world: World, clock: FakeClock, policy: Policy, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    loop, bend = world.loop(Addition()), HardwareInTheLoop.bend
+    ran: dict[tuple[Role, int], list[Tensor]] = {}
+
+    def noting(self: HardwareInTheLoop, role: Role, row: int) -> Bend:
+        run = bend(self, role, row)
+
+        def note(task: Task, instance: int, start: float, seconds: float) -> float:
+            took = run(task, instance, start, seconds)
+            ran.setdefault((role, task.owner.number), []).append(world.backend.latest)
+            return took
+
+        return note
+
+    monkeypatch.setattr(HardwareInTheLoop, "bend", noting)
+    crashes = Crashes(mean_up=0.15, repair=Deterministic(value=0.05), detect=0.01)
+    trace = world.run(loop, policy, LATE, crashes, batching=BATCHINGS["threes"])
+    tasks = trace.tasks
+    assert (tasks.fate == Fate.LOST).sum() > 5
+    assert len(clock.took) == (tasks.instance >= 0).sum() == sum(map(len, ran.values()))
+    again = [outputs for outputs in ran.values() if len(outputs) > 1]
+    assert len(again) > 5
+    assert all(torch.equal(first, other) for first, *others in again for other in others)
+    assert policy.group[0] == 0 or any(len(ran[key]) > 1 for key in ran if key[0] == Role.PARITY)
+    answers = loop.answers(trace)
+    assert answers.passes["deployed"] >= run_by(trace, Role.DEPLOYED)
+    assert answers.passes["parity"] == run_by(trace, Role.PARITY)
+    assert_same(answers, world.deferred(trace, Addition()))
+
+
+def test_the_decoder_never_sees_what_had_not_returned(
+    world: World, clock: FakeClock, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    decode = Addition.decode
+    watched: list[int] = []
+
+    def watching(code: Addition, outputs: Tensor, parities: Tensor, returned: Tensor) -> Tensor:
+        both = torch.cat([outputs, parities], dim=1)
+        assert torch.equal(~both.isnan().any(dim=2), (returned[:, None] >> torch.arange(both.shape[1])) & 1 == 1)
+        watched.append(len(returned))
+        return decode(code, outputs, parities, returned)
+
+    monkeypatch.setattr(Addition, "decode", watching)
+    loop = world.loop(Addition())
+    trace = world.run(loop, Coded(k=3, r=2), LATE)
+    loop.answers(trace)
+    assert sum(watched) == (trace.queries.route == Route.RECONSTRUCTION).sum() > 5
+
+
+def test_answers_come_from_what_ran_and_not_from_a_second_pass(world: World, clock: FakeClock) -> None:
+    loop = world.loop(Addition())
+    trace = world.run(loop, Coded(k=2, r=1), LATE)
+    before = loop.answers(trace)
+    for module in world.parities:
+        nn.init.constant_(module[3].bias, torch.nan)
+    seen = dict(world.backend.seen)
+    assert_same(loop.answers(trace), before)
+    assert all(world.backend.seen[module] == seen[module] for module in seen if module is not world.deployed)
+
+
+def test_queries_whose_task_never_ran_are_compared_all_the_same(world: World, clock: FakeClock) -> None:
+    loop = world.loop()
+    trace = world.run(loop, Uncoded(), deadline=0.03, instances=1)
+    never = trace.tasks.instance < 0
+    assert never.sum() > 20
+    answers = loop.answers(trace)
+    assert answers.passes["deployed"] > run_by(trace, Role.DEPLOYED)
+    assert answers.reused["deployed"] > 0
+    assert_same(answers, world.deferred(trace))
+    assert answers.agrees.any()
+
+
+def test_what_the_hardware_lacks_is_said(world: World, clock: FakeClock) -> None:
+    with pytest.raises(ValueError, match="role parity, row 0, is to run, but no model"):
+        world.run(world.loop(), Coded(k=2, r=1))
+    with pytest.raises(ValueError, match="role parity, row 1, is to run, but no model"):
+        world.run(world.loop(Addition(), world.parities[:1]), Coded(k=3, r=2))
+    with pytest.raises(ValueError, match="role backup, row 0, is to run, but no model"):
+        world.loop(Addition()).bend(Role.BACKUP, 0)
+    loop, other = world.loop(), world.loop()
+    trace, overloaded = world.run(loop, Uncoded()), world.run(other, Uncoded(), deadline=0.03, instances=1)
+    with pytest.raises(ValueError, match="was given to another"):
+        world.run(loop, Uncoded())
+    batched = world.run(world.loop(), Uncoded(), batching=BATCHINGS["threes"])
+    for hardware, foreign in ((other, trace), (loop, batched)):
+        with pytest.raises(ValueError, match="not of the simulation"):
+            hardware.answers(foreign)
+    loop.answers(trace)
+    other.answers(overloaded)
+
+
+def test_a_model_that_answers_nan_is_refused(world: World, clock: FakeClock) -> None:
+    nn.init.constant_(world.parities[0][3].bias, torch.nan)
+    with pytest.raises(ParmError, match="the parity model answers with numbers that are not finite"):
+        world.run(world.loop(Addition()), Coded(k=2, r=1))
+    nn.init.constant_(world.deployed[3].bias, torch.nan)
+    with pytest.raises(ParmError, match="the deployed model answers with numbers that are not finite"):
+        world.run(world.loop(), Uncoded())

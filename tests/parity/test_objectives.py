@@ -1,0 +1,99 @@
+from __future__ import annotations
+
+import pytest
+import torch
+from torch import Generator, nn
+
+from parity.augment import augment
+from parity.codes import Addition
+from parity.objectives import (
+    Classification,
+    ParityRow,
+    Reconstruction,
+    TrainingData,
+    accuracy,
+    degraded,
+    predict,
+    random_groups,
+)
+from parity.recipes import Best, Paper, Recipe
+from sim.errors import ParmError
+
+CPU = torch.device("cpu")
+
+
+def linear(data: TrainingData, seed: int = 0) -> nn.Module:
+    """A linear model: its own parity model for every linear code."""
+    torch.manual_seed(seed)
+    return nn.Sequential(nn.Flatten(), nn.Linear(64, data.classes, bias=False)).eval()
+
+
+def test_held_out_images_are_the_same_for_both_roles_and_a_tenth_at_most(data: TrainingData) -> None:
+    train, held = data.split(5000)
+    assert (len(train), len(held)) == (360, 40)
+    assert sorted([*train.tolist(), *held.tolist()]) == list(range(400))
+    parity = Reconstruction(data, linear(data), ParityRow(Addition(), 2, 1, 0), Best(), CPU)
+    assert torch.equal(Classification(data, Best(), CPU).held, parity.held)
+    assert len(data.split(3)[1]) == 3
+
+
+def test_groups_cover_the_images_once_and_change_with_the_generator() -> None:
+    generator = Generator().manual_seed(1)
+    first, second = random_groups(11, 3, generator), random_groups(11, 3, generator)
+    assert first.shape == (3, 3)
+    assert len(set(first.flatten().tolist())) == 9
+    assert not torch.equal(first, second)
+
+
+@pytest.mark.parametrize("row", [0, 1])
+def test_degraded_accuracy_of_a_perfect_parity_model_is_the_available_one(data: TrainingData, row: int) -> None:
+    module = linear(data)
+    outputs = predict(module, data.test)
+    right, agrees = degraded(module, ParityRow(Addition(), 3, 2, row), data.test, outputs, data.test_labels, 4)
+    assert agrees == 1
+    assert right == pytest.approx(accuracy(module, data.test, data.test_labels))
+
+
+def test_a_parity_model_that_knows_nothing_scores_low(data: TrainingData) -> None:
+    parity = ParityRow(Addition(), 2, 1, 0)
+    objective = Reconstruction(data, linear(data), parity, Best(), CPU)
+    assert objective.score(linear(data)) == 1
+    assert objective.score(linear(data, seed=5)) < 0.8
+
+
+@pytest.mark.parametrize("recipe", [Best(), Paper(), Best(shift=1, flip=True)])
+@pytest.mark.parametrize("row", [0, 1])
+def test_parity_loss_vanishes_for_a_perfect_parity_model(data: TrainingData, recipe: Recipe, row: int) -> None:
+    # With augmentation this holds only if the targets are those of the augmented images.
+    objective = Reconstruction(data, linear(data), ParityRow(Addition(), 3, 2, row), recipe, CPU)
+    generator = Generator().manual_seed(0)
+    rows = objective.rows(generator)[:32]
+    assert float(objective.loss(linear(data), rows, generator).detach()) == pytest.approx(0, abs=1e-5)
+    assert float(objective.loss(linear(data, seed=5), rows, generator).detach()) > 0.01
+
+
+def test_the_paper_keeps_the_targets_of_plain_images(data: TrainingData) -> None:
+    objective = Reconstruction(data, linear(data), ParityRow(Addition(), 2, 1, 0), Paper(shift=2), CPU)
+    generator = Generator().manual_seed(0)
+    assert float(objective.loss(linear(data), objective.rows(generator), generator).detach()) > 0.01
+
+
+def test_too_few_images_for_a_group_are_refused(data: TrainingData) -> None:
+    few = TrainingData("few", "f", "", 4, data.train[:25], data.train_labels[:25], data.test, data.test_labels)
+    with pytest.raises(ParmError, match=r"data set few holds out 2 of its 25 training images, too few .* k = 3"):
+        Reconstruction(few, linear(few), ParityRow(Addition(), 3, 1, 0), Best(), CPU)
+
+
+def test_augmentation_shifts_by_whole_pixels_and_mirrors() -> None:
+    picture = torch.arange(1, 13.0).view(1, 1, 3, 4)
+    images = picture.repeat(200, 2, 1, 1)
+    padded = torch.nn.functional.pad(picture[0, 0], (1, 1, 1, 1))
+    shifted = {tuple(padded[i : i + 3, j : j + 4].flatten().tolist()) for i in range(3) for j in range(3)}
+    found = augment(images, 1, False, Generator().manual_seed(0))
+    assert {tuple(x.flatten().tolist()) for x in found[:, 1]} == shifted
+    assert torch.equal(found[:, 0], found[:, 1])
+    flipped = augment(images, 0, True, Generator().manual_seed(0))
+    same = (flipped == images).all(-1).all(-1).all(-1)
+    assert 60 < int(same.sum()) < 140
+    assert torch.equal(flipped[~same], images[~same].flip(-1))
+    assert augment(images, 0, False, Generator()) is images

@@ -1,0 +1,225 @@
+from __future__ import annotations
+
+import errno
+import json
+import threading
+from pathlib import Path
+from typing import Any
+
+import pytest
+import torch
+
+import parity.store
+from parity.codes import Addition, Exact
+from parity.networks import LeNet5, Mlp
+from parity.objectives import TrainingData
+from parity.recipes import Best, Paper
+from parity.store import Model, ModelStore
+from parity.training import TrainingStatus
+from sim.errors import ParmError
+from workloads.datasets.digits import Digits
+
+NETWORK = Mlp(hidden=(16,))
+RECIPE = Best(epochs=2)
+
+
+def refuse(status: TrainingStatus) -> None:
+    raise AssertionError(f"trained again: {status}")
+
+
+@pytest.fixture
+def trained(data: TrainingData, tmp_path: Path) -> tuple[ModelStore, Model, Model]:
+    store = ModelStore(tmp_path)
+    deployed = store.deployed(NETWORK, data, RECIPE, 1)
+    return store, deployed, store.parities(deployed, data, Addition(), 2, 1, RECIPE, 1)[0]
+
+
+def test_what_is_trained_is_found(data: TrainingData, trained: tuple[ModelStore, Model, Model]) -> None:
+    store, deployed, parity = trained
+    again = ModelStore(store.root).deployed(NETWORK, data, RECIPE, 1, progress=refuse)
+    assert (again.key, again.path, again.card) == (deployed.key, deployed.path, deployed.card)
+    for name, value in deployed.module.state_dict().items():
+        assert torch.equal(value, again.module.state_dict()[name])
+    assert not again.module.training
+    assert store.parities(again, data, Addition(), 2, 1, RECIPE, 1, progress=refuse)[0].key == parity.key
+
+
+def test_the_card_says_what_it_is(data: TrainingData, trained: tuple[ModelStore, Model, Model]) -> None:
+    _, deployed, parity = trained
+    assert deployed.path.name == f"deployed-mlp-blobs-{deployed.key[:12]}"
+    assert sorted(p.name for p in deployed.path.iterdir()) == ["card.json", "weights.safetensors"]
+    card = json.loads((parity.path / "card.json").read_text())
+    assert card == parity.card
+    assert card["identity"]["deployed"] == deployed.key
+    assert card["identity"]["code"] == {"kind": "addition", "k": 2, "weights": [1.0, 1.0]}
+    assert card["identity"]["seed"] == 1
+    assert card["dataset"] == {"name": "blobs", "note": "synthetic", "fingerprint": data.fingerprint, "classes": 4}
+    assert card["validation"]["epochs"] == 2
+    assert set(card["test"]) == {"accuracy_degraded", "agreement"}
+    assert 0.25 < card["test"]["accuracy_degraded"] <= deployed.card["test"]["accuracy"] + 0.1
+    assert card["seconds"] > 0
+
+
+def test_row_0_of_two_parities_is_the_model_of_one(
+    data: TrainingData, trained: tuple[ModelStore, Model, Model]
+) -> None:
+    store, deployed, parity = trained
+    seen: list[str] = []
+    both = store.parities(deployed, data, Addition(), 2, 2, RECIPE, 1, progress=lambda s: seen.append(s.label))
+    assert both[0].key == parity.key
+    assert both[1].card["identity"]["code"]["weights"] == [1.0, 2.0]
+    assert seen == ["parity mlp on blobs, k = 2, row 1"] * 2
+
+
+def test_the_oracle_needs_no_model(data: TrainingData, trained: tuple[ModelStore, Model, Model]) -> None:
+    store, deployed, _ = trained
+    assert store.parities(deployed, data, Exact(), 2, 2, RECIPE, 1, progress=refuse) == []
+    with pytest.raises(ValueError, match="weights: 1 x 2 given"):
+        store.parities(deployed, data, Addition(weights=((1.0, 1.0),)), 3, 1, RECIPE, 1)
+
+
+def test_everything_that_determines_training_changes_the_key(
+    data: TrainingData, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    keys: list[str] = []
+
+    def obtain(self: ModelStore, work: Any, *_: object) -> Model:
+        keys.append(work.key)
+        module = work.network.build(data.shape, data.classes)
+        return Model(module, work.network, {}, tmp_path, work.key)
+
+    monkeypatch.setattr(ModelStore, "_obtain", obtain)
+    store = ModelStore(tmp_path)
+    other = TrainingData(**{**vars(data), "fingerprint": "other"})
+    deployed = store.deployed(NETWORK, data, RECIPE, 1)
+    store.deployed(Mlp(hidden=(17,)), data, RECIPE, 1)
+    store.deployed(LeNet5(), data, RECIPE, 1)
+    store.deployed(NETWORK, other, RECIPE, 1)
+    store.deployed(NETWORK, data, RECIPE, 2)
+    for recipe in (Best(epochs=3), Best(epochs=2, lr=1e-3), Best(epochs=2, flip=True), Paper(epochs=2)):
+        store.deployed(NETWORK, data, recipe, 1)
+    second = store.deployed(NETWORK, data, RECIPE, 3)
+    for model, k, recipe, seed in (
+        (deployed, 2, RECIPE, 1),
+        (second, 2, RECIPE, 1),
+        (deployed, 3, RECIPE, 1),
+        (deployed, 2, Best(epochs=2, kl=0.5), 1),
+        (deployed, 2, RECIPE, 2),
+    ):
+        store.parities(model, data, Addition(), k, 1, recipe, seed)
+    store.parities(deployed, data, Addition(weights=((1.0, 2.0),)), 2, 1, RECIPE, 1)
+    assert len(set(keys)) == len(keys) == 16
+    store.deployed(NETWORK, TrainingData(**{**vars(data), "name": "renamed"}), RECIPE, 1)
+    assert keys[-1] == keys[0]
+
+
+def cut(file: Path) -> None:
+    file.write_bytes(file.read_bytes()[: file.stat().st_size // 2])
+
+
+def flip_last_byte(file: Path) -> None:
+    content = bytearray(file.read_bytes())
+    content[-1] ^= 1
+    file.write_bytes(content)
+
+
+def edit_seed(file: Path) -> None:
+    card = json.loads(file.read_text())
+    card["identity"]["seed"] = 5
+    file.write_text(json.dumps(card))
+
+
+def empty_list(file: Path) -> None:
+    file.write_text("[]")
+
+
+@pytest.mark.parametrize(
+    ("name", "harm", "sentence"),
+    [
+        ("weights.safetensors", cut, "is damaged .its hash is not the card's"),
+        ("weights.safetensors", flip_last_byte, "is damaged .its hash is not the card's"),
+        ("weights.safetensors", Path.unlink, "cannot be read .No such file"),
+        ("card.json", cut, "is damaged .not a whole card"),
+        ("card.json", empty_list, "is damaged .not a whole card"),
+        ("card.json", edit_seed, "does not describe the model"),
+        ("card.json", Path.unlink, "cannot be read .No such file"),
+    ],
+)
+def test_damaged_files_are_named_with_what_to_do(
+    data: TrainingData, trained: tuple[ModelStore, Model, Model], name: str, harm: Any, sentence: str
+) -> None:
+    store, deployed, _ = trained
+    harm(deployed.path / name)
+    with pytest.raises(ParmError, match=sentence) as caught:
+        store.deployed(NETWORK, data, RECIPE, 1, progress=refuse)
+    assert str(deployed.path / name) in str(caught.value)
+    assert f"delete the folder {deployed.path} to have it trained anew" in str(caught.value)
+
+
+@pytest.mark.parametrize("content", [b"", b"\x08" * 40, None])
+def test_a_damaged_half_trained_model_is_named_with_what_to_do(
+    data: TrainingData, tmp_path: Path, content: bytes | None
+) -> None:
+    store = ModelStore(tmp_path, checkpoint_seconds=0)
+
+    def stop(status: TrainingStatus) -> None:
+        raise KeyboardInterrupt
+
+    with pytest.raises(KeyboardInterrupt):
+        store.deployed(NETWORK, data, RECIPE, 1, progress=stop)
+    (state,) = tmp_path.glob("*.part/state.safetensors")
+    whole = state.read_bytes()
+    state.write_bytes(whole[:-100] if content is None else content)
+    with pytest.raises(ParmError, match=r"half-trained model in .* is damaged") as caught:
+        store.deployed(NETWORK, data, RECIPE, 1)
+    assert f"delete the folder {state.parent} " in str(caught.value)
+    # Whole again, beside what a kill in the middle of writing leaves: it goes on, and only the model is kept.
+    state.write_bytes(whole)
+    state.with_name(".state.safetensors.123").write_bytes(b"part")
+    model = store.deployed(NETWORK, data, RECIPE, 1)
+    assert sorted(p.name for p in model.path.iterdir()) == ["card.json", "weights.safetensors"]
+
+
+def test_a_full_disk_is_one_sentence(data: TrainingData, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    def full(path: Path, content: bytes) -> None:
+        raise OSError(errno.ENOSPC, "No space left on device")
+
+    monkeypatch.setattr(parity.store, "write_atomically", full)
+    with pytest.raises(ParmError, match=r"cannot write the model .*No space left on device.*make room"):
+        ModelStore(tmp_path).deployed(NETWORK, data, RECIPE, 1)
+
+
+def test_a_model_asked_for_twice_at_once_is_trained_once(data: TrainingData, tmp_path: Path) -> None:
+    epochs: list[int] = []
+    found: list[Model] = []
+
+    def ask() -> None:
+        found.append(ModelStore(tmp_path).deployed(NETWORK, data, RECIPE, 1, progress=lambda s: epochs.append(s.epoch)))
+
+    threads = [threading.Thread(target=ask) for _ in range(3)]
+    for thread in threads:
+        thread.start()
+    for thread in threads:
+        thread.join()
+    assert len(found) == 3
+    assert epochs == [1, 2]
+
+
+def test_digits_parity_models_reconstruct(tmp_path: Path) -> None:
+    digits = Digits().load(None)
+    data = TrainingData(
+        name=digits.name,
+        fingerprint=digits.fingerprint,
+        note=digits.note,
+        classes=digits.classes,
+        train=torch.as_tensor(digits.normalised(digits.x_train)),
+        train_labels=torch.as_tensor(digits.y_train),
+        test=torch.as_tensor(digits.normalised(digits.x_test)),
+        test_labels=torch.as_tensor(digits.y_test),
+    )
+    store = ModelStore(tmp_path)
+    deployed = store.deployed(Mlp(), data, Best(epochs=20), 0)
+    assert deployed.card["test"]["accuracy"] > 0.95
+    for k, bar in ((2, 0.93), (3, 0.90)):
+        for model in store.parities(deployed, data, Addition(), k, 2, Best(epochs=25), 0):
+            assert model.card["test"]["accuracy_degraded"] > bar
