@@ -7,8 +7,10 @@ and delays of transfers add up.
 from sim.stragglers.base import Straggler
 from sim.stragglers.crashes import Crashes
 from sim.stragglers.heterogeneous import Heterogeneous
+from sim.stragglers.multitenancy import Multitenancy
 from sim.stragglers.per_task import PerTask
 from sim.stragglers.replay import Replay
+from sim.stragglers.shuffles import Shuffles
 from sim.stragglers.slow_periods import SlowPeriods
 
-__all__ = ["Crashes", "Heterogeneous", "PerTask", "Replay", "SlowPeriods", "Straggler"]
+__all__ = ["Crashes", "Heterogeneous", "Multitenancy", "PerTask", "Replay", "Shuffles", "SlowPeriods", "Straggler"]

@@ -1,0 +1,158 @@
+"""Bulk traffic between instances, in the way of queries and replies.
+
+Bulk flows share the instances' links max-min fairly (Bertsekas and Gallager, Data Networks, section 6.5.2): each link
+has one capacity out and one in, the frontend's link is never the narrow one, and queries and replies are too small to
+slow bulk flows down. So the flows can be played forward on their own, as far as somebody asks.
+
+A message that crosses a link with n >= 1 bulk flows in its direction (1) gets 1/(n + 1) of the link for its own bytes,
+and (2) waits behind what the flows keep standing in the link's buffer: n - 1 draws of `backlog`. The second is what
+hurts: 1,000 full-size packets in a buffer, the default of Linux, take 12 ms at 1 Gbps. A lone flow leaves no standing
+queue: its sender's own stack holds it back (TCP small queues), and its receiver's link is as fast as the sender's.
+Flows that meet on a link compete for its buffer and keep it filled.
+"""
+
+from __future__ import annotations
+
+from collections import deque
+from typing import Literal
+
+from pydantic import Field, PositiveFloat, PositiveInt, model_validator
+
+from sim.distributions import Distribution
+from sim.distributions.families import Exponential
+from sim.stragglers.base import Effect, Setting, Straggler
+
+IN, OUT = 0, 1
+
+
+class Shuffles(Straggler):
+    """Send bulk data between random pairs of instances, there and back, over and over (network shuffles)."""
+
+    kind: Literal["shuffles"] = "shuffles"
+    concurrent: PositiveInt = 4
+    """Shuffles at any time; each draws two distinct instances among all that are launched."""
+    megabytes: tuple[PositiveFloat, PositiveFloat] = Field(default=(128.0, 256.0))
+    """Least and most that a shuffle sends, uniform; the same amount then goes back."""
+    backlog: Distribution = Exponential(mean=0.005)
+    """Seconds that a message waits in a link's buffer for each bulk flow there beyond the first."""
+
+    @model_validator(mode="after")
+    def _ordered(self) -> Shuffles:
+        if self.megabytes[0] > self.megabytes[1]:
+            raise ValueError(f"megabytes goes from the least to the most, not from {self.megabytes[0]:g} down")
+        return self
+
+    def attach(self, setting: Setting) -> Effect:
+        """Delay what crosses the links of instances that shuffle; raises ValueError where there are no links."""
+        gbps = setting.network.gbps
+        if gbps is None:
+            raise ValueError("shuffles need links to fill: give cluster.network.gbps")
+        if len(setting.pools) < 2:
+            raise ValueError("shuffles go between instances, but there is only one")
+        traffic = _Traffic(self, setting, capacity=gbps * 1e9 / 8)
+        streams = [
+            [setting.streams.stream(self.backlog.sample, "backlog", setting.number, i, way) for way in (IN, OUT)]
+            for i in range(len(setting.pools))
+        ]
+        crossed = [[0, 0] for _ in setting.pools]
+
+        def delay(instance: int, when: float, outbound: bool, seconds: float) -> float:
+            way = OUT if outbound else IN
+            flows = traffic.flows(instance, when, way)
+            if not flows:
+                return 0.0
+            count = crossed[instance][way]
+            crossed[instance][way] = following = count + flows - 1
+            stream = streams[instance][way]
+            return flows * seconds + sum(stream.at(number) for number in range(count, following))
+
+        return Effect(delay=delay)
+
+
+class _Flow:
+    """One bulk transfer; when it ends, the same amount goes back, and then another pair is drawn."""
+
+    __slots__ = ("back", "left", "rate", "receiver", "sender", "size")
+
+    def __init__(self, sender: int, receiver: int, size: float, *, back: bool) -> None:
+        self.sender, self.receiver, self.size, self.back = sender, receiver, size, back
+        self.left = size
+        self.rate = 0.0
+
+
+class _Traffic:
+    """The bulk flows over time, remembered for each instance as pieces (end, flows in, flows out)."""
+
+    __slots__ = ("_capacity", "_flows", "_generator", "_instances", "_kept", "_now", "_options")
+
+    def __init__(self, options: Shuffles, setting: Setting, capacity: float) -> None:
+        self._options = options
+        self._instances = len(setting.pools)
+        self._capacity = capacity
+        self._generator = setting.streams.generator("shuffles", setting.number)
+        self._now = 0.0
+        self._flows = [self._drawn() for _ in range(options.concurrent)]
+        for flow in self._flows:  # the simulation begins in the midst of things
+            flow.left *= self._generator.random()
+        self._kept: list[deque[tuple[float, int, int]]] = [deque() for _ in range(self._instances)]
+        self._play()
+
+    def flows(self, instance: int, when: float, way: int) -> int:
+        """Return how many bulk flows cross the instance's link in a direction."""
+        kept = self._kept[instance]
+        if way == IN:  # asked at the present moment, which only moves on
+            while kept[0][0] <= when:
+                if len(kept) == 1:
+                    self._play()
+                kept.popleft()
+            return kept[0][1]
+        number = 0
+        while kept[number][0] <= when:
+            number += 1
+            if number == len(kept):
+                self._play()
+        return kept[number][2]
+
+    def _drawn(self) -> _Flow:
+        sender, other = self._generator.integers(self._instances), self._generator.integers(self._instances - 1)
+        size = self._generator.uniform(*self._options.megabytes) * 1e6
+        return _Flow(int(sender), int(other + (other >= sender)), float(size), back=False)
+
+    def _play(self) -> None:
+        """Go on to the moment when the next flow ends."""
+        flows = self._flows
+        share_fairly(flows, self._capacity)
+        seconds = min(flow.left / flow.rate for flow in flows)
+        self._now += seconds
+        into, out = [0] * self._instances, [0] * self._instances
+        for number, flow in enumerate(flows):
+            into[flow.receiver] += 1
+            out[flow.sender] += 1
+            flow.left -= flow.rate * seconds
+            if flow.left <= 1e-6 * flow.size:
+                over = flow.back
+                flows[number] = self._drawn() if over else _Flow(flow.receiver, flow.sender, flow.size, back=True)
+        for instance, kept in enumerate(self._kept):
+            kept.append((self._now, into[instance], out[instance]))
+
+
+def share_fairly(flows: list[_Flow], capacity: float) -> None:
+    """Set the flows' rates to the max-min fair ones: fill all evenly, and fix those whose link is full first."""
+    open_flows = list(flows)
+    room: dict[tuple[int, int], float] = {}
+    for flow in flows:
+        room[IN, flow.receiver] = room[OUT, flow.sender] = capacity
+    while open_flows:
+        users: dict[tuple[int, int], int] = {}
+        for flow in open_flows:
+            for link in ((IN, flow.receiver), (OUT, flow.sender)):
+                users[link] = users.get(link, 0) + 1
+        narrow = min(users, key=lambda link: (room[link] / users[link], link))
+        rate = room[narrow] / users[narrow]
+        for flow in [one for one in open_flows if narrow in ((IN, one.receiver), (OUT, one.sender))]:
+            flow.rate = rate
+            room[IN, flow.receiver] -= rate
+            room[OUT, flow.sender] -= rate
+            open_flows.remove(flow)
+
+
