@@ -113,6 +113,8 @@ def run(
         raise typer.Exit(INTERRUPTED) from None
     if missing:
         _write_manifest(store, experiment, todo, outcomes, answerer, count)
+    for note in answerer.notes if answerer else []:
+        print(f"note: {note}")
     _conclude(store, experiment, todo, [outcomes[cell.id] for cell in todo])
 
 

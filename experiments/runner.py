@@ -175,7 +175,7 @@ def _begin_worker() -> None:
             connection.wait([sentinel])
             os._exit(1)
 
-        pass
+        threading.Thread(target=watch, daemon=True).start()
 
 
 def _predict_and_keep(cell: Cell, trace: Trace, seconds: float, store: RunStore, answerer: Answerer) -> Outcome:

@@ -21,6 +21,7 @@ from parity.recipes import Best, Recipe
 from sim.cluster import Cluster
 from sim.kinds import Options
 from sim.policies import Policy
+from sim.simulation import check
 from sim.stragglers import Crashes, Straggler
 from workloads.arrivals import Arrivals
 from workloads.datasets.base import Dataset
@@ -150,7 +151,7 @@ class Experiment(Options):
                     f"is called '{policy.label}' like policies.{first}; tell them apart with a 'name' each",
                 )
             try:
-                policy.instances(self.cluster)
+                check(self.cluster, policy, self.stragglers)
             except ValueError as error:
                 yield ("policies", index), str(error)
         for index, straggler in enumerate(self.stragglers):
@@ -167,8 +168,6 @@ class Experiment(Options):
             )
         for index, figure in enumerate(self.figures or ()):
             kind = figure.name_in_yaml()
-            if kind == "latency_vs_sweep" and not self.sweep:
-                yield ("figures", index), "latency_vs_sweep needs a 'sweep'"
             if kind in ("accuracy", "latency_accuracy") and self.model is None:
                 yield ("figures", index), f"{kind} needs a 'model'"
             if kind == "timeline" and not self.traces:

@@ -21,7 +21,7 @@ from sim.pool import Conditions, Pool, RoutedPool, SharedPool
 from sim.recorder import Recorder
 from sim.schedule import ClosedSchedule, Schedule
 from sim.stragglers import Crashes, Straggler
-from sim.stragglers.base import Bend, Setting
+from sim.stragglers.base import Bend, Effect, Setting
 from sim.streams import Stream, Streams
 from sim.trace import Role, Trace
 
@@ -87,6 +87,21 @@ def simulate(
     )
 
 
+def check(cluster: Cluster, policy: Policy, stragglers: Sequence[Straggler]) -> None:
+    """Raise ValueError, in one sentence, where `simulate` could not run these together."""
+    _attach(cluster, stragglers, Streams(0), policy.pools(cluster))
+
+
+def _attach(
+    cluster: Cluster, stragglers: Sequence[Straggler], streams: Streams, plans: Sequence[PoolPlan]
+) -> list[Effect]:
+    of_instance = [(int(plan.role), plan.row) for plan in plans for _ in range(plan.instances)]
+    return [
+        straggler.attach(Setting(streams, number, of_instance, cluster.network))
+        for number, straggler in enumerate(stragglers)
+    ]
+
+
 def _launch(
     clock: Clock,
     recorder: Recorder,
@@ -98,10 +113,7 @@ def _launch(
 ) -> list[Pool]:
     """Number the instances through the pools in their order: instance 3 is the same machine under any policy."""
     network = cluster.network
-    of_instance = [(int(plan.role), plan.row) for plan in plans for _ in range(plan.instances)]
-    effects = [
-        straggler.attach(Setting(streams, number, of_instance, network)) for number, straggler in enumerate(stragglers)
-    ]
+    effects = _attach(cluster, stragglers, streams, plans)
     pools: list[Pool] = []
     first = 0
     for plan in plans:

@@ -154,5 +154,3 @@ def share_fairly(flows: list[_Flow], capacity: float) -> None:
             room[IN, flow.receiver] -= rate
             room[OUT, flow.sender] -= rate
             open_flows.remove(flow)
-
-
