@@ -1,32 +1,27 @@
 """Runs an experiment's cells: workers simulate, the main process predicts, measures and keeps, in the cells' order.
 
-Without a model the workers do all of it, so that the main process holds nothing up and torch is never imported. The
+Without a model the workers do all of it, so that the main process holds nothing up and torch is never imported. With
+the hardware in the loop the main process does all of it, so that nothing else runs while a service is timed. The
 order in which cells finish changes nothing: every cell draws from streams of its own.
 """
 
 from __future__ import annotations
 
 import contextlib
-import multiprocessing
 import os
-import signal
-import threading
-from collections import deque
 from collections.abc import Callable, Iterator, Sequence
-from concurrent.futures import Future, ProcessPoolExecutor
-from concurrent.futures.process import BrokenProcessPool
 from dataclasses import dataclass
 from functools import partial
-from multiprocessing import connection
 from time import perf_counter
 from typing import TYPE_CHECKING, Protocol, TypeVar
 
+from experiments import farm
 from experiments.cells import Cell
 from experiments.outcome import Outcome, measure
 from experiments.progress import Reporter
 from experiments.store import RunStore
 from sim.errors import ParmError
-from sim.simulation import simulate
+from sim.simulation import Hardware, simulate
 from sim.streams import Streams
 from sim.trace import Ints, Trace
 
@@ -54,6 +49,10 @@ class Answerer(Protocol):
         """Predict what each client in the cell's trace received."""
         ...
 
+    def in_the_loop(self, cell: Cell) -> tuple[Hardware, Callable[[Trace], Answered]]:
+        """Return what runs the cell's tasks in a simulation, and what then tells the answers in that one's trace."""
+        ...
+
 
 def default_workers() -> int:
     """Return the number of cores that this process may use."""
@@ -71,8 +70,9 @@ def run_cells(
     Raises ParmError that names the cell where one fails; those before it are kept.
     """
     with reporter.task("simulating", len(cells)) as advance:
-        if answerer is None:
-            for cell, outcome in in_order(partial(run_cell, store=store), cells, workers):
+        if answerer is None or any(cell.experiment.execution == "in_the_loop" for cell in cells):
+            whole = partial(run_cell, store=store, answerer=answerer)
+            for cell, outcome in in_order(whole, cells, workers if answerer is None else 1):
                 advance(str(cell))
                 yield cell, outcome
             return
@@ -83,22 +83,28 @@ def run_cells(
             yield cell, outcome
 
 
-def simulate_cell(cell: Cell) -> tuple[Trace, float]:
-    """Simulate a cell; return its trace and the wall time that took, in seconds."""
+def simulate_cell(cell: Cell, hardware: Hardware | None = None) -> tuple[Trace, float]:
+    """Simulate a cell, with `hardware` in the loop if any; return its trace and the wall time that took, in seconds."""
     began = perf_counter()
     experiment = cell.experiment
     streams = Streams(experiment.seed, cell.trial)
     workload = experiment.workload
     schedule = workload.arrivals.schedule(workload.queries, streams.generator("arrivals"))
-    trace = simulate(experiment.cluster, cell.policy, experiment.stragglers, schedule, streams)
+    trace = simulate(experiment.cluster, cell.policy, experiment.stragglers, schedule, streams, hardware)
     return trace, perf_counter() - began
 
 
-def run_cell(cell: Cell, store: RunStore) -> Outcome:
-    """Simulate, measure and keep a cell that needs no model."""
-    trace, seconds = simulate_cell(cell)
-    outcome = _measured(cell, trace, None, {"simulating": seconds, "predicting": 0.0})
-    return store.keep(cell, trace, outcome)
+def run_cell(cell: Cell, store: RunStore, answerer: Answerer | None = None) -> Outcome:
+    """Simulate, measure and keep a cell that needs no model, or one with the hardware of `answerer` in the loop."""
+    if answerer is None:
+        trace, seconds = simulate_cell(cell)
+        outcome = _measured(cell, trace, None, {"simulating": seconds, "predicting": 0.0})
+        return store.keep(cell, trace, outcome)
+    began = perf_counter()
+    hardware, answers = answerer.in_the_loop(cell)
+    trace, _ = simulate_cell(cell, hardware)
+    answered = answers(trace)
+    return _keep(cell, trace, answered, {"simulating": perf_counter() - began, "predicting": 0.0}, store)
 
 
 def draw_samples(cell: Cell, samples: int) -> Ints:
@@ -113,34 +119,11 @@ def in_order(function: Callable[[Cell], Result], cells: Sequence[Cell], workers:
 
     No more results than twice the workers are under way or waiting to be taken, which bounds the memory for traces.
     """
-    workers = min(workers, len(cells))
-    if workers <= 1:
-        for cell in cells:
+    with contextlib.closing(farm.in_order(function, cells, workers)) as results:
+        for cell, result_of in zip(cells, results, strict=True):
             with _naming(cell):
-                result = function(cell)
+                result = result_of()
             yield cell, result
-        return
-    others = set(multiprocessing.active_children())
-    spawn = multiprocessing.get_context("spawn")
-    pool = ProcessPoolExecutor(workers, mp_context=spawn, initializer=_begin_worker)
-    try:
-        waiting = iter(cells)
-        flying: deque[tuple[Cell, Future[Result]]] = deque()
-        while True:
-            while len(flying) < 2 * workers and (upcoming := next(waiting, None)) is not None:
-                with _naming(upcoming):
-                    flying.append((upcoming, pool.submit(function, upcoming)))
-            if not flying:
-                break
-            cell, future = flying.popleft()
-            with _naming(cell):
-                result = future.result()
-            yield cell, result
-        pool.shutdown()
-    finally:  # after an error or Ctrl-C nobody waits for what is still running
-        for process in set(multiprocessing.active_children()) - others:
-            process.terminate()
-        pool.shutdown(cancel_futures=True)
 
 
 @contextlib.contextmanager
@@ -150,7 +133,7 @@ def _naming(cell: Cell) -> Iterator[None]:
         yield
     except ParmError as error:
         raise ParmError(f"cell ({cell}): {error}") from error
-    except BrokenProcessPool as error:
+    except farm.WorkerKilledError as error:
         raise ParmError(
             f"cell ({cell}): a worker was killed, perhaps for want of memory; "
             "run the same command again to continue, with fewer --workers if that helps."
@@ -164,24 +147,14 @@ def _naming(cell: Cell) -> Iterator[None]:
         raise ParmError(f"cell ({cell}) failed: {type(error).__name__}: {says}.") from error
 
 
-def _begin_worker() -> None:
-    """Leave Ctrl-C to the main process, and die with it even when it is killed."""
-    signal.signal(signal.SIGINT, signal.SIG_IGN)
-    parent = multiprocessing.parent_process()
-    if parent is not None:
-        sentinel = parent.sentinel
-
-        def watch() -> None:
-            connection.wait([sentinel])
-            os._exit(1)
-
-        threading.Thread(target=watch, daemon=True).start()
-
-
 def _predict_and_keep(cell: Cell, trace: Trace, seconds: float, store: RunStore, answerer: Answerer) -> Outcome:
     began = perf_counter()
     answered = answerer.answer(cell, trace)
     spent = {"simulating": seconds, "predicting": perf_counter() - began}
+    return _keep(cell, trace, answered, spent, store)
+
+
+def _keep(cell: Cell, trace: Trace, answered: Answered, spent: dict[str, float], store: RunStore) -> Outcome:
     outcome = _measured(cell, trace, answered.answers, spent)
     return store.keep(cell, trace, outcome, answered.samples, answered.labels, answered.answers)
 
@@ -195,5 +168,6 @@ def _measured(cell: Cell, trace: Trace, answers: Answers | None, seconds: dict[s
         point=cell.point,
         trial=cell.trial,
         warmup_floor=cell.experiment.warmup_floor,
+        last_of_batch=cell.experiment.counted == "last_of_batch",
         seconds=seconds,
     )

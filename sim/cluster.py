@@ -25,6 +25,8 @@ class Cluster(Options):
     """Seconds that the deployed model takes for a batch of one."""
     parity_service: Distribution | None = None
     """Seconds that a parity model takes for a batch of one; as `service` where not given."""
+    backup_service: Distribution | None = None
+    """Seconds that an approximate backup's model takes for a batch of one; as `service` where not given."""
     batch_cost: NonNegativeFloat = 1.0
     """What each further query of a batch costs, as a share of a batch of one; a profile's measured times go before."""
     queue: Discipline = SingleQueue()
@@ -42,7 +44,8 @@ class Cluster(Options):
 
     def service_of(self, role: Role, size: int) -> Distribution:
         """Return the service time of a batch of `size` queries at an instance of `role`."""
-        one = self.parity_service if role is Role.PARITY and self.parity_service is not None else self.service
+        own = {Role.PARITY: self.parity_service, Role.BACKUP: self.backup_service}.get(role)
+        one = self.service if own is None else own
         measured = one.at_batch(size)
         if measured is not None or size == 1:
             return measured or one

@@ -33,7 +33,7 @@ class Frontend:
     __slots__ = (
         "_adapts", "_arrivals", "_awaiting", "_batch_size", "_batches", "_clients", "_cluster", "_deadline", "_due",
         "_execution",
-        "_first", "_live", "_max_wait", "_recorder", "_streams", "_waiting", "clock", "deployed", "parities",
+        "_first", "_live", "_max_wait", "_recorder", "_streams", "_waiting", "clock", "deployed", "others",
     )  # fmt: skip
 
     def __init__(
@@ -43,11 +43,12 @@ class Frontend:
         cluster: Cluster,
         streams: Streams,
         deployed: Pool,
-        parities: Sequence[Pool],
+        others: Sequence[Pool],
     ) -> None:
         self.clock = clock
         self.deployed = deployed
-        self.parities = tuple(parities)
+        self.others = tuple(others)
+        """The policy's pools after the first, in the order of its plans."""
         self._cluster = cluster
         self._streams = streams
         self._recorder = recorder
@@ -80,7 +81,7 @@ class Frontend:
         self._execution = execution
         self._clients = clients
         self.deployed.connect(self._heard if self._adapts else execution.done, execution.lost)
-        for pool in self.parities:
+        for pool in self.others:
             pool.connect(execution.done, execution.lost)
 
     def _heard(self, task: Task) -> None:

@@ -47,7 +47,7 @@ class Pool(ABC):
 
     __slots__ = (
         "_bends", "_conditions", "_delays", "_ended", "_finally", "_heap", "_ids", "_label", "_met", "_on_done",
-        "_on_lost", "_outages", "clock", "instances",
+        "_on_lost", "_outages", "clock", "instances", "on_start",
     )  # fmt: skip
 
     def __init__(self, clock: Clock, recorder: Recorder, label: int, instances: range, conditions: Conditions) -> None:
@@ -63,6 +63,8 @@ class Pool(ABC):
         self._outages = conditions.outages
         self._finally = (self._done,)
         """The callbacks of every task that nothing stops, made once."""
+        self.on_start: Callable[[Task], None] | None = None
+        """Hears of every task that starts, where a policy wants to."""
         self._met: dict[int | tuple[int, int], tuple[Stream, float, float]] = {}
 
     def connect(self, on_done: Callable[[Task], None], on_lost: Callable[[Task], None]) -> None:
@@ -74,8 +76,11 @@ class Pool(ABC):
     def submit(self, task: Task) -> None:
         """Start the task on an idle instance or let it wait."""
 
-    def cancel(self, task: Task, *, running: bool = False) -> None:
-        """Remove the task from its queue; stop it too where it is `running`, if that is wanted."""
+    def cancel(self, task: Task, *, running: bool = False, seconds: float = 0.0) -> None:
+        """Remove the task from its queue; stop it where it is `running` too, if that is wanted.
+
+        Stopping it takes its instance `seconds` more.
+        """
         now = self.clock.now
         if task.state == QUEUED:
             task.state = ENDED
@@ -85,9 +90,15 @@ class Pool(ABC):
         elif running and task.state == RUNNING:
             task.state = ENDED
             self.clock.cancel(task)
-            task.start, task.finish = min(task.start, now), min(task.finish, now)
+            task.start, task.finish = min(task.start, now), min(task.finish, now) + seconds
             self._record(task, CANCELLED, math.nan)
-            self._released(task.instance)
+            if seconds:
+                self.clock.at(now + seconds, Call(self._stopped, task.instance))
+            else:
+                self._released(task.instance)
+
+    def _stopped(self, call: Call) -> None:
+        self._released(call.item)
 
     @abstractmethod
     def _left_queue(self, task: Task) -> None:
@@ -136,6 +147,8 @@ class Pool(ABC):
         if self._outages:
             back = self._survive(task, back)
         heappush(self._heap, (back, NORMAL, next(self._ids), task))  # type: ignore[misc]
+        if self.on_start is not None:
+            self.on_start(task)
 
     def _survive(self, task: Task, back: float) -> float:
         """Let the task be lost if its instance crashes before it is finished; return when the frontend hears of it."""

@@ -56,7 +56,6 @@ class Recorder:
         k: int,
         r: int,
         instances: int,
-        end: float,
         query_bytes: dict[Role, int],
         reply_bytes: int,
     ) -> Trace:
@@ -102,7 +101,7 @@ class Recorder:
             k=k,
             r=r,
             instances=instances,
-            end=end,
+            end=float(max(reply.max(), tasks.finish.max(), np.nanmax(tasks.back, initial=0.0))),
             bytes=sent + returned,
         )
 

@@ -81,7 +81,6 @@ def simulate(
         k=k,
         r=r,
         instances=sum(plan.instances for plan in plans),
-        end=clock.now,
         query_bytes={role: cluster.network.bytes_to(role) for role in Role},
         reply_bytes=cluster.network.reply_bytes,
     )

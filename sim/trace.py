@@ -136,7 +136,7 @@ class Trace:
     instances: int
     """Instances launched, all pools together."""
     end: float
-    """When the last event happened."""
+    """When the last reply was sent, or the last task ended and its answer was back."""
     bytes: int
     """Bytes sent over the cluster's network, queries and replies."""
 

@@ -12,7 +12,7 @@ from sim.cluster import Cluster
 from sim.disciplines import BestOf, Discipline, RandomQueue, RoundRobin, ShortestQueue, SingleQueue
 from sim.distributions.families import Deterministic, Exponential, Uniform
 from sim.network import Network
-from sim.policies import Coded, EqualResources, Policy, Replication, Uncoded
+from sim.policies import ApproximateBackup, Coded, EqualResources, Hedged, Policy, Replication, Tied, Uncoded
 from sim.schedule import ClosedSchedule, OpenSchedule, Schedule
 from sim.simulation import simulate
 from sim.stragglers import Crashes, Heterogeneous, PerTask, SlowPeriods, Straggler
@@ -48,6 +48,20 @@ def policies() -> st.SearchStrategy[Policy]:
         st.just(EqualResources()),
         st.builds(Replication, copies=st.integers(2, 3), cancel=st.sampled_from(["nothing", "queued", "all"])),
         st.builds(Coded, k=st.integers(2, 5), r=st.integers(1, 3)),
+        st.builds(Tied, copies=st.integers(2, 3), message_delay=st.sampled_from([0.0, 0.002])),
+        st.builds(
+            Hedged,
+            copies=st.integers(2, 3),
+            after=st.sampled_from([0.0, 0.01, 0.05]),
+            cancel=st.sampled_from(["nothing", "queued", "all"]),
+            cancel_seconds=st.sampled_from([0.0, 0.01]),
+        ),
+        st.builds(
+            ApproximateBackup,
+            after=st.sampled_from([None, 0.0, 0.01, 0.05]),
+            backup_instances=st.sampled_from([None, 1]),
+            cancel=st.sampled_from(["nothing", "queued"]),
+        ),
     )
 
 
@@ -59,6 +73,7 @@ def clusters(draw: st.DrawFn, discipline: st.SearchStrategy[Discipline] = DISCIP
         instances=draw(st.integers(2, 5)),
         extra=draw(st.integers(1, 3)),
         service=draw(SERVICES),
+        backup_service=draw(st.none() | SERVICES),
         batch_cost=0.3,
         queue=draw(discipline),
         batching=batching,

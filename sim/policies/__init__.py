@@ -3,9 +3,12 @@
 Start with `base.py`; `uncoded.py` is the simplest policy, `coded.py` is ParM.
 """
 
+from sim.policies.approximate_backup import ApproximateBackup
 from sim.policies.base import Policy
 from sim.policies.coded import Coded
+from sim.policies.hedged import Hedged
 from sim.policies.replication import Replication
+from sim.policies.tied import Tied
 from sim.policies.uncoded import EqualResources, Uncoded
 
-__all__ = ["Coded", "EqualResources", "Policy", "Replication", "Uncoded"]
+__all__ = ["ApproximateBackup", "Coded", "EqualResources", "Hedged", "Policy", "Replication", "Tied", "Uncoded"]

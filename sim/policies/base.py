@@ -63,6 +63,10 @@ class Policy(Kind):
         """Return how many instances are launched, all pools together: the policy's cost."""
         return sum(plan.instances for plan in self.pools(cluster))
 
+    def uses(self, role: Role, cluster: Cluster) -> bool:
+        """Say whether some instance serves the model of that role."""
+        return any(plan.role is role for plan in self.pools(cluster))
+
 
 class Execution(ABC):
     """A policy at work. It is told what happens, submits tasks to pools, cancels queued ones, and replies."""

@@ -103,7 +103,7 @@ class CodedExecution(Execution):
         self._r = options.r
         self._own = (1 << options.k) - 1
         self._sufficient = options.code.sufficient if options.code else any_k_suffice
-        self._parity_pools = frontend.parities
+        self._parity_pools = frontend.others
         self._encode: Stream | None = frontend.delay("encode")
         self._decode: Stream | None = frontend.delay("decode")
         self._groups = 0

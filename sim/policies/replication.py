@@ -11,8 +11,22 @@ from sim.trace import Role, Route
 from sim.work import ENDED, Batch, Task
 
 if TYPE_CHECKING:
+    from sim.clock import Call
     from sim.cluster import Cluster
     from sim.frontend import Frontend
+
+Cancel = Literal["nothing", "queued", "all"]
+"""Which other copies are cancelled when the first answer is back: none, those that wait, or running ones too."""
+
+
+def enlarged_pool(cluster: Cluster, copies: int) -> list[PoolPlan]:
+    """Return the one pool of the deployed model, which the budget enlarges; ValueError where it is too small."""
+    instances = cluster.instances + cluster.extra
+    if copies > instances:
+        raise ValueError(
+            f"{copies} copies need as many instances, but the cluster has {instances} (instances plus extra)"
+        )
+    return [PoolPlan(Role.DEPLOYED, 0, instances)]
 
 
 class Replication(Policy):
@@ -21,67 +35,90 @@ class Replication(Policy):
     kind: Literal["replication"] = "replication"
     copies: int = Field(default=2, ge=2, le=1000)
     """Copies of each query (d), each on an instance of its own."""
-    cancel: Literal["nothing", "queued", "all"] = "queued"
+    cancel: Cancel = "queued"
     """Which other copies are cancelled when the first answer is back: none, those that wait, or running ones too."""
 
     def pools(self, cluster: Cluster) -> list[PoolPlan]:
         """Return the one pool of the deployed model, which the budget enlarges."""
-        instances = cluster.instances + cluster.extra
-        if self.copies > instances:
-            raise ValueError(
-                f"{self.copies} copies need as many instances, but the cluster has {instances} (instances plus extra)"
-            )
-        return [PoolPlan(Role.DEPLOYED, 0, instances)]
+        return enlarged_pool(cluster, self.copies)
 
     def begin(self, frontend: Frontend) -> Execution:
         """Return the state of one simulation."""
-        return Copies(frontend, self)
+        return Replicas(frontend, self.copies, self.cancel)
+
+
+class CopySet:
+    """A batch's state: its copies that have not ended, and the instances that they hold or held."""
+
+    __slots__ = ("avoid", "copies", "dispatched", "sent", "timer")
+
+    def __init__(self, dispatched: float) -> None:
+        self.copies: list[Task] = []
+        self.avoid: list[int] = []
+        self.sent = 0
+        self.dispatched = dispatched
+        self.timer: Call | None = None
 
 
 class Copies(Execution):
-    """A batch's state is the list of its copies that have not ended."""
+    """What policies with copies have in common: the first answer is the reply, and other copies are cancelled."""
 
-    __slots__ = ("_cancel", "_copies")
+    __slots__ = ("_cancel", "_cancel_seconds")
 
-    def __init__(self, frontend: Frontend, options: Replication) -> None:
+    def __init__(self, frontend: Frontend, cancel: Cancel, cancel_seconds: float = 0.0) -> None:
         super().__init__(frontend)
-        self._copies = options.copies
-        self._cancel = options.cancel
+        self._cancel = cancel
+        self._cancel_seconds = cancel_seconds
 
-    def dispatched(self, batch: Batch) -> None:
-        """Submit the copies; they share the list of instances to avoid, so no two meet on one."""
-        avoid: list[int] = []
-        batch.state = copies = []
-        for attempt in range(self._copies):
-            task = Task(batch, attempt)
-            task.avoid = avoid
-            copies.append(task)
-        for task in tuple(copies):
-            self.frontend.deployed.submit(task)
+    def add_copy(self, batch: Batch) -> Task:
+        """Make the batch's next copy; it will not meet another one on an instance."""
+        state: CopySet = batch.state
+        task = Task(batch, state.sent)
+        task.avoid = state.avoid
+        state.sent += 1
+        state.copies.append(task)
+        return task
 
     def done(self, task: Task) -> None:
         """Reply with the first answer and cancel what is to be cancelled."""
         batch = task.owner
-        batch.state.remove(task)
+        batch.state.copies.remove(task)
         if not batch.answered:
             self.frontend.answer(batch, Route.OWN if task.attempt == 0 else Route.REPLICA)
             if self._cancel != "nothing":
-                self._remove(batch, running=self._cancel == "all")
+                self.cancel_copies(batch, running=self._cancel == "all")
 
-    def _remove(self, batch: Batch, *, running: bool) -> None:
-        for other in batch.state:
-            self.frontend.deployed.cancel(other, running=running)
-        batch.state = [other for other in batch.state if other.state != ENDED]
+    def cancel_copies(self, batch: Batch, *, running: bool) -> None:
+        """Cancel the batch's copies that wait, and those that run where that is wanted."""
+        state: CopySet = batch.state
+        for other in state.copies:
+            self.frontend.deployed.cancel(other, running=running, seconds=self._cancel_seconds)
+        state.copies = [other for other in state.copies if other.state != ENDED]
 
     def lost(self, task: Task) -> None:
         """Send a lost copy again where no other is left to answer."""
         batch = task.owner
-        batch.state.remove(task)
-        if not batch.answered and not batch.state:
-            retry = Task(batch, task.attempt + self._copies)
-            batch.state.append(retry)
-            self.frontend.deployed.submit(retry)
+        batch.state.copies.remove(task)
+        if not batch.answered and not batch.state.copies:
+            batch.state.avoid = []  # any instance will do
+            self.frontend.deployed.submit(self.add_copy(batch))
 
     def expired(self, batch: Batch) -> None:
         """Remove the copies that still wait."""
-        self._remove(batch, running=False)
+        self.cancel_copies(batch, running=False)
+
+
+class Replicas(Copies):
+    """All copies at once."""
+
+    __slots__ = ("_copies",)
+
+    def __init__(self, frontend: Frontend, copies: int, cancel: Cancel) -> None:
+        super().__init__(frontend, cancel)
+        self._copies = copies
+
+    def dispatched(self, batch: Batch) -> None:
+        """Submit the copies."""
+        batch.state = CopySet(self.frontend.clock.now)
+        for task in [self.add_copy(batch) for _ in range(self._copies)]:
+            self.frontend.deployed.submit(task)

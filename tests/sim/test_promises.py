@@ -14,7 +14,8 @@ from hypothesis import strategies as st
 from sim.cluster import Cluster
 from sim.disciplines import RandomQueue, SingleQueue
 from sim.distributions.families import Deterministic, Exponential, Gamma
-from sim.policies import Coded, EqualResources, Replication, Uncoded
+from sim.policies import ApproximateBackup, Coded, EqualResources, Replication, Uncoded
+from sim.policies.approximate_backup import Pending
 from sim.policies.coded import Group
 from sim.simulation import simulate
 from sim.stragglers import SlowPeriods
@@ -95,6 +96,24 @@ def test_promise_3_a_reconstruction_is_used_only_when_the_prediction_was_later(w
 
 @MANY
 @given(worlds())
+def test_promise_3_a_backup_is_used_only_when_the_prediction_was_later(world: World) -> None:
+    trace = world.run()
+    queries, tasks = trace.queries, trace.tasks
+    done = tasks.fate == Fate.DONE
+    for query in np.flatnonzero(queries.route == Route.BACKUP):
+        assert isinstance(world.policy, ApproximateBackup)
+        reply, dispatch = queries.reply[query], queries.dispatch[query]
+        mine = done & (tasks.owner == queries.batch[query])
+        assert not np.any(tasks.back[mine & (tasks.role == Role.DEPLOYED)] < reply)
+        back = tasks.back[mine & (tasks.role == Role.BACKUP)].min()
+        if world.policy.after is None:
+            assert back <= reply
+        else:
+            assert reply == max(back, dispatch + world.policy.after)
+
+
+@MANY
+@given(worlds())
 def test_promise_4_an_instance_serves_one_batch_at_a_time(world: World) -> None:
     tasks = world.run().tasks
     ran = tasks.instance >= 0
@@ -115,7 +134,7 @@ def test_promise_4_a_single_queue_never_idles_an_instance_while_work_waits(world
     trace = world.run()
     tasks = trace.tasks
     network = world.cluster.network
-    for role in (Role.DEPLOYED, Role.PARITY):
+    for role in Role:
         for row in range(max(trace.r, 1)):
             pool = (tasks.role == role) & (tasks.row == row)
             ran = pool & (tasks.instance >= 0)
@@ -138,7 +157,7 @@ def test_promise_6_common_random_numbers() -> None:
     schedule = poisson(100.0, 400, streams)
     cluster = Cluster(instances=4, extra=2, service=Gamma(shape=2.0, mean=0.02))
     first: dict[str, np.ndarray] = {}
-    for policy in (Uncoded(), EqualResources(), Replication(), Coded(k=2), Coded(k=3, r=2)):
+    for policy in (Uncoded(), EqualResources(), Replication(), Coded(k=2), Coded(k=3, r=2), ApproximateBackup(after=0)):
         trace = simulate(cluster, policy, (), schedule, streams)
         assert np.array_equal(trace.queries.arrival, schedule.times)
         tasks = trace.tasks
@@ -224,12 +243,14 @@ def test_a_simulation_leaves_no_cycles_behind() -> None:
             Replication(cancel="nothing"),
             Coded(k=2),
             Coded(k=3, r=2),
+            ApproximateBackup(),
+            ApproximateBackup(after=0.01, cancel="nothing"),
         ):
             gc.collect()
             gc.disable()
             try:
                 trace: Trace = simulate(cluster, policy, slow, schedule, streams)
-                left = sum(isinstance(thing, (Task, Batch, Group)) for thing in gc.get_objects())
+                left = sum(isinstance(thing, (Task, Batch, Group, Pending)) for thing in gc.get_objects())
             finally:
                 gc.enable()
             assert len(trace.tasks) >= 2000

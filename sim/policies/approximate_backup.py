@@ -1,0 +1,166 @@
+"""Approximate backups: every query goes to a cheaper model too, whose answer stands in for one that takes too long.
+
+Source: Kosaian, Rashmi, Venkataraman, "Parity Models", SOSP 2019, section 6.2.6. Its artifact counts a backup's answer
+no earlier than the median latency of the deployed model, as if it were used after a timeout at that median.
+"""
+
+from __future__ import annotations
+
+from typing import TYPE_CHECKING, Literal
+
+from pydantic import Field, NonNegativeFloat, PositiveInt, model_validator
+
+from sim.clock import Call
+from sim.policies.base import Execution, Policy, PoolPlan
+from sim.quantile import RunningQuantile
+from sim.trace import Role, Route
+from sim.work import ENDED, Batch, Task
+
+if TYPE_CHECKING:
+    from sim.cluster import Cluster
+    from sim.frontend import Frontend
+
+ARTIFACT_QUANTILE = 0.5
+
+
+class ApproximateBackup(Policy):
+    """Send every query to a cheaper model as well; after a timeout, its answer replaces the one that is missing."""
+
+    kind: Literal["approximate_backup"] = "approximate_backup"
+    after: NonNegativeFloat | None = None
+    """Seconds from a query's dispatch before a backup's answer may be used; 0 takes whichever answer is first."""
+    after_quantile: float | None = Field(default=None, gt=0, lt=1)
+    """The same timeout as a quantile of the deployed model's latest 1000 latencies, from dispatch to answer, when the
+    backup's answer is back; it is not used where there are not 100 yet. The artifact's 0.5, the median, where `after`
+    is not given either."""
+    backup_instances: PositiveInt | None = None
+    """Instances that serve the backup model; as many as `cluster.extra` where not given."""
+    cancel: Literal["nothing", "queued"] = "queued"
+    """Whether a query's other task is removed from its queue when the query is answered; running ones always end."""
+
+    @model_validator(mode="after")
+    def _one_timeout(self) -> ApproximateBackup:
+        if self.after is not None and self.after_quantile is not None:
+            raise ValueError("give 'after' or 'after_quantile', not both: there is one timeout")
+        return self
+
+    def pools(self, cluster: Cluster) -> list[PoolPlan]:
+        """Return the deployed model's pool and the backup model's."""
+        backups = self.backup_instances or cluster.extra
+        if not backups:
+            raise ValueError("the backup model needs an instance (see backup_instances and cluster.extra)")
+        return [PoolPlan(Role.DEPLOYED, 0, cluster.instances), PoolPlan(Role.BACKUP, 0, backups)]
+
+    def begin(self, frontend: Frontend) -> Execution:
+        """Return the state of one simulation."""
+        return Backups(frontend, self)
+
+
+class Pending:
+    """A batch's state: its two tasks, each as long as it has not ended."""
+
+    __slots__ = ("backup", "dispatched", "own")
+
+    def __init__(self, own: Task, backup: Task, dispatched: float) -> None:
+        self.own: Task | None = own
+        self.backup: Task | None = backup
+        self.dispatched = dispatched
+
+
+class Backups(Execution):
+    """The deployed model's answer is the reply unless a backup's is back, and its time has come, before it."""
+
+    __slots__ = ("_after", "_backups", "_cancels", "_clock", "_deployed", "_latencies")
+
+    def __init__(self, frontend: Frontend, options: ApproximateBackup) -> None:
+        super().__init__(frontend)
+        self._clock = frontend.clock
+        self._deployed = frontend.deployed
+        (self._backups,) = frontend.others
+        self._cancels = options.cancel == "queued"
+        self._after = options.after
+        self._latencies = RunningQuantile(options.after_quantile or ARTIFACT_QUANTILE)
+        """Of the deployed model. An answer that will never come counts with the time for which it was awaited: that is
+        past the timeout, so the quantile stays where it would be."""
+
+    def dispatched(self, batch: Batch) -> None:
+        """Submit the batch to both models."""
+        own, backup = Task(batch), Task(batch)
+        batch.state = Pending(own, backup, self._clock.now)
+        self._deployed.submit(own)
+        self._backups.submit(backup)
+
+    def done(self, task: Task) -> None:
+        """Reply with the deployed model's answer, or use a backup's as soon as the timeout allows it."""
+        batch = task.owner
+        pending = batch.state
+        if task is pending.backup:
+            pending.backup = None
+            if not batch.answered:
+                self._offer(batch)
+        else:
+            pending.own = None
+            self._awaited(pending)
+            if not batch.answered:
+                self.frontend.answer(batch, Route.OWN)
+                if self._cancels:
+                    self._cancel_backup(pending)
+
+    def _offer(self, batch: Batch) -> None:
+        wait = self._latencies.now() if self._after is None else self._after
+        if wait is None:
+            return
+        due = batch.state.dispatched + wait
+        if due <= self._clock.now:
+            self._use(batch)
+        else:
+            self._clock.at(due, Call(self._due, batch))
+
+    def _due(self, call: Call) -> None:
+        if not call.item.answered:
+            self._use(call.item)
+
+    def _use(self, batch: Batch) -> None:
+        self.frontend.answer(batch, Route.BACKUP)
+        if self._cancels:
+            self._cancel_own(batch.state)
+
+    def _awaited(self, pending: Pending) -> None:
+        if self._after is None:
+            self._latencies.see(self._clock.now - pending.dispatched)
+
+    def _cancel_own(self, pending: Pending) -> None:
+        own = pending.own
+        if own is not None:
+            self._deployed.cancel(own)
+            if own.state == ENDED:
+                pending.own = None
+                self._awaited(pending)
+
+    def _cancel_backup(self, pending: Pending) -> None:
+        backup = pending.backup
+        if backup is not None:
+            self._backups.cancel(backup)
+            if backup.state == ENDED:
+                pending.backup = None
+
+    def lost(self, task: Task) -> None:
+        """Send lost work again where the query has no reply yet."""
+        batch = task.owner
+        pending = batch.state
+        retry = None if batch.answered else Task(batch, task.attempt + 1)
+        if task is pending.backup:
+            pending.backup = retry
+            if retry is not None:
+                self._backups.submit(retry)
+        else:
+            pending.own = retry
+            if retry is None:
+                self._awaited(pending)
+            else:
+                self._deployed.submit(retry)
+
+    def expired(self, batch: Batch) -> None:
+        """Remove what still waits."""
+        self._cancel_own(batch.state)
+        self._cancel_backup(batch.state)

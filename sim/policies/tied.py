@@ -1,0 +1,73 @@
+"""Tied requests: two copies queue, each knows of the other, and the one that starts cancels its twin.
+
+Source: Dean and Barroso, "The Tail at Scale", CACM 2013. With no message delay it is the same as joining the queue with
+the least work of those chosen, and wastes nothing.
+"""
+
+from __future__ import annotations
+
+from typing import TYPE_CHECKING, Literal
+
+from pydantic import Field, NonNegativeFloat
+
+from sim.clock import Call
+from sim.policies.base import Execution, Policy, PoolPlan
+from sim.policies.replication import Copies, CopySet, enlarged_pool
+from sim.work import QUEUED, RUNNING, Batch, Task
+
+if TYPE_CHECKING:
+    from sim.cluster import Cluster
+    from sim.frontend import Frontend
+
+
+class Tied(Policy):
+    """Queue several copies of a query; the first that starts cancels the others (tied requests)."""
+
+    kind: Literal["tied"] = "tied"
+    copies: int = Field(default=2, ge=2, le=1000)
+    """Copies of each query, each at an instance of its own. It takes a `queue` per instance for copies to wait apart."""
+    message_delay: NonNegativeFloat = 0.0
+    """Seconds until the others hear that one has started; a copy that starts in between runs to its end."""
+
+    def pools(self, cluster: Cluster) -> list[PoolPlan]:
+        """Return the one pool of the deployed model, which the budget enlarges."""
+        return enlarged_pool(cluster, self.copies)
+
+    def begin(self, frontend: Frontend) -> Execution:
+        """Return the state of one simulation."""
+        return TiedCopies(frontend, self)
+
+
+class TiedCopies(Copies):
+    """Hears of every start, and cancels the twins that wait."""
+
+    __slots__ = ("_copies", "_message_delay")
+
+    def __init__(self, frontend: Frontend, options: Tied) -> None:
+        super().__init__(frontend, "queued")
+        self._copies = options.copies
+        self._message_delay = options.message_delay
+        frontend.deployed.on_start = self._started
+
+    def dispatched(self, batch: Batch) -> None:
+        """Submit the copies; with no message delay none is sent after one that starts at once."""
+        batch.state = CopySet(self.frontend.clock.now)
+        for _ in range(self._copies):
+            task = self.add_copy(batch)
+            self.frontend.deployed.submit(task)
+            if task.state == RUNNING and not self._message_delay:
+                break
+
+    def _started(self, task: Task) -> None:
+        batch = task.owner
+        if any(other.state == QUEUED for other in batch.state.copies):
+            if self._message_delay:
+                clock = self.frontend.clock
+                clock.at(clock.now + self._message_delay, Call(self._told, batch))
+            else:
+                self.cancel_copies(batch, running=False)
+
+    def _told(self, call: Call) -> None:
+        batch = call.item
+        if batch.answered or any(other.state == RUNNING for other in batch.state.copies):  # it was not lost meanwhile
+            self.cancel_copies(batch, running=False)
