@@ -60,7 +60,7 @@ class Frontend:
         self._waiting = 0
         """Queries in it."""
         self._batches = 0
-        self._deadline = cluster.deadline
+        self._deadline = None if cluster.deadline is None else max(0.0, cluster.deadline - cluster.network.overhead)
         self._arrivals: list[float] = []
         self._due = 0
         """The query that the one pending deadline is for; those before it have their replies."""
@@ -89,7 +89,7 @@ class Frontend:
         self._execution.done(task)
 
     def arrive(self, query: int) -> None:
-        """Take a query, now."""
+        """Take a query, now; it arrived `network.overhead` ago."""
         if self._deadline is not None:
             self._expect(query)
         self._waiting += 1

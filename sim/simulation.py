@@ -62,14 +62,15 @@ def simulate(
     frontend = Frontend(clock, recorder, cluster, streams, pools[0], pools[1:])
     with _collector_at_rest():
         if isinstance(schedule, ClosedSchedule):
-            clients = _Clients(clock, frontend, schedule)
+            clients = _Clients(clock, frontend, schedule, cluster.network.overhead)
             frontend.serve(policy.begin(frontend), clients)
             clients.begin()
         else:
             frontend.serve(policy.begin(frontend), None)
             advance, arrive = clock.advance, frontend.arrive
             for start in range(0, len(schedule), CHUNK):
-                for query, time in enumerate(schedule.times[start : start + CHUNK].tolist(), start):
+                ready = schedule.times[start : start + CHUNK] + cluster.network.overhead
+                for query, time in enumerate(ready.tolist(), start):
                     advance(time)
                     arrive(query)
         clock.drain()
@@ -144,12 +145,13 @@ def _draws(cluster: Cluster, streams: Streams, plan: PoolPlan, size: int, attemp
 class _Clients:
     """A closed loop: each client thinks, sends a query, waits for its reply, and thinks again."""
 
-    __slots__ = ("_clock", "_frontend", "_schedule", "_sent", "arrivals")
+    __slots__ = ("_clock", "_frontend", "_overhead", "_schedule", "_sent", "arrivals")
 
-    def __init__(self, clock: Clock, frontend: Frontend, schedule: ClosedSchedule) -> None:
+    def __init__(self, clock: Clock, frontend: Frontend, schedule: ClosedSchedule, overhead: float) -> None:
         self._clock = clock
         self._frontend = frontend
         self._schedule = schedule
+        self._overhead = overhead
         self._sent = 0
         self.arrivals: array[float] = array("d")
 
@@ -161,11 +163,12 @@ class _Clients:
     def replied(self) -> None:
         """Let the client who got a reply think about the next query, if there is one left to send."""
         if self._sent < len(self._schedule):
-            self._clock.at(self._clock.now + self._schedule.think[self._sent], Call(self._arrive, None))
+            arrival = self._clock.now + self._schedule.think[self._sent]
+            self._clock.at(arrival + self._overhead, Call(self._arrive, arrival))
             self._sent += 1
 
-    def _arrive(self, _: Call) -> None:
-        self.arrivals.append(self._clock.now)
+    def _arrive(self, call: Call) -> None:
+        self.arrivals.append(call.item)
         self._frontend.arrive(len(self.arrivals) - 1)
 
 

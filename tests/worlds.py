@@ -77,7 +77,11 @@ def clusters(draw: st.DrawFn, discipline: st.SearchStrategy[Discipline] = DISCIP
         batch_cost=0.3,
         queue=draw(discipline),
         batching=batching,
-        network=Network(gbps=draw(st.sampled_from([None, 0.5])), latency=draw(st.sampled_from([0.0, 0.001]))),
+        network=Network(
+            gbps=draw(st.sampled_from([None, 0.5])),
+            latency=draw(st.sampled_from([0.0, 0.001])),
+            overhead=draw(st.sampled_from([0.0, 0.003])),
+        ),
         encode=Deterministic(value=draw(st.sampled_from([0.0, 0.002]))),
         decode=Deterministic(value=draw(st.sampled_from([0.0, 0.004]))),
         deadline=draw(st.sampled_from([None, 0.03, 0.2])),

@@ -115,8 +115,8 @@ class Profile(Distribution):
     kind: Literal["profile"] = "profile"
     file: Path
     """A profile's name, such as `k80-resnet18`, or the path of its JSON file."""
-    role: Literal["deployed", "parity", "backup"] = "deployed"
-    """Whose service times: those of the deployed, the parity or the backup model."""
+    role: Literal["deployed", "parity", "backup", "backlog"] = "deployed"
+    """Whose service times: the deployed, parity or backup model's; `backlog` is what a bulk flow leaves in a buffer."""
     batch: int = Field(1, ge=1)
     """Queries in the batch, where nothing else tells."""
 

@@ -88,6 +88,14 @@ def test_transfers_take_their_time_and_hold_the_instance() -> None:
     assert tasks.back == pytest.approx([3.25, 6.5])
 
 
+def test_the_overhead_delays_a_query_and_takes_no_instance() -> None:
+    trace = run([0, 0.5], network={"overhead": 0.25}, deadline=1.6)
+    assert trace.queries.arrival.tolist() == [0, 0.5]
+    assert trace.queries.dispatch.tolist() == [0.25, 0.75]
+    assert trace.queries.reply.tolist() == pytest.approx([1.25, 2.1])
+    assert trace.busy_seconds == 2.0
+
+
 def test_closed_loop_clients_wait_for_their_replies() -> None:
     think = np.array([0.0, 0.25, 1.0, 1.0, 1.0])
     cluster = Cluster(instances=1, service=Deterministic(value=1.0))
