@@ -16,8 +16,8 @@ class Network(Options):
     latency: NonNegativeFloat = 0.0
     """Seconds that a message takes besides its transmission, one way."""
     overhead: NonNegativeFloat = 0.0
-    """Seconds that the frontend takes for a query before it is dispatched (parsing, remote procedure calls); no instance
-    is taken meanwhile, and nothing waits for it."""
+    """Seconds that the frontend takes for a query before it is dispatched (parsing, remote procedure calls). No
+    instance is taken meanwhile, and nothing waits for it."""
     query_bytes: int = Field(default=30_000, ge=0)
     """Bytes of one query."""
     parity_bytes: int | None = Field(default=None, ge=0)

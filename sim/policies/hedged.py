@@ -32,8 +32,8 @@ class Hedged(Policy):
     after: NonNegativeFloat | None = None
     """Seconds without an answer after which a further copy is sent."""
     after_quantile: float | None = Field(default=None, gt=0, lt=1)
-    """The same wait as a quantile of the latest 1000 latencies, from dispatch to answer; no copies are sent before there
-    are 100. It is 0.95 where `after` is not given either."""
+    """The same wait as a quantile of the latest 1000 latencies, from dispatch to answer. No copies are sent before
+    there are 100. It is 0.95 where `after` is not given either."""
     budget: PositiveFloat | None = None
     """Further copies at most, as a share of all batches so far; 0.05 is five in a hundred. No bound where not given."""
     cancel: Cancel = "queued"

@@ -25,7 +25,7 @@ class Tied(Policy):
 
     kind: Literal["tied"] = "tied"
     copies: int = Field(default=2, ge=2, le=1000)
-    """Copies of each query, each at an instance of its own. It takes a `queue` per instance for copies to wait apart."""
+    """Copies of each query, each at an instance of its own; to wait apart, they need a `queue` for each instance."""
     message_delay: NonNegativeFloat = 0.0
     """Seconds until the others hear that one has started; a copy that starts in between runs to its end."""
 

@@ -5,10 +5,9 @@ has one capacity out and one in, the frontend's link is never the narrow one, an
 slow bulk flows down. So the flows can be played forward on their own, as far as somebody asks.
 
 A message that crosses a link with n >= 1 bulk flows in its direction (1) gets 1/(n + 1) of the link for its own bytes,
-and (2) waits behind what the flows keep standing in the link's buffer: n - 1 draws of `backlog`. The second is what
-hurts: 1,000 full-size packets in a buffer, the default of Linux, take 12 ms at 1 Gbps. A lone flow leaves no standing
-queue: its sender's own stack holds it back (TCP small queues), and its receiver's link is as fast as the sender's.
-Flows that meet on a link compete for its buffer and keep it filled.
+and (2) waits behind what the flows keep standing in the link's buffer: a draw of `backlog` for each. The second is what
+hurts: 1,000 full-size packets in a buffer, the default of Linux, take 12 ms at 1 Gbps. A flow's congestion control fills
+and drains the buffer by turns, so a backlog is often a mixture of nothing and something.
 """
 
 from __future__ import annotations
@@ -34,7 +33,7 @@ class Shuffles(Straggler):
     megabytes: tuple[PositiveFloat, PositiveFloat] = Field(default=(128.0, 256.0))
     """Least and most that a shuffle sends, uniform; the same amount then goes back."""
     backlog: Distribution = Exponential(mean=0.005)
-    """Seconds that a message waits in a link's buffer for each bulk flow there beyond the first."""
+    """Seconds that a message waits in a link's buffer for each bulk flow there."""
 
     @model_validator(mode="after")
     def _ordered(self) -> Shuffles:
@@ -62,7 +61,7 @@ class Shuffles(Straggler):
             if not flows:
                 return 0.0
             count = crossed[instance][way]
-            crossed[instance][way] = following = count + flows - 1
+            crossed[instance][way] = following = count + flows
             stream = streams[instance][way]
             return flows * seconds + sum(stream.at(number) for number in range(count, following))
 

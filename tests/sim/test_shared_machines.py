@@ -81,7 +81,7 @@ def test_messages_wait_for_their_share_and_behind_the_backlog() -> None:
     for when in np.arange(0.0, 200.0, 0.5):
         for instance in range(6):
             flows = traffic.flows(instance, when, IN)
-            expected = flows * 0.002 + max(flows - 1, 0) * 0.01
+            expected = flows * (0.002 + 0.01)
             assert delay(instance, when, False, 0.002) == pytest.approx(expected)
             waits.add(flows)
     assert {0, 1, 2} <= waits
