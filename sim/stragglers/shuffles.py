@@ -5,9 +5,9 @@ has one capacity out and one in, the frontend's link is never the narrow one, an
 slow bulk flows down. So the flows can be played forward on their own, as far as somebody asks.
 
 A message that crosses a link with n >= 1 bulk flows in its direction (1) gets 1/(n + 1) of the link for its own bytes,
-and (2) waits behind what the flows keep standing in the link's buffer: a draw of `backlog` for each. The second is what
-hurts: 1,000 full-size packets in a buffer, the default of Linux, take 12 ms at 1 Gbps. A flow's congestion control fills
-and drains the buffer by turns, so a backlog is often a mixture of nothing and something.
+and (2) waits behind what the flows keep standing in the link's buffer: a draw of `backlog` for each. The second is
+what hurts: 1,000 full-size packets in a buffer, the default of Linux, take 12 ms at 1 Gbps. A flow's congestion control
+fills and drains the buffer by turns, so a backlog is often a mixture of nothing and something.
 """
 
 from __future__ import annotations

@@ -71,7 +71,11 @@ LEFT_OUT = "Field required"
         ({"kind": "scaled", "of": 1, "factor": 2, "offset": 1}, ("offset",), "Extra inputs"),
         ({"kind": "empirical", "file": "x.csv", "column": "t", "unit": "min"}, ("unit",), "'s', 'ms' or 'us'"),
         ({"kind": "profile", "file": "x", "batch": 0}, ("batch",), "greater than or equal to 1"),
-        ({"kind": "profile", "file": "x", "role": "frontend"}, ("role",), "'deployed', 'parity', 'backup' or 'backlog'"),
+        (
+            {"kind": "profile", "file": "x", "role": "frontend"},
+            ("role",),
+            "'deployed', 'parity', 'backup' or 'backlog'",
+        ),
     ],
 )
 def test_refuses(yaml: Any, place: tuple[str | int, ...], says: str) -> None:
