@@ -3,7 +3,7 @@ PYTHON ?= python3
 VENV ?= .venv
 BIN := $(VENV)/bin
 
-.PHONY: quickstart test lint bench clean
+.PHONY: quickstart paper-latency test lint bench clean
 .DEFAULT_GOAL := quickstart
 
 $(VENV)/installed: pyproject.toml
@@ -15,6 +15,9 @@ $(VENV)/installed: pyproject.toml
 
 quickstart: $(VENV)/installed
 	$(BIN)/parm run experiments/quickstart.yaml --out runs/quickstart
+
+paper-latency: $(VENV)/installed
+	$(BIN)/parm run experiments/paper/paper-latency.yaml --out runs/paper-latency
 
 lint: $(VENV)/installed
 	$(BIN)/ruff check .

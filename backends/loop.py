@@ -7,7 +7,6 @@ answered is remembered, so that the clients' answers need no second pass.
 from __future__ import annotations
 
 from collections.abc import Sequence
-from time import perf_counter
 
 import numpy as np
 import torch
@@ -30,9 +29,9 @@ WARM_UP = 3
 class HardwareInTheLoop:
     """Runs the tasks of one cell. Give `bend` to `simulate` as its `hardware`, then ask for the `answers`.
 
-    A service is the forward pass and the copy of its outputs from the device, as `TorchBackend.predict` does them: with
-    tiny batches padded, so that the outputs have the same bits as deferred ones. The queries are on the device already,
-    and encoding them is the frontend's work: neither is part of the measured time.
+    A service is what `TorchBackend.serve` times: the forward pass over the batch as it is, and the copy of its outputs
+    from the device. The queries are on the device already, and encoding them is the frontend's work: neither is part of
+    the measured time, nor is the second, padded pass that gives tiny batches the same bits as deferred answers.
 
     Of a task only its outputs are kept. One object serves one simulation.
     """
@@ -48,11 +47,13 @@ class HardwareInTheLoop:
         default_answer: int,
         code: TensorCode | None = None,
         parities: Sequence[nn.Module] = (),
+        backup: nn.Module | None = None,
     ) -> None:
         """Let query q carry test sample `samples[q]`; the other arguments are as in `backends.answers.Predictor`.
 
-        `parities` holds one module per parity row. A code that needs none has the deployed model run in their place,
-        for the time that a parity model takes; its answers are then what the code says that they are.
+        `parities` holds one module per parity row, `backup` is the approximate backup. A code that needs no parity
+        models has the deployed model run in their place, for the time that one takes; its answers are then what the
+        code says that they are.
         """
         self.backend = backend
         self.deployed = deployed
@@ -62,6 +63,7 @@ class HardwareInTheLoop:
         self.default_answer = default_answer
         self.code = code
         self.parities = tuple(parities)
+        self.backup = backup
         self._rows = 0
         """Parity rows that have a pool; the simulation launches all pools before it starts a task."""
         self._outputs: dict[tuple[Role, int], dict[int, Tensor]] = {}
@@ -89,8 +91,8 @@ class HardwareInTheLoop:
             if owner.size not in warm:
                 warm.add(owner.size)
                 for _ in range(WARM_UP):
-                    self.backend.predict(module, inputs)
-            outputs, seconds = self._serve(module, inputs)
+                    self.backend.serve(module, inputs)
+            outputs, seconds = self.backend.serve(module, inputs)
             check_finite(outputs, name)
             self._passes[name] += owner.size
             done[owner.number] = outputs
@@ -113,16 +115,15 @@ class HardwareInTheLoop:
 
         computed = self.backend.predict_samples(self.deployed, self.images, torch.from_numpy(missing))
         check_finite(computed, "deployed")
-        returned = torch.full((len(ran), computed.shape[1]), torch.nan)
-        for number, outputs in self._outputs.get((Role.DEPLOYED, 0), {}).items():
-            first = trace.batches.first[number]
-            returned[first : first + len(outputs)] = outputs
+        returned = self._returned(trace, Role.DEPLOYED, computed.shape[1])
         by_sample = torch.full((len(self.labels), computed.shape[1]), torch.nan)
         by_sample[torch.from_numpy(missing)] = computed
         by_sample[torch.from_numpy(self.samples[ran])] = returned[torch.from_numpy(ran)]
         own = by_sample[torch.from_numpy(self.samples)]
 
         received = returned.clone()
+        by_backup = torch.from_numpy(route == Route.BACKUP)
+        received[by_backup] = self._returned(trace, Role.BACKUP, computed.shape[1])[by_backup]
         words = reconstructed_words(trace)
         if len(words):
             assert self.code is not None  # else no parity pool could have been launched
@@ -146,20 +147,14 @@ class HardwareInTheLoop:
     def _module(self, role: Role, row: int) -> nn.Module:
         if role == Role.DEPLOYED:
             return self.deployed
+        if role == Role.BACKUP and self.backup is not None:
+            return self.backup
         if role == Role.PARITY and self.code is not None:
             if not self.code.needs_training:
                 return self.deployed
             if row < len(self.parities):
                 return self.parities[row]
         raise ValueError(f"a pool of role {role.name.lower()}, row {row}, is to run, but no model was given for it")
-
-    def _serve(self, module: nn.Module, inputs: Tensor) -> tuple[Tensor, float]:
-        """Run one service; return its outputs, on the CPU, and the seconds that it took."""
-        if self.backend.device.type == "cuda":
-            torch.cuda.synchronize(self.backend.device)  # or the encoding that still runs would be part of it
-        begin = perf_counter()
-        outputs = self.backend.predict(module, inputs)  # whose copy to the CPU waits for the device
-        return outputs, perf_counter() - begin
 
     def _queries(self, batch: Batch) -> Tensor:
         """Return what the batch's queries carry, (size, *shape)."""
@@ -177,14 +172,26 @@ class HardwareInTheLoop:
 
     def _ran(self, trace: Trace) -> NDArray[np.bool_]:
         """Say which queries the deployed model ran for in this simulation. Raises ValueError if it was not this one."""
-        batches, done = trace.batches, self._outputs.get((Role.DEPLOYED, 0), {})
-        ours = len(self.samples) == len(trace.queries) and all(
-            number < len(batches) and len(outputs) == batches.size[number] for number, outputs in done.items()
-        )
-        ran = np.isin(trace.queries.batch, list(done))
-        if not ours or (np.isin(trace.queries.route, (Route.OWN, Route.REPLICA)) & ~ran).any():
+        batches, queries = trace.batches, trace.queries
+        ours, ran = len(self.samples) == len(queries), {}
+        for role, routes in ((Role.DEPLOYED, (Route.OWN, Route.REPLICA)), (Role.BACKUP, (Route.BACKUP,))):
+            done = self._outputs.get((role, 0), {})
+            ours &= all(
+                number < len(batches) and len(outputs) == batches.size[number] for number, outputs in done.items()
+            )
+            ran[role] = np.isin(queries.batch, list(done))
+            ours &= not (np.isin(queries.route, routes) & ~ran[role]).any()
+        if not ours:
             raise ValueError("the trace is not of the simulation that this hardware was in the loop of")
-        return ran
+        return ran[Role.DEPLOYED]
+
+    def _returned(self, trace: Trace, role: Role, classes: int) -> Tensor:
+        """Spread what the deployed or the backup model answered over the queries, (queries, classes); NaN elsewhere."""
+        result = torch.full((len(trace.queries), classes), torch.nan)
+        for number, outputs in self._outputs.get((role, 0), {}).items():
+            first = trace.batches.first[number]
+            result[first : first + len(outputs)] = outputs
+        return result
 
     def _parity_outputs(self, trace: Trace, words: Words, classes: int) -> Tensor:
         """Collect what the parity tasks answered at the words' positions, (w, r, classes); NaN where unused."""

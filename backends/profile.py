@@ -15,7 +15,7 @@ from pydantic import Field, ValidationError, model_validator
 from sim.errors import ParmError
 from sim.kinds import Options
 
-RoleName = Literal["deployed", "parity", "backup"]
+RoleName = Literal["deployed", "parity", "backup", "backlog"]
 
 _TAIL = tuple(1 - sign * 10.0**-digits for digits in range(2, 6) for sign in (1, 0.5, 0.2))
 

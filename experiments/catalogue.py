@@ -14,6 +14,7 @@ from pydantic.fields import FieldInfo
 from pydantic_core import PydanticUndefined
 
 from experiments.messages import fields_in_yaml, shown
+from experiments.reference import Reference
 from experiments.schema import Experiment, Model, Workload
 from sim.cluster import Cluster
 from sim.errors import ParmError
@@ -26,6 +27,7 @@ _SECTIONS: dict[str, type[Options]] = {
     "workload": Workload,
     "cluster": Cluster,
     "cluster.network": ClusterNetwork,
+    "reference": Reference,
 }
 """Parts of the YAML that are not families of kinds."""
 _WORDS: dict[Any, str] = {

@@ -57,7 +57,7 @@ def cells(experiment: Experiment, context: Any = None) -> list[Cell]:
 
 def _hash(alone: Experiment, trial: int) -> str:
     data = alone.resolved()
-    for key in ("name", "trials", "sweep", "figures", "traces"):
+    for key in ("name", "trials", "sweep", "figures", "traces", "reference", "claims"):
         del data[key]
     data["warmup"] = alone.warmup_floor
     text = json.dumps([data, trial], sort_keys=True, ensure_ascii=True)

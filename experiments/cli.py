@@ -2,9 +2,7 @@
 
 from __future__ import annotations
 
-import signal
 import sys
-import threading
 from pathlib import Path
 from typing import TYPE_CHECKING, Annotated, NoReturn
 
@@ -13,14 +11,7 @@ import typer
 from sim.errors import ParmError
 
 if TYPE_CHECKING:
-    from rich.console import Console
-
-    from experiments.cells import Cell
-    from experiments.models import Models
-    from experiments.outcome import Outcome
     from experiments.schema import Experiment
-    from experiments.store import RunStore
-    from sim.trace import Trace
 
 app = typer.Typer(
     name="parm",
@@ -30,7 +21,6 @@ app = typer.Typer(
     pretty_exceptions_enable=False,
 )
 INTERRUPTED = 130
-PLAIN_WIDTH = 120
 
 
 def _remember_debug(debug: bool) -> bool:
@@ -72,50 +62,20 @@ def run(
     fresh: Annotated[bool, typer.Option("--fresh", help="Discard a run that is in the directory.")] = False,
     debug: Debug = False,
 ) -> None:
-    """Run an experiment, or continue it: simulate, predict, and write tables and figures."""
+    """Run an experiment, or all of a bundle, or continue: simulate, predict, and write tables and figures."""
     del debug
-    from experiments import loader
-    from experiments.cells import cells
-    from experiments.progress import Reporter
-    from experiments.runner import default_workers, run_cells
-    from experiments.store import RunStore
+    from experiments import bundle
+    from experiments.session import InterruptedRunError, Session
 
-    experiment = loader.load(file, overrides or (), plugin or ())
-    context = loader.context(file)
-    todo = cells(experiment, context)
-    folder = out or Path("runs") / experiment.name
-    store, reporter = RunStore(folder), Reporter()
-    store.open(experiment, fresh=fresh)
-    outcomes, warnings = store.finished(todo, traces=experiment.traces)
-    for warning in warnings:
-        reporter.say(f"warning: {warning}")
-    missing = [cell for cell in todo if cell.id not in outcomes]
-    if len(missing) < len(todo):
-        reporter.say(f"{len(todo) - len(missing)} of {len(todo)} cells are finished already.")
-    answerer = None
+    plan = bundle.load(file, overrides or (), plugin or ())
+    session = Session(workers, data, models, device, fresh)
     try:
-        _heed_kill()
-        if experiment.model is not None and missing:
-            from experiments.models import Models
-
-            answerer = Models(data, models, device, reporter)
-            answerer.prepare(missing)
-        count = min(workers or default_workers(), max(1, len(missing)))
-        if missing:
-            _write_manifest(store, experiment, todo, outcomes, answerer, count)
-        for cell, outcome in run_cells(missing, store, workers=count, answerer=answerer, reporter=reporter):
-            outcomes[cell.id] = outcome
-    except KeyboardInterrupt:
-        reporter.say(
-            f"Interrupted; {len(outcomes)} of {len(todo)} cells are finished. Continue with the same command: "
-            f"{' '.join(_command())}"
-        )
+        for path, experiment in plan.experiments:
+            session.run(experiment, path, plan.folder(out, experiment))
+    except InterruptedRunError:
         raise typer.Exit(INTERRUPTED) from None
-    if missing:
-        _write_manifest(store, experiment, todo, outcomes, answerer, count)
-    for note in answerer.notes if answerer else []:
-        print(f"note: {note}")
-    _conclude(store, experiment, todo, [outcomes[cell.id] for cell in todo])
+    if any(experiment.claims for _, experiment in plan.experiments[1:]):
+        _print_claims(plan.folder(out, experiment).parent)
 
 
 @app.command()
@@ -133,6 +93,7 @@ def train(
     from experiments import loader
     from experiments.cells import cells
     from experiments.progress import Reporter
+    from experiments.session import command, heed_kill
 
     experiment = loader.load(file, overrides or (), plugin or ())
     if experiment.model is None:
@@ -142,10 +103,10 @@ def train(
     reporter = Reporter()
     trained = Models(data, models, device, reporter)
     try:
-        _heed_kill()
+        heed_kill()
         trained.prepare(cells(experiment, loader.context(file)))
     except KeyboardInterrupt:
-        reporter.say(f"Interrupted. Continue with the same command: {' '.join(_command())}")
+        reporter.say(f"Interrupted. Continue with the same command: {' '.join(command())}")
         raise typer.Exit(INTERRUPTED) from None
     for line in trained.describe():
         print(line)
@@ -160,31 +121,10 @@ def check(
 ) -> None:
     """Validate an experiment without running it, and say what it would run."""
     del debug
-    from experiments import loader
-    from experiments.cells import cells
+    from experiments import bundle
 
-    experiment = loader.load(file, overrides or (), plugin or ())
-    context = loader.context(file)
-    todo = cells(experiment, context)
-    points = experiment.points()
-    print(f"{file} is valid: {experiment.name}, seed {experiment.seed}")
-    print(
-        f"{len(todo)} cells: {len(experiment.policies)} policies x {len(points)} sweep points "
-        f"x {experiment.trials} trials, of {experiment.workload.queries} queries each"
-    )
-    for key, values in experiment.sweep.items():
-        print(f"sweep {key}: {', '.join(str(value) for value in values)}")
-    for policy in experiment.policies:
-        mine = [cell for cell in todo if cell.policy.label == policy.label]
-        instances = sorted({cell.policy.instances(cell.experiment.cluster) for cell in mine})
-        print(f"policy {policy.label}: {' to '.join(str(count) for count in instances)} instances")
-    if experiment.model is None:
-        print("no model: latency only")
-        return
-    from experiments.models import needs
-
-    for need in needs(todo):
-        print(f"model: {need}")
+    for path, experiment in bundle.load(file, overrides or (), plugin or ()).experiments:
+        _describe(experiment, path)
 
 
 @app.command()
@@ -252,6 +192,7 @@ def figures(
     del debug
     from experiments import loader
     from experiments.cells import cells
+    from experiments.session import conclude
     from experiments.store import RunStore
 
     file = folder / "experiment.yaml"
@@ -263,7 +204,7 @@ def figures(
     outcomes = store.outcomes(todo)
     if not outcomes:
         raise ParmError(f"{folder} holds no finished cell yet: run it first.")
-    _conclude(store, experiment, todo, outcomes)
+    conclude(store, experiment, todo, outcomes)
 
 
 @app.command()
@@ -276,11 +217,22 @@ def compare(
     """Set runs side by side, policy by policy and sweep point by sweep point."""
     del debug
     from experiments.compare import compare as set_side_by_side
+    from experiments.session import console
 
     comparison = set_side_by_side(folders)
-    _console().print(comparison.table())
+    console().print(comparison.table())
     for sentence in comparison.unmatched:
         print(sentence)
+
+
+@app.command()
+def claims(
+    folder: Annotated[Path, typer.Argument(metavar="DIR", help="A run directory, or a folder of them.")],
+    debug: Debug = False,
+) -> None:
+    """Show what is claimed of runs, what was simulated, and whether the two agree."""
+    del debug
+    _print_claims(folder)
 
 
 @app.command("list")
@@ -316,66 +268,38 @@ def main() -> NoReturn:
     sys.exit(2)
 
 
-def _conclude(store: RunStore, experiment: Experiment, todo: list[Cell], outcomes: list[Outcome]) -> None:
-    """Write the summary, print the table, draw the figures and name the directory."""
-    from experiments import summary, tables
-    from experiments.figures.base import Material
-    from experiments.figures.drawing import draw_all
-    from experiments.store import writing
+def _describe(experiment: Experiment, file: Path) -> None:
+    """Say what an experiment would run."""
+    from experiments import loader
+    from experiments.cells import cells
 
-    by_place = {(cell.policy.label, summary.place(cell.point), cell.trial): cell for cell in todo}
-
-    def trace(outcome: Outcome) -> Trace | None:
-        return store.trace(by_place[outcome.policy, summary.place(outcome.point), outcome.trial])
-
-    with writing(store.folder):
-        rows = summary.write(outcomes, store.folder)
-        tables.show(rows, _console())
-        material = Material(rows, outcomes, trace if experiment.traces else None, experiment.name)
-        for note in draw_all(experiment.figures, material, store.folder / "figures"):
-            print(note)
-    print(store.folder)
-
-
-def _heed_kill() -> None:
-    """Have a polite kill end the run like Ctrl-C."""
-    if threading.current_thread() is threading.main_thread():
-        signal.signal(signal.SIGTERM, signal.default_int_handler)
-
-
-def _console() -> Console:
-    """Return standard output; rich would squeeze the tables into 80 columns where that is not a terminal."""
-    from rich.console import Console
-
-    return Console(width=None if sys.stdout.isatty() else PLAIN_WIDTH)
-
-
-def _write_manifest(
-    store: RunStore,
-    experiment: Experiment,
-    todo: list[Cell],
-    outcomes: dict[str, Outcome],
-    models: Models | None,
-    workers: int,
-) -> None:
-    from experiments.manifest import manifest
-
-    text = manifest(
-        experiment,
-        todo,
-        outcomes,
-        command=_command(),
-        device=None if models is None else models.device,
-        workers=workers,
-        models=[] if models is None else models.cards(),
+    todo = cells(experiment, loader.context(file))
+    points = experiment.points()
+    print(f"{file} is valid: {experiment.name}, seed {experiment.seed}")
+    print(
+        f"{len(todo)} cells: {len(experiment.policies)} policies x {len(points)} sweep points "
+        f"x {experiment.trials} trials, of {experiment.workload.queries} queries each"
     )
-    store.write_text("manifest.json", text)
+    for key, values in experiment.sweep.items():
+        print(f"sweep {key}: {', '.join(str(value) for value in values)}")
+    for policy in experiment.policies:
+        mine = [cell for cell in todo if cell.policy.label == policy.label]
+        instances = sorted({cell.policy.instances(cell.experiment.cluster) for cell in mine})
+        print(f"policy {policy.label}: {' to '.join(str(count) for count in instances)} instances")
+    if experiment.model is None:
+        print("no model: latency only")
+        return
+    from experiments.models import needs
+
+    for need in needs(todo):
+        print(f"model: {need}")
 
 
-def _command() -> list[str]:
-    import shlex
+def _print_claims(folder: Path) -> None:
+    from experiments import claims
+    from experiments.session import console
 
-    return ["parm", *(shlex.quote(word) for word in sys.argv[1:])]
+    console().print(claims.table(claims.read(folder)))
 
 
 def _numbers(text: str, option: str) -> list[int]:

@@ -23,6 +23,8 @@ MOST_BYTES = 4 * 2**20
 MOST_VALUES = 200_000
 """Values in a file with every alias written out; a few nested aliases can stand for billions."""
 DEEPEST = 50
+PROFILES = Path(__file__).resolve().parents[1] / "backends" / "profiles"
+"""Service-time profiles that come with parm; experiments name them without a folder."""
 _TAG = "tag:yaml.org,2002:"
 _SCALARS: dict[str, Callable[[str], Any]] = {
     "bool": lambda text: text.lower() == "true",
@@ -79,7 +81,7 @@ def load(path: Path, overrides: Sequence[str] = (), plugins: Sequence[str] = ())
     source = read(path)
     for override in overrides:
         _override(source, override)
-    _refuse(source)
+    refuse(source)
     import_plugins(plugins, path.parent)
     from pydantic import ValidationError
 
@@ -94,13 +96,13 @@ def load(path: Path, overrides: Sequence[str] = (), plugins: Sequence[str] = ())
     else:
         for key, says in booleans_for_numbers(source.data, experiment.resolved()):
             source.complain(key, says)
-    _refuse(source)
+    refuse(source)
     return experiment
 
 
 def context(path: Path) -> dict[str, list[Path]]:
     """Return pydantic's context for the experiment at `path`: the folders where files that it names are looked for."""
-    return {"paths": [path.parent.resolve(), Path.cwd()]}
+    return {"paths": [path.parent.resolve(), Path.cwd(), PROFILES]}
 
 
 def read(path: Path) -> Source:
@@ -256,7 +258,7 @@ def import_plugins(plugins: Sequence[str], folder: Path) -> None:
             raise ParmError(f"--plugin {plugin}: fails when imported: {type(error).__name__}: {error}.") from error
 
 
-def _refuse(source: Source) -> None:
+def refuse(source: Source) -> None:
     """Raise ParmError with all problems of `source`, if any."""
     if source.problems:
         problems = [problem if problem.endswith((".", "?")) else f"{problem}." for problem in source.problems]

@@ -17,6 +17,10 @@ from experiments.outcome import Outcome
 from experiments.schema import Experiment
 
 FORMAT = 1
+MEASURED = (
+    "the service times were measured with the hardware in the loop: the same seed gives the same queries and machines, "
+    "but not the same traces byte for byte"
+)
 PACKAGES = ("parm", "numpy", "simpy", "pydantic", "pyarrow", "torch", "torchvision")
 
 
@@ -46,12 +50,18 @@ def manifest(
         "git": git_revision(),
         "device": device,
         "workers": workers,
+        "notes": notes(experiment),
         "models": [dict(model) for model in models],
         "passes": _total([outcome.passes for outcome in outcomes.values()]),
         "reused": _total([outcome.reused for outcome in outcomes.values()]),
         "cells": [_cell(cell, outcomes[cell.id]) for cell in cells if cell.id in outcomes],
     }
     return json.dumps(document, indent=1, default=str) + "\n"
+
+
+def notes(experiment: Experiment) -> list[str]:
+    """Return what a reader of the experiment's results has to know of how they came about."""
+    return [MEASURED] if experiment.execution == "in_the_loop" else []
 
 
 def versions() -> dict[str, str]:

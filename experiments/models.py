@@ -6,7 +6,7 @@ torch is imported when a model is first asked for, not before: what has to be tr
 from __future__ import annotations
 
 import json
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
@@ -15,36 +15,43 @@ import numpy as np
 
 from experiments.cells import Cell
 from experiments.progress import Reporter
-from experiments.schema import Model
+from experiments.schema import Backup, Model
 from parity.codes import Addition, LinearCode
 from sim.errors import ParmError
 from sim.kinds import Options
-from sim.trace import Ints, Trace
+from sim.trace import Ints, Role, Trace
 from workloads.datasets.base import Data
 
 if TYPE_CHECKING:
+    from torch import nn
+
     from backends.answers import Predictor
     from experiments.runner import Answered
     from parity.objectives import TrainingData
     from parity.store import Model as Trained
     from parity.training import TrainingStatus
+    from sim.simulation import Hardware
 
 
 @dataclass(frozen=True, slots=True)
 class Need:
-    """A deployed model (`code` is None) or the parity models of one code, k and r for it."""
+    """A deployed model (`code` is None), the parity models of one code, k and r for it, or its backup."""
 
     model: Model
     code: LinearCode | None = None
     k: int = 0
     r: int = 0
+    backup: Backup | None = None
 
     @property
     def key(self) -> str:
         """A text that is equal for equal needs."""
-        return _key(self.model) + (_key(self.code) + f"{self.k},{self.r}" if self.code else "")
+        extra = _key(self.code) + f"{self.k},{self.r}" if self.code else _key(self.backup) if self.backup else ""
+        return _key(self.model) + extra
 
     def __str__(self) -> str:
+        if self.backup is not None:
+            return f"backup {self.backup.network.name_in_yaml()} on {self.model.dataset.name_in_yaml()}"
         what = f"{self.model.network.name_in_yaml()} on {self.model.dataset.name_in_yaml()}"
         if self.code is None:
             return f"deployed {what}"
@@ -58,6 +65,8 @@ def need(cell: Cell) -> list[Need]:
     model = cell.experiment.model
     if model is None:
         return []
+    if model.backup is not None and cell.policy.uses(Role.BACKUP, cell.experiment.cluster):
+        return [Need(model), Need(model, backup=model.backup)]
     k, r = cell.policy.group
     if not k:
         return [Need(model)]
@@ -102,6 +111,7 @@ class Models:
         self._data: dict[str, tuple[TrainingData, Data]] = {}
         self._loaded: dict[str, _Loaded] = {}
         self._parities: dict[str, list[Trained]] = {}
+        self._backups: dict[str, Trained] = {}
 
     @property
     def device(self) -> str:
@@ -112,7 +122,7 @@ class Models:
     def trained(self) -> list[Trained]:
         """Every model that was found or trained so far."""
         parities = [model for models in self._parities.values() for model in models]
-        return [*(loaded.trained for loaded in self._loaded.values()), *parities]
+        return [*(loaded.trained for loaded in self._loaded.values()), *parities, *self._backups.values()]
 
     @property
     def notes(self) -> list[str]:
@@ -122,21 +132,39 @@ class Models:
     def prepare(self, cells: Sequence[Cell]) -> None:
         """Find or train every model that the cells need. Raises ParmError for a missing data set or a broken store."""
         for one in needs(cells):
-            if one.code is None:
-                self._deployed(one.model)
-            else:
+            if one.code is not None:
                 self._parity_models(one)
+            elif one.backup is not None:
+                self._backup_model(one)
+            else:
+                self._deployed(one.model)
 
     def answer(self, cell: Cell, trace: Trace) -> Answered:
         """Predict what each client in the cell's trace received."""
-        from experiments.runner import Answered, draw_samples
+        from experiments.runner import Answered
 
-        deployed, *coded = need(cell)
-        loaded = self._deployed(deployed.model)
-        samples = draw_samples(cell, len(loaded.labels))
-        code = coded[0].code if coded else None
-        parities = [model.module for one in coded for model in self._parity_models(one)]
-        return Answered(samples, loaded.labels, loaded.predictor.answer(trace, samples, code, parities))
+        loaded, samples, code, parities, backup = self._at_work(cell)
+        return Answered(samples, loaded.labels, loaded.predictor.answer(trace, samples, code, parities, backup))
+
+    def in_the_loop(self, cell: Cell) -> tuple[Hardware, Callable[[Trace], Answered]]:
+        """Return what runs the cell's tasks in a simulation, and what then tells the answers in that one's trace."""
+        from backends.loop import HardwareInTheLoop
+        from experiments.runner import Answered
+
+        loaded, samples, code, parities, backup = self._at_work(cell)
+        predictor = loaded.predictor
+        loop = HardwareInTheLoop(
+            self.backend,
+            predictor.deployed,
+            predictor.images,
+            loaded.labels,
+            samples,
+            default_answer=predictor.default_answer,
+            code=code,
+            parities=parities,
+            backup=backup,
+        )
+        return loop.bend, lambda trace: Answered(samples, loaded.labels, loop.answers(trace))
 
     def cards(self) -> list[dict[str, Any]]:
         """Return what the manifest says of each model."""
@@ -159,6 +187,18 @@ class Models:
             measured = ", ".join(f"{name} {value:.4f}" for name, value in model.card["test"].items())
             lines.append(f"{model.path}: {measured}")
         return [*lines, *(f"note: {note}" for note in self.notes)]
+
+    def _at_work(self, cell: Cell) -> tuple[_Loaded, Ints, LinearCode | None, list[nn.Module], nn.Module | None]:
+        """Return the cell's deployed model, each query's sample, and its code, parity models and backup model."""
+        from experiments.runner import draw_samples
+
+        deployed, *others = need(cell)
+        loaded = self._deployed(deployed.model)
+        samples = draw_samples(cell, len(loaded.labels))
+        code = next((one.code for one in others if one.code is not None), None)
+        parities = [model.module for one in others for model in self._parity_models(one)]
+        backup = next((self._backup_model(one).module for one in others if one.backup is not None), None)
+        return loaded, samples, code, parities, backup
 
     def _deployed(self, model: Model) -> _Loaded:
         key = _key(model)
@@ -200,6 +240,19 @@ class Models:
                 self._report,
             )
         return self._parities[one.key]
+
+    def _backup_model(self, one: Need) -> Trained:
+        assert one.backup is not None
+        if one.key not in self._backups:
+            self._backups[one.key] = self._store.backup(
+                one.backup.network,
+                self._training_data(one.model)[0],
+                one.backup.recipe or one.model.recipe,
+                one.model.training_seed,
+                self.device,
+                self._report,
+            )
+        return self._backups[one.key]
 
     def _training_data(self, model: Model) -> tuple[TrainingData, Data]:
         key = _key(model.dataset)

@@ -13,7 +13,7 @@ import numpy as np
 
 from experiments.statistics import mser5
 from sim.errors import ParmError
-from sim.trace import UNAVAILABLE, Floats, Route
+from sim.trace import UNAVAILABLE, Floats, Ints, Route
 
 if TYPE_CHECKING:
     from backends.answers import Answers
@@ -107,19 +107,22 @@ def measure(
     trial: int,
     warmup_floor: int,
     seconds: Mapping[str, float],
+    last_of_batch: bool = False,
 ) -> Outcome:
     """Measure a cell's trace and, where there is a model, its answers.
 
     At least the first `warmup_floor` queries are cut, and as many more as MSER-5 asks for. Percentiles are NumPy's
-    `linear` ones of all that is left. Raises ParmError where the floor leaves nothing to measure.
+    `linear` ones of all that is left. With `last_of_batch` only the last query of each batch is looked at, and all
+    counts are of these. Raises ParmError where the floor leaves nothing to measure.
     """
-    latency = trace.queries.latency
+    kept = trace.batches.first + trace.batches.size - 1 if last_of_batch else np.arange(len(trace.queries))
+    latency = trace.queries.latency[kept]
     count = len(latency)
     if warmup_floor >= count:
         raise ParmError(f"a warm-up of {warmup_floor} queries leaves nothing to measure of a run of {count}")
     found, settled = mser5(latency)
     cut = max(warmup_floor, found)
-    whole = _measured(trace, answers, slice(cut, count))
+    whole = _measured(trace, answers, kept[cut:])
     edges = np.linspace(cut, count, SECTIONS + 1).astype(int).tolist()
     parts = itertools.pairwise(edges) if count - cut >= SECTIONS * SMALLEST_SECTION else ()
     return Outcome(
@@ -132,14 +135,14 @@ def measure(
         settled=settled,
         cost=_cost(trace),
         quantiles={"probabilities": GRID.tolist(), "seconds": np.quantile(latency[cut:], GRID).tolist()},
-        blocks=tuple(_measured(trace, answers, slice(first, last)) for first, last in parts),
+        blocks=tuple(_measured(trace, answers, kept[first:last]) for first, last in parts),
         seconds=dict(seconds),
         passes=dict(answers.passes) if answers else {},
         reused=dict(answers.reused) if answers else {},
     )
 
 
-def _measured(trace: Trace, answers: Answers | None, part: slice) -> Measured:
+def _measured(trace: Trace, answers: Answers | None, part: Ints) -> Measured:
     route = trace.queries.route[part]
     counts = np.bincount(route, minlength=len(Route))
     accuracy: dict[str, int] | None = None

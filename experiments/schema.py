@@ -3,18 +3,21 @@
 from __future__ import annotations
 
 import difflib
-import itertools
-import math
+import os
 import re
-from collections.abc import Iterator, Mapping
+from collections.abc import Iterable, Iterator, Mapping
 from typing import Any, Literal, Self
 
 from pydantic import Field, ValidationError, ValidationInfo, field_validator, model_validator
 from pydantic_core import InitErrorDetails, PydanticCustomError
 
+from experiments import sweep
+from experiments.claims import Claim
 from experiments.figures import drawing
 from experiments.figures.base import Figure
-from experiments.keys import Key, Scalar, get, locate, put, spell
+from experiments.keys import Key, Scalar, put, spell
+from experiments.loader import PROFILES
+from experiments.reference import Reference
 from parity import codes
 from parity.networks import Network
 from parity.recipes import Best, Recipe
@@ -23,16 +26,23 @@ from sim.kinds import Options
 from sim.policies import Policy
 from sim.simulation import check
 from sim.stragglers import Crashes, Straggler
+from sim.trace import Role
 from workloads.arrivals import Arrivals
 from workloads.datasets.base import Dataset
 from workloads.sampling import Sampling, Uniform
 
 __all__ = ["Experiment", "Model", "Workload", "codes", "drawing"]
 
-MOST_POINTS = 10_000
-"""More points in a sweep than this are a mistake."""
-SWEEPABLE = ("model", "workload", "cluster", "stragglers", "policies")
 _NAME = re.compile(r"[A-Za-z0-9][A-Za-z0-9._-]{0,99}")
+
+
+class Backup(Options):
+    """The cheaper model that answers as well under `approximate_backup`."""
+
+    network: Network
+    """Its architecture, such as mobilenet_v2."""
+    recipe: Recipe | None = None
+    """How it is trained; as the deployed model where it is left out."""
 
 
 class Model(Options):
@@ -46,6 +56,8 @@ class Model(Options):
     """How the deployed model is trained."""
     parity_recipe: Recipe | None = None
     """How the parity models are trained; the deployed model's recipe where it is left out."""
+    backup: Backup | None = None
+    """The backup model; only `approximate_backup` needs one."""
     training_seed: int = Field(default=0, ge=0)
     """Seed of initial weights and of the order of the samples in training."""
 
@@ -81,13 +93,21 @@ class Experiment(Options):
     policies: tuple[Policy, ...] = Field(min_length=1)
     """The redundancy policies to compare; differences are taken against the first."""
     sweep: dict[str, tuple[Any, ...]] = Field(default_factory=dict)
-    """Values for keys such as `workload.arrivals.rate`; several lists are combined."""
+    """Values for keys such as `workload.arrivals.rate`; several lists are combined. Keys with a comma between them
+    change together: `cluster.instances, cluster.extra: [[12, 6], [24, 12]]` are two points."""
     figures: tuple[Figure, ...] | None = None
     """Figures to draw; all that apply where it is left out."""
+    reference: tuple[Reference, ...] = ()
+    """Numbers that others measured: hollow marks in `latency_vs_sweep`, and compared in `reference.csv`."""
+    claims: tuple[Claim, ...] = ()
+    """What a paper says of its results; `parm claims` holds the run to it."""
     warmup: int | None = Field(default=None, ge=0)
     """Queries at the start of a trial that are never counted; 1% of them where it is left out."""
-    execution: Literal["deferred"] = "deferred"
-    """When the models compute: after each cell's simulation."""
+    counted: Literal["every_query", "last_of_batch"] = "every_query"
+    """Whose latency is measured: `last_of_batch` leaves out how long the others of a batch waited for it to fill."""
+    execution: Literal["deferred", "in_the_loop"] = "deferred"
+    """When the models compute: after each cell's simulation, or in it, where each task really runs when it starts and
+    takes the time that is then measured, whatever `cluster.service` says."""
     traces: bool = True
     """Whether to keep one row per query and per task as Parquet."""
 
@@ -122,12 +142,19 @@ class Experiment(Options):
         return self.workload.queries // 100 if self.warmup is None else self.warmup
 
     def resolved(self) -> dict[str, Any]:
-        """Return the experiment with every default written out, as plain data for YAML or JSON."""
+        """Return the experiment with every default written out, as plain data for YAML or JSON.
+
+        Files that come with parm are named without their folder, so that the data mean the same on every machine.
+        """
+        data: dict[str, Any] = _portable(self._plain())
+        return data
+
+    def _plain(self) -> dict[str, Any]:
         return self.model_dump(mode="json", serialize_as_any=True, by_alias=True)
 
     def points(self) -> list[dict[str, Scalar]]:
         """Return the points of the sweep in order, each as {key: value}; one empty point without a sweep."""
-        return [dict(zip(self.sweep, values, strict=True)) for values in itertools.product(*self.sweep.values())]
+        return sweep.points(self.sweep)
 
     def at(self, point: Mapping[str, Scalar], context: Any = None) -> Experiment:
         """Return the experiment at one point of its sweep, itself without a sweep.
@@ -135,8 +162,8 @@ class Experiment(Options):
         `context` is pydantic's: {"paths": folders where files named in the experiment are looked for}. Raises
         ValidationError where the point is impossible.
         """
-        data = self.resolved()
-        data["sweep"] = {}
+        data = self._plain()
+        data |= {"sweep": {}, "reference": [], "claims": []}
         for key, value in point.items():
             put(data, key, value)
         return Experiment.model_validate(data, context=context)
@@ -154,6 +181,9 @@ class Experiment(Options):
                 check(self.cluster, policy, self.stragglers)
             except ValueError as error:
                 yield ("policies", index), str(error)
+            else:
+                if self.model is not None and self.model.backup is None and policy.uses(Role.BACKUP, self.cluster):
+                    yield ("policies", index), f"{policy.name_in_yaml()} needs 'model.backup', the model that it asks"
         for index, straggler in enumerate(self.stragglers):
             if isinstance(straggler, Crashes) and not straggler.retry and self.cluster.deadline is None:
                 yield (
@@ -166,6 +196,8 @@ class Experiment(Options):
                 ("warmup",),
                 f"must be less than workload.queries ({self.workload.queries}), but is {self.warmup}",
             )
+        if self.execution == "in_the_loop" and self.model is None:
+            yield ("execution",), "in_the_loop needs a 'model' to run"
         for index, figure in enumerate(self.figures or ()):
             kind = figure.name_in_yaml()
             if kind in ("accuracy", "latency_accuracy") and self.model is None:
@@ -173,21 +205,36 @@ class Experiment(Options):
             if kind == "timeline" and not self.traces:
                 yield ("figures", index), "timeline needs 'traces: true'"
 
+        yield from self._comparison_problems(labels)
+
+    def _comparison_problems(self, labels: Mapping[str, int]) -> Iterator[tuple[Key, str]]:
+        """Yield what references and claims name that is not there."""
+        swept = sweep.swept(self.sweep)
+        for index, reference in enumerate(self.reference):
+            if reference.policy not in labels:
+                yield ("reference", index, "policy"), _no_policy(reference.policy, labels)
+            if reference.key not in swept:
+                yield ("reference", index, "key"), f"'{reference.key}' is not swept"
+        for index, claim in enumerate(self.claims):
+            for policy in claim.policies:
+                if policy not in labels:
+                    yield ("claims", index), _no_policy(policy, labels)
+            if claim.metric.startswith("accuracy") and self.model is None:
+                yield ("claims", index, "metric"), f"{claim.metric} needs a 'model'"
+            for key in claim.at:
+                if key not in swept:
+                    yield ("claims", index, "at"), f"'{key}' is not swept"
+
     def _sweep_problems(self, context: Any) -> Iterator[tuple[Key, str]]:
         good = True
-        data = self.resolved()
-        for key, values in self.sweep.items():
-            for at, says in _sweep_key_problems(data, key, values):
-                good = False
-                yield at, says
+        for problem in sweep.problems(self.sweep, self.resolved()):
+            good = False
+            yield problem
         if not good:
             return
-        if math.prod(len(values) for values in self.sweep.values()) > MOST_POINTS:
-            yield ("sweep",), f"combines to more than {MOST_POINTS} points"
-            return
         for key, values in self.sweep.items():
-            for index, value in enumerate(values):
-                for says in self._impossible({key: value}, context):
+            for index, steps in enumerate(sweep.steps(key, values)):
+                for says in self._impossible(steps, context):
                     good = False
                     yield ("sweep", key, index), says
         if good and len(self.sweep) > 1:
@@ -209,34 +256,16 @@ class Experiment(Options):
                 yield f"{spell(loc)} {says}"
 
 
-def _sweep_key_problems(data: dict[str, Any], key: str, values: tuple[Any, ...]) -> Iterator[tuple[Key, str]]:
-    """Yield what is wrong with one key of the sweep and its list, apart from values that do not fit the experiment."""
-    at: Key = ("sweep", key)
-    where = locate(data, key)
-    if where is None:
-        near = difflib.get_close_matches(key, _all_keys(data), n=1)
-        yield at, f"there is no '{key}' to sweep" + (f"; did you mean '{near[0]}'?" if near else "")
-    elif where[0] not in SWEEPABLE or where[-1] in ("kind", "name"):
-        yield at, f"'{key}' cannot be swept; a sweep changes options under {', '.join(SWEEPABLE)}"
-    elif isinstance(get(data, where), (dict, list)) and not all(isinstance(value, str) for value in values):
-        yield at, f"'{key}' is not a single value; sweep one of the options in it"
-    if not values:
-        yield at, "needs at least one value"
-    for index, value in enumerate(values):
-        if not isinstance(value, (bool, int, float, str)):
-            yield (*at, index), "a swept value is a number, text, or true or false"
-        elif any(value == other and type(value) is type(other) for other in values[:index]):
-            yield (*at, index), f"{value} is there twice"
-
-
-def _all_keys(data: Any, prefix: str = "") -> Iterator[str]:
-    """Yield every path to a plain value below `data`, as written in a sweep."""
-    items: Iterator[tuple[Any, Any]] = iter(())
+def _portable(data: Any) -> Any:
+    """Return plain data with the folder of parm's own profiles left out of the paths in it."""
     if isinstance(data, dict):
-        items = iter(data.items())
-    elif isinstance(data, list):
-        items = iter(enumerate(data))
-    else:
-        yield prefix
-    for key, value in items:
-        yield from _all_keys(value, f"{prefix}.{key}" if prefix else str(key))
+        return {key: _portable(value) for key, value in data.items()}
+    if isinstance(data, list):
+        return [_portable(value) for value in data]
+    own = f"{PROFILES}{os.sep}"
+    return data.removeprefix(own) if isinstance(data, str) else data
+
+
+def _no_policy(name: str, labels: Iterable[str]) -> str:
+    near = difflib.get_close_matches(name, labels, n=1)
+    return f"there is no policy '{name}'" + (f"; did you mean '{near[0]}'?" if near else "")

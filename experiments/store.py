@@ -4,7 +4,7 @@
     manifest.json     versions, device, git revision, seed, and what each cell cost
     cells/*.json      one Outcome per finished cell; a cell counts as finished once its file is there
     traces/*.parquet  one row per query of each cell; traces/tasks/*.parquet one row per task
-    summary.csv, summary.json, differences.csv, figures/
+    summary.csv, summary.json, differences.csv, figures/; reference.csv, claims.json where the experiment has such
 
 The bytes of a trace depend on the experiment and its seed alone: no times of day, no order of the workers.
 """
@@ -38,12 +38,20 @@ if TYPE_CHECKING:
 
 ROWS_PER_GROUP = 2**18
 """Rows in a Parquet row group; part of what makes the files' bytes the same everywhere."""
-_OURS = ("experiment.yaml", "manifest.json", "summary.csv", "summary.json", "differences.csv")
+_OURS = (
+    "experiment.yaml",
+    "manifest.json",
+    "summary.csv",
+    "summary.json",
+    "differences.csv",
+    "reference.csv",
+    "claims.json",
+)
 _OUR_FOLDERS = ("cells", "traces", "figures")
 _WHOLE = b"parm"
 """Metadata key of a query table: what a trace knows of its whole cell."""
 _TASK_WORDS: dict[str, type[IntEnum]] = {"role": Role, "fate": Fate}
-_COSMETIC = ("figures",)
+_COSMETIC = ("figures", "reference", "claims")
 """Options that may change between two runs in one directory: no cell depends on them."""
 
 

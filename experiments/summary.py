@@ -210,7 +210,8 @@ def _count(part: Measured, name: str) -> tuple[int, int] | None:
     return sum(part.accuracy[f"{kind}_correct"] for kind in names), sum(part.accuracy[kind] for kind in names)
 
 
-def _value(part: Measured, metric: str) -> float:
+def value(part: Measured, metric: str) -> float:
+    """Return one of `METRICS`, in ms or as a fraction; NaN where there is nothing to measure."""
     if metric in LATENCIES:
         return part.latency[metric] * MS
     hits, total = _count(part, metric) or (0, 0)
@@ -221,15 +222,15 @@ def _difference(ours: list[Outcome], base: list[Outcome], metric: str) -> tuple[
     """Return ours - base and base's value, over the trials that both have; None where there is nothing to compare."""
     theirs = {outcome.trial: outcome for outcome in base}
     both = [(outcome, theirs[outcome.trial]) for outcome in ours if outcome.trial in theirs]
-    if not both or any(math.isnan(_value(part, metric)) for pair in both for part in pair):
+    if not both or any(math.isnan(value(part, metric)) for pair in both for part in pair):
         return None, math.nan
-    reference = float(np.mean([_value(b, metric) for _, b in both]))
+    reference = float(np.mean([value(b, metric) for _, b in both]))
     if len(both) > 1:
-        return paired([_value(a, metric) for a, _ in both], [_value(b, metric) for _, b in both]), reference
+        return paired([value(a, metric) for a, _ in both], [value(b, metric) for _, b in both]), reference
     (one, other) = both[0]
     sections = zip(one.blocks, other.blocks, strict=False)
-    within = [_value(a, metric) - _value(b, metric) for a, b in sections]
-    return sectioning(_value(one, metric) - _value(other, metric), within), reference
+    within = [value(a, metric) - value(b, metric) for a, b in sections]
+    return sectioning(value(one, metric) - value(other, metric), within), reference
 
 
 def _sum(counts: Sequence[dict[str, int]]) -> dict[str, int]:

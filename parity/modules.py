@@ -91,6 +91,73 @@ class ResNet(nn.Sequential):
         super().__init__(layers)
 
 
+MOBILENET_STAGES = (
+    (1, 16, 1, 1), (6, 24, 2, 2), (6, 32, 3, 2), (6, 64, 4, 2), (6, 96, 3, 1), (6, 160, 3, 2), (6, 320, 1, 1)
+)  # fmt: skip
+"""Expansion, channels, blocks and first stride of MobileNetV2's stages (Sandler et al. 2018, table 2)."""
+
+
+class InvertedResidual(nn.Sequential):
+    """Widen by 1x1, convolve each channel by 3x3, narrow by 1x1; around it a shortcut where the shapes are equal."""
+
+    def __init__(self, before: int, after: int, stride: int, expansion: int) -> None:
+        hidden = before * expansion
+        layers = _convolution(before, hidden, 1) if expansion != 1 else []
+        layers += _convolution(hidden, hidden, 3, stride, groups=hidden)
+        super().__init__(*layers, *_convolution(hidden, after, 1)[:2])
+        self.shortcut = stride == 1 and before == after
+
+    def forward(self, x: Tensor) -> Tensor:
+        """(n, before, h, w) -> (n, after, h / stride, w / stride)."""
+        branch = x
+        for layer in self:
+            branch = layer(branch)
+        return x + branch if self.shortcut else branch
+
+
+class MobileNet(nn.Sequential):
+    """MobileNetV2 without its dropout. The first strides are left out until the last map is at least 4x4.
+
+    So 224x224 is halved five times as published, and 32x32 three times, as is usual for CIFAR.
+    """
+
+    def __init__(self, shape: Shape, outputs: int, width: float) -> None:
+        left_out = sum(-(-min(shape[1:]) // 2**halved) < 4 for halved in range(1, 6))
+        first, last = _eights(32 * width), _eights(1280 * max(1.0, width))
+        stem = _convolution(shape[0], first, 3, stride=1 if left_out else 2)
+        blocks: list[nn.Module] = []
+        before, halvings = first, 1
+        for expansion, channels, count, stride in MOBILENET_STAGES:
+            after = _eights(channels * width)
+            halvings += stride == 2
+            for block in range(count):
+                halves = stride == 2 and block == 0 and halvings > left_out
+                blocks.append(InvertedResidual(before, after, 2 if halves else 1, expansion))
+                before = after
+        super().__init__(
+            OrderedDict(
+                stem=nn.Sequential(*stem),
+                blocks=nn.Sequential(*blocks),
+                head=nn.Sequential(*_convolution(before, last, 1)),
+                avgpool=nn.AdaptiveAvgPool2d(1),
+                flatten=nn.Flatten(),
+                fc=nn.Linear(last, outputs),
+            )
+        )
+
+
+def _convolution(before: int, after: int, kernel: int, stride: int = 1, groups: int = 1) -> list[nn.Module]:
+    """Return a convolution that keeps the size (its stride aside), batch norm, and ReLU cut off at 6."""
+    convolution = nn.Conv2d(before, after, kernel, stride, padding=kernel // 2, groups=groups, bias=False)
+    return [convolution, nn.BatchNorm2d(after), nn.ReLU6(inplace=True)]
+
+
+def _eights(channels: float) -> int:
+    """Round to a multiple of 8, at least 8 and no more than a tenth below, as the published network does."""
+    rounded = max(8, int(channels + 4) // 8 * 8)
+    return rounded + 8 if rounded < 0.9 * channels else rounded
+
+
 def initialise_as_paper(module: nn.Module) -> None:
     """Reset weights as the artifact does: convolutions Xavier-uniform with ReLU's gain, linear N(0, 0.01), biases 0."""
     for layer in module.modules():

@@ -18,7 +18,7 @@ Shape = tuple[int, int, int]
 
 
 class Network(Kind):
-    """A classifier's architecture; the deployed model and its parity models share one."""
+    """A classifier's architecture; the deployed model and its parity models share one, a backup has its own."""
 
     family: ClassVar[str] = "network"
 
@@ -69,3 +69,17 @@ class ResNet18(Network):
         from parity.modules import ResNet
 
         return ResNet(shape, outputs, self.width, stages=3 if max(shape[1:]) <= 28 else 4)
+
+
+class MobileNetV2(Network):
+    """MobileNetV2: inverted residual blocks; its first strides are left out on images under 97 pixels."""
+
+    kind: Literal["mobilenet_v2"] = "mobilenet_v2"
+    width: float = Field(default=1.0, gt=0, le=4)
+    """Multiplier of the channels; 1 is the usual network, 0.25 the paper's approximate backup."""
+
+    def build(self, shape: Shape, outputs: int) -> nn.Module:
+        """See `Network.build`."""
+        from parity.modules import MobileNet
+
+        return MobileNet(shape, outputs, self.width)

@@ -33,7 +33,7 @@ class TrainingStatus:
     """How far a training is, told after every epoch."""
 
     role: str
-    """`deployed` or `parity`."""
+    """`deployed`, `parity` or `backup`."""
     label: str
     """What is being trained, for a progress line."""
     epoch: int
@@ -42,7 +42,7 @@ class TrainingStatus:
     loss: float
     """Mean training loss of this epoch."""
     score: float
-    """Validation score after this epoch, 0 to 1: accuracy (deployed) or agreement of reconstructions (parity)."""
+    """Validation score after this epoch, 0 to 1: accuracy, or agreement of reconstructions (parity)."""
     seconds: float
     """Spent on this training so far, before interruptions too."""
 

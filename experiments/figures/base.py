@@ -9,6 +9,7 @@ from typing import TYPE_CHECKING, ClassVar
 from pydantic import Field
 
 from experiments.outcome import Outcome
+from experiments.reference import Reference
 from experiments.summary import Row
 from sim.kinds import Kind
 
@@ -33,6 +34,8 @@ class Material:
     """Loads a cell's trace; None, or returning None, where traces were not kept."""
     name: str = ""
     """The experiment's name, for titles."""
+    references: Sequence[Reference] = ()
+    """Numbers that others measured, latencies in ms."""
 
     @property
     def policies(self) -> list[str]:

@@ -15,6 +15,7 @@ if TYPE_CHECKING:
     import matplotlib.figure
     from matplotlib.axes import Axes
 
+    from experiments.reference import Reference
     from experiments.summary import Row
 
 Metric = Literal["mean", "p50", "p99", "p999", "gap"]
@@ -55,6 +56,8 @@ class LatencyVsSweep(Figure):
         looks = style.looks(material.policies)
         rows, columns = grid(len(shown))
         legend = [style.handle(policy, look) for policy, look in looks.items()]
+        given = [one for one in material.references if one.key == key.key and one.metric in self.metrics]
+        legend += [style.hollow(source) for source in dict.fromkeys(one.source for one in given)]
         size = (6.8, 3.9) if len(shown) == 1 else (3.6, 2.7)
         names = " and ".join(style.METRICS[metric] for metric in self.metrics)
         lines = (
@@ -72,6 +75,7 @@ class LatencyVsSweep(Figure):
         )
         log = self._log(material.rows)
         for panel, ax in zip(shown, axes, strict=False):
+            self._mark(ax, given, key, looks)
             self._panel(ax, panel, key, looks, log)
         for index, ax in enumerate(axes):
             if index % columns == 0:
@@ -120,6 +124,24 @@ class LatencyVsSweep(Figure):
         key.dress(ax)
         ax.set_title(panel.title)
         ax.grid(axis="x", visible=False)
+
+    def _mark(self, ax: Axes, given: Sequence[Reference], key: Along, looks: dict[str, style.Look]) -> None:
+        """Draw what others measured as hollow marks."""
+        for one in given:
+            known = [(key.place(at), number) for at in key.values if (number := one.at(at)) is not None]
+            look = looks.get(one.policy)
+            if look is None or not known:
+                continue
+            ax.plot(
+                *zip(*known, strict=True),
+                linestyle="",
+                marker=look.marker,
+                markersize=8 if one.metric == self.metric else 6,
+                markerfacecolor="none",
+                markeredgecolor=look.color,
+                markeredgewidth=1.1,
+                zorder=5,
+            )
 
     def _rows(self, material: Material) -> matplotlib.figure.Figure:
         from matplotlib.lines import Line2D

@@ -37,7 +37,10 @@ class Along:
 
     def position(self, row: Row) -> float:
         """Return where a row lies on the axis."""
-        at = row.point[self.key]
+        return self.place(row.point[self.key])
+
+    def place(self, at: Any) -> float:
+        """Return where one of the values lies on the axis."""
         return float(at) if self.numeric else float(self.values.index(at))
 
     def dress(self, axes: Axes) -> None:
@@ -70,13 +73,24 @@ def along(rows: Sequence[Row], wanted: str | None = None) -> Along | None:
 
 
 def panels(rows: Sequence[Row], apart_from: str | None = None) -> list[Panel]:
-    """Group rows by their sweep point, leaving out the key `apart_from`, in order of appearance."""
+    """Group rows by their sweep point, in order of appearance, leaving out the key `apart_from` and those with it."""
     groups: dict[str, Panel] = {}
+    left_out = together(rows, apart_from) if apart_from else set()
     for row in rows:
-        point = {key: at for key, at in row.point.items() if key != apart_from}
+        point = {key: at for key, at in row.point.items() if key not in left_out}
         title = ", ".join(style.pair(key, at) for key, at in point.items())
         groups.setdefault(place(point), Panel(title, point, [])).rows.append(row)
     return list(groups.values())
+
+
+def together(rows: Sequence[Row], key: str) -> set[str]:
+    """Return `key` and the keys that change only when it does: those that are swept together with it."""
+
+    def count(*names: str) -> int:
+        return len({place({name: row.point[name] for name in names}) for row in rows})
+
+    steps = count(key)
+    return {key} | {one for one in rows[0].point if count(one) > 1 and count(one, key) == steps}
 
 
 def grid(count: int) -> tuple[int, int]:

@@ -26,6 +26,10 @@ METRICS = {"mean": "mean", "p50": "median", "p99": "p99", "p999": "p99.9", "gap"
 AXES = {
     "workload.arrivals.rate": "arrival rate (queries/s)",
     "workload.queries": "queries per trial",
+    "policies.coded.k": "coding group size k",
+    "stragglers.shuffles.concurrent": "concurrent shuffles",
+    "cluster.batching.size": "batch size",
+    "cluster.queue": "queue",
     "cluster.instances": "deployed instances",
     "cluster.extra": "extra instances",
 }
@@ -169,6 +173,13 @@ def handle(name: str, look: Look) -> Artist:
     from matplotlib.lines import Line2D
 
     return Line2D([], [], color=look.color, marker=look.marker, label=label(name))
+
+
+def hollow(source: str) -> Artist:
+    """Return the entry in a legend of numbers that others measured."""
+    from matplotlib.lines import Line2D
+
+    return Line2D([], [], color=SOFT, marker="o", linestyle="", markersize=7, markerfacecolor="none", label=source)
 
 
 def milliseconds(axes: Axes, which: str = "x", log: bool = False) -> None:

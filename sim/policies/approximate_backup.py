@@ -80,8 +80,8 @@ class Backups(Execution):
         self._cancels = options.cancel == "queued"
         self._after = options.after
         self._latencies = RunningQuantile(options.after_quantile or ARTIFACT_QUANTILE)
-        """Of the deployed model. An answer that will never come counts with the time for which it was awaited: that is
-        past the timeout, so the quantile stays where it would be."""
+        """Of the deployed model. A task that is cancelled counts with the time for which it was awaited: that is past
+        the timeout, so the quantile stays where it would be."""
 
     def dispatched(self, batch: Batch) -> None:
         """Submit the batch to both models."""
@@ -155,9 +155,7 @@ class Backups(Execution):
                 self._backups.submit(retry)
         else:
             pending.own = retry
-            if retry is None:
-                self._awaited(pending)
-            else:
+            if retry is not None:
                 self._deployed.submit(retry)
 
     def expired(self, batch: Batch) -> None:

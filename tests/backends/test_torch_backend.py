@@ -50,6 +50,36 @@ def test_predict_samples_gathers_from_the_resident_data_set(name: str) -> None:
     assert backend.predict_samples(MODULES[name], data, indices[:0]).shape == (0, 7)
 
 
+@pytest.mark.parametrize("name", MODULES)
+@pytest.mark.parametrize("half", [False, True])
+@pytest.mark.parametrize("n", [1, 3, 15, 16, 31, 32, 33, 50])
+def test_a_served_batch_has_the_bits_of_a_predicted_one(name: str, half: bool, n: int) -> None:
+    backend, inputs = TorchBackend("cpu", batch=32, half=half), images(n)
+    outputs, seconds = backend.serve(MODULES[name].train(), inputs)
+    assert torch.equal(outputs, backend.predict(MODULES[name], inputs))
+    assert outputs.dtype == torch.float32
+    assert seconds > 0
+    outputs += 1  # an ordinary tensor, free to be written to
+
+
+def test_a_service_is_the_unpadded_pass_alone(monkeypatch: pytest.MonkeyPatch) -> None:
+    now = 0.0
+
+    class Slow(nn.Module):
+        def forward(self, inputs: Tensor) -> Tensor:
+            nonlocal now
+            now += len(inputs)
+            rows.append(len(inputs))
+            return inputs.flatten(1)
+
+    monkeypatch.setattr("backends.torch_backend.perf_counter", lambda: now)
+    backend, slow = TorchBackend("cpu", batch=32), Slow()
+    for n, passes in ((1, [1, 16]), (15, [15, 16]), (16, [16]), (32, [32]), (34, [32, 2, 32, 16])):
+        rows: list[int] = []
+        outputs, seconds = backend.serve(slow, images(n))
+        assert (seconds, rows, outputs.shape) == (n, passes, (n, 192))
+
+
 def test_batches_are_as_big_as_asked_and_tiny_ones_are_padded() -> None:
     rows: list[int] = []
 

@@ -133,7 +133,16 @@ REFUSED: dict[str, tuple[str, str]] = {
         ":15: policies.1: weights: 1 x 3 given",
     ),
     "warmup": (added("warmup: 2000\n"), ":18: warmup: must be less than workload.queries (2000), but is 2000"),
-    "bad_choice": (added("execution: later\n"), ":18: execution: must be 'deferred', but is 'later'"),
+    "bad_choice": (added("execution: later\n"), ":18: execution: must be 'deferred' or 'in_the_loop', but is 'later'"),
+    "loop_without_model": (added("execution: in_the_loop\n"), ":18: execution: in_the_loop needs a 'model' to run"),
+    "backup_without_model": (
+        MODEL + changed("  - equal_resources", "  - equal_resources\n  - approximate_backup"),
+        ":16: policies.1: approximate_backup needs 'model.backup'",
+    ),
+    "two_timeouts": (
+        changed("  - equal_resources", "  - {kind: approximate_backup, after: 0.1, after_quantile: 0.5}"),
+        ":14: policies.0: give 'after' or 'after_quantile', not both",
+    ),
     "bad_deadline": (
         changed("  extra: 2", "  extra: 2\n  deadline: 0"),
         ":10: cluster.deadline: must be greater than 0",

@@ -111,6 +111,24 @@ def test_forward_passes_are_those_that_some_answer_needed(tmp_path: Path) -> Non
         assert outcome.passes["parity"] + outcome.reused["parity"] == used
 
 
+def test_a_backups_answers_are_the_backup_models(tmp_path: Path) -> None:
+    model = MODEL["model"] | {"backup": {"network": {"kind": "mlp", "hidden": [4]}}}
+    policies = ["none", {"kind": "approximate_backup", "after": 0.02}]
+    outcomes = run(tmp_path / "x", 1, model=model, policies=policies)
+    predictions: dict[tuple[str, int], set[int]] = {}
+    for cell, outcome in outcomes:
+        table = pq.read_table(tmp_path / "x" / "run" / "traces" / f"{cell.name}.parquet")
+        routes = np.array(table["route"].to_pylist())
+        backed = routes == "backup"
+        assert np.any(backed) == (outcome.kind == "approximate_backup")
+        assert outcome.passes["backup"] + outcome.reused["backup"] == len(set(table["sample"].to_numpy()[backed]))
+        for sample, answer, way in zip(table["sample"].to_pylist(), table["answer"].to_pylist(), routes, strict=True):
+            predictions.setdefault((way, sample), set()).add(answer)
+    assert all(len(answers) == 1 for answers in predictions.values())
+    both = {sample for way, sample in predictions if way == "backup"}
+    assert sum(predictions["own", sample] != predictions["backup", sample] for sample in both) > len(both) / 10
+
+
 def test_samples_depend_on_the_trial_alone() -> None:
     one, two, other, *_ = cells(Experiment.model_validate(copy.deepcopy(LATENCY)))
     assert np.array_equal(draw_samples(one, 100), draw_samples(one, 100))
@@ -125,13 +143,17 @@ def test_what_has_to_be_trained_is_told_once_each() -> None:
         {"kind": "coded", "name": "b", "code": "addition"},
         {"kind": "coded", "name": "c", "k": 3, "r": 2},
         {"kind": "coded", "name": "d", "code": "exact"},
+        {"kind": "approximate_backup", "name": "e"},
+        {"kind": "approximate_backup", "name": "f", "after": 0.1},
     ]
-    todo = cells(Experiment.model_validate(copy.deepcopy(LATENCY) | MODEL | {"policies": policies}))
+    model = MODEL["model"] | {"backup": {"network": {"kind": "mobilenet_v2", "width": 0.25}}}
+    todo = cells(Experiment.model_validate(copy.deepcopy(LATENCY) | {"model": model, "policies": policies}))
     assert [str(need) for need in needs(todo)] == [
         "deployed mlp on digits",
         "1 parity mlp on digits for code addition, k = 2",
         "2 parity mlp on digits for code addition, k = 3",
         "no parity models for code exact, k = 2, r = 1",
+        "backup mobilenet_v2 on digits",
     ]
 
 

@@ -60,6 +60,20 @@ def test_the_card_says_what_it_is(data: TrainingData, trained: tuple[ModelStore,
     assert card["seconds"] > 0
 
 
+def test_a_backup_is_trained_like_a_deployed_model_and_kept_apart(
+    data: TrainingData, trained: tuple[ModelStore, Model, Model]
+) -> None:
+    store, deployed, _ = trained
+    seen: list[TrainingStatus] = []
+    backup = store.backup(NETWORK, data, RECIPE, 1, progress=seen.append)
+    assert {(status.role, status.label) for status in seen} == {("backup", "backup mlp on blobs")}
+    assert backup.key != deployed.key
+    assert backup.path.name == f"backup-mlp-blobs-{backup.key[:12]}"
+    assert backup.card["identity"] == deployed.card["identity"] | {"role": "backup"}
+    assert backup.card["test"] == deployed.card["test"]
+    assert ModelStore(store.root).backup(NETWORK, data, RECIPE, 1, progress=refuse).card == backup.card
+
+
 def test_row_0_of_two_parities_is_the_model_of_one(
     data: TrainingData, trained: tuple[ModelStore, Model, Model]
 ) -> None:
@@ -108,7 +122,8 @@ def test_everything_that_determines_training_changes_the_key(
     ):
         store.parities(model, data, Addition(), k, 1, recipe, seed)
     store.parities(deployed, data, Addition(weights=((1.0, 2.0),)), 2, 1, RECIPE, 1)
-    assert len(set(keys)) == len(keys) == 16
+    store.backup(NETWORK, data, RECIPE, 1)
+    assert len(set(keys)) == len(keys) == 17
     store.deployed(NETWORK, TrainingData(**{**vars(data), "name": "renamed"}), RECIPE, 1)
     assert keys[-1] == keys[0]
 

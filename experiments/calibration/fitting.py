@@ -1,0 +1,170 @@
+"""Fits the free options of an experiment to what was measured on a real cluster.
+
+Every evaluation draws the same random numbers, so that the loss changes smoothly with the options. The loss is the
+weighted mean of squared log-ratios, each in units of its tolerance, and the simplex of Nelder and Mead (The Computer
+Journal 7, 1965) goes down it, first with few queries at few points of the sweep, then with more.
+"""
+
+from __future__ import annotations
+
+import contextlib
+import math
+import multiprocessing
+from collections.abc import Callable, Iterator, Mapping, Sequence
+from concurrent.futures import ProcessPoolExecutor
+from dataclasses import dataclass
+from typing import Any
+
+import numpy as np
+from pydantic import ValidationError
+
+from experiments.calibration.options import Aim, Calibration, Metric, Stage
+from experiments.cells import Cell, cells
+
+Values = dict[str, float]
+"""The free options by name."""
+Run = Callable[[Sequence[Cell]], list[dict[str, float]]]
+"""Simulates cells and returns the metrics of each, in seconds."""
+PERCENTILES: dict[Metric, float] = {"p50": 0.5, "p90": 0.9, "p95": 0.95, "p99": 0.99, "p995": 0.995, "p999": 0.999}
+
+
+@dataclass(frozen=True, slots=True)
+class Residual:
+    """One measured value beside the simulated one, in seconds."""
+
+    policy: str
+    metric: Metric
+    point: str
+    measured: float
+    simulated: float
+    aim: Aim
+
+    @property
+    def ratio(self) -> float:
+        """Simulated over measured."""
+        return self.simulated / self.measured
+
+    @property
+    def met(self) -> bool:
+        """Whether it lies within the tolerance."""
+        return abs(self.ratio - 1) <= self.aim.tolerance
+
+    @property
+    def loss(self) -> float:
+        """The weighted squared log-ratio, in units of the tolerance."""
+        return self.aim.weight * (math.log(self.ratio) / math.log1p(self.aim.tolerance)) ** 2
+
+
+def residuals(
+    calibration: Calibration, values: Values, run: Run, stage: Stage | None = None, context: Any = None
+) -> list[Residual]:
+    """Simulate with the free options at `values`, at the full size or a stage's; return how far off it is."""
+    everywhere = calibration.experiment.points()
+    places = range(len(everywhere)) if stage is None or stage.points is None else stage.points
+    size = {} if stage is None else {"queries": stage.queries, "trials": stage.trials}
+    experiment = calibration.at(values, context, **size)
+    wanted = [everywhere[place] for place in places]
+    todo = [cell for cell in cells(experiment, context) if cell.point in wanted]
+    found: dict[tuple[str, str], list[dict[str, float]]] = {}
+    for cell, metrics in zip(todo, run(todo), strict=True):
+        found.setdefault((cell.policy.label, str(cell.point)), []).append(metrics)
+    return [
+        Residual(
+            target.policy,
+            target.metric,
+            ", ".join(f"{value:g}" if isinstance(value, float) else f"{value}" for value in everywhere[place].values()),
+            known / 1e3,
+            float(np.median([one[target.metric] for one in found[target.policy, str(everywhere[place])]])),
+            calibration.aims[target.metric],
+        )
+        for target in calibration.targets
+        for place in places
+        if (known := target.milliseconds[place]) is not None
+    ]
+
+
+def total_loss(found: Sequence[Residual]) -> float:
+    """Return the weighted mean of the residuals' losses: below 1 where most are within tolerance."""
+    return sum(one.loss for one in found) / sum(one.aim.weight for one in found)
+
+
+def simulated(cell: Cell) -> dict[str, float]:
+    """Simulate a cell and return every metric that can be a target, in seconds."""
+    from experiments.runner import simulate_cell
+
+    trace, _ = simulate_cell(cell)
+    latency = trace.queries.latency[cell.experiment.warmup_floor :]
+    quantiles = np.quantile(latency, list(PERCENTILES.values()))
+    return {"mean": float(latency.mean()), **dict(zip(PERCENTILES, quantiles.tolist(), strict=True))}
+
+
+@contextlib.contextmanager
+def workers(count: int) -> Iterator[Run]:
+    """Yield what simulates cells in `count` processes, or in this one if that is 1."""
+    if count == 1:
+        yield lambda todo: [simulated(cell) for cell in todo]
+        return
+    with ProcessPoolExecutor(count, mp_context=multiprocessing.get_context("spawn")) as pool:
+        try:
+            yield lambda todo: list(pool.map(simulated, todo))
+        finally:
+            pool.shutdown(cancel_futures=True)
+
+
+def fit(calibration: Calibration, run: Run, say: Callable[[str], None], context: Any = None) -> Values:
+    """Go through the stages of the search and return the free options' best values.
+
+    The search is in logarithms; beyond a bound the loss grows from what it is at the bound, and where the experiment
+    refuses the values it is infinite.
+    """
+    from scipy.optimize import minimize
+
+    names = list(calibration.free)
+    free = list(calibration.free.values())
+    low, high = np.log([one.low for one in free]), np.log([one.high for one in free])
+    steps = np.diag(np.log1p([one.step for one in free]))
+    best = np.log([one.start for one in free])
+    for number, stage in enumerate(calibration.search):
+        lowest = math.inf
+
+        def loss(logs: Any, number: int = number, stage: Stage = stage) -> float:
+            nonlocal lowest
+            inside = np.clip(logs, low, high)
+            values = dict(zip(names, np.exp(inside).tolist(), strict=True))
+            try:
+                here = total_loss(residuals(calibration, values, run, stage, context))
+            except ValidationError:
+                return math.inf
+            here += 100 * float(np.abs(logs - inside).sum())
+            if here < lowest:
+                lowest = here
+                say(f"stage {number + 1}: loss {here:.4f} at {describe(values)}")
+            return here
+
+        simplex = np.vstack([best, best + steps / 2**number])
+        found = minimize(
+            loss,
+            best,
+            method="Nelder-Mead",
+            options={"initial_simplex": simplex, "maxfev": stage.evaluations, "xatol": 1e-3, "fatol": 1e-3},
+        )
+        best = np.clip(found.x, low, high)
+    return {name: float(f"{value:.5g}") for name, value in zip(names, np.exp(best), strict=True)}
+
+
+def describe(values: Mapping[str, float]) -> str:
+    """Return values as `name 1.5, other 2`."""
+    return ", ".join(f"{name} {value:.5g}" for name, value in values.items())
+
+
+def summary(found: Sequence[Residual]) -> str:
+    """Return for each metric how many residuals are within tolerance, and the worst."""
+    parts = []
+    for metric in dict.fromkeys(one.metric for one in found):
+        mine = [one for one in found if one.metric == metric]
+        worst = max(mine, key=lambda one: abs(math.log(one.ratio)))
+        parts.append(
+            f"{metric}: {sum(one.met for one in mine)} of {len(mine)} within {worst.aim.tolerance:.0%}, "
+            f"worst {worst.ratio - 1:+.1%}"
+        )
+    return "; ".join(parts)

@@ -1,0 +1,119 @@
+"""The experiments of the paper: each file is valid, says what the paper did, and runs."""
+
+from __future__ import annotations
+
+import json
+import re
+import sys
+from pathlib import Path
+
+import pytest
+
+from experiments import bundle, cli, loader
+
+PAPER = Path(cli.__file__).parent / "paper"
+FILES = sorted(file for file in PAPER.glob("*.yaml") if file.stem != "paper-latency")
+LATENCY = [file for file in FILES if file.stem != "joint"]
+
+
+def parm(*words: object, monkeypatch: pytest.MonkeyPatch) -> int:
+    monkeypatch.setattr(sys, "argv", ["parm", *map(str, words)])
+    try:
+        cli.main()
+    except SystemExit as exit_:
+        return int(exit_.code or 0)
+
+
+def test_all_figures_are_there() -> None:
+    assert {file.stem for file in FILES} == {
+        "fig10a", "fig10b", "fig11", "sec623_batch", "fig12", "fig13", "fig14", "round_robin", "joint",
+    }  # fmt: skip
+
+
+@pytest.mark.parametrize("file", FILES, ids=lambda file: file.stem)
+def test_each_file_has_the_papers_size_and_its_own_name(file: Path) -> None:
+    experiment = loader.load(file)
+    assert experiment.name == file.stem
+    assert (experiment.trials, experiment.workload.queries, experiment.warmup, experiment.traces) == (
+        3,
+        100_000,
+        204,
+        False,
+    )
+
+
+def test_the_bundle_is_all_of_the_latency_evaluation(tmp_path: Path) -> None:
+    plan = bundle.load(PAPER / "paper-latency.yaml")
+    assert {experiment.name for _, experiment in plan.experiments} == {file.stem for file in LATENCY}
+    assert plan.folder(None, plan.experiments[0][1]) == Path("runs/paper-latency/fig10a")
+    assert plan.folder(tmp_path, plan.experiments[0][1]) == tmp_path / "fig10a"
+    queries = sum(
+        len(one.points()) * len(one.policies) * one.trials * one.workload.queries for _, one in plan.experiments
+    )
+    assert 25e6 < queries < 32e6
+
+
+def test_the_files_agree_on_the_gpu_cluster() -> None:
+    clusters = {file.stem: loader.load(file).resolved()["cluster"] for file in FILES}
+    base = clusters.pop("fig10a")
+    varied = {
+        "fig10b": {"instances", "extra", "service", "network"},
+        "sec623_batch": {"service"},
+        "fig14": {"backup_service"},
+        "round_robin": {"queue"},
+    }
+    for name, cluster in clusters.items():
+        assert {key for key in cluster if cluster[key] != base[key]} == varied.get(name, set()), name
+
+
+@pytest.mark.parametrize(("name", "profile"), [("fig10a", "k80-resnet18"), ("fig10b", "c5-resnet18")])
+def test_the_overhead_is_the_one_that_was_fitted_with_the_profile(name: str, profile: str) -> None:
+    """The other files of the GPU cluster have that of fig10a, as the test above holds."""
+    how = json.loads((loader.PROFILES / f"{profile}.json").read_text())["how"]
+    fitted = re.search(r"overhead ([0-9.]*[0-9])", how)
+    assert fitted is not None
+    assert loader.load(PAPER / f"{name}.yaml").cluster.network.overhead == pytest.approx(float(fitted[1]), rel=0.005)
+
+
+def test_profiles_that_come_with_parm_are_named_without_a_folder() -> None:
+    text = json.dumps(loader.load(PAPER / "fig10a.yaml").resolved())
+    assert str(loader.PROFILES) not in text
+    assert '"file": "k80-resnet18' in text
+
+
+def test_the_bundle_runs_and_its_claims_are_judged(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+) -> None:
+    small = ["--set", "workload.queries=2000", "--set", "trials=2", "--set", "figures=[]"]
+    status = parm(
+        "run", PAPER / "paper-latency.yaml", "--out", tmp_path, "--workers", 1, *small, monkeypatch=monkeypatch
+    )
+    printed = capsys.readouterr()
+    assert status == 0, printed.err
+    assert {folder.name for folder in tmp_path.iterdir()} == {file.stem for file in LATENCY}
+    for file in LATENCY:
+        assert (tmp_path / file.stem / "summary.csv").is_file()
+    assert (tmp_path / "fig10a" / "reference.csv").read_text().count("\n") == 1 + 4 * 9 + 6
+    status = parm("claims", tmp_path, monkeypatch=monkeypatch)
+    claimed = capsys.readouterr().out
+    assert status == 0
+    assert claimed.strip() in printed.out
+    assert len(json.loads((tmp_path / "fig10a" / "claims.json").read_text())["claims"]) == 3
+    assert "fig10a" in claimed
+    assert "fig10b" in claimed
+    assert parm("claims", tmp_path / "none", monkeypatch=monkeypatch) == 2
+    assert capsys.readouterr().err.count("\n") == 1
+
+
+def test_the_joint_experiment_counts_reconstructions_and_what_clients_saw(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    words = ["workload.queries=2000", "trials=1", "figures=[latency_vs_sweep]", "sweep={workload.arrivals.rate: [270]}"]
+    words += ["model.recipe.epochs=1", "model.parity_recipe.epochs=1", "model.network.hidden=[8]"]
+    small = [part for word in words for part in ("--set", word)]
+    folders = ["--out", tmp_path / "out", "--models", tmp_path / "models"]
+    assert parm("run", PAPER / "joint.yaml", *folders, *small, monkeypatch=monkeypatch) == 0
+    rows = json.loads((tmp_path / "out" / "summary.json").read_text())["rows"]
+    assert [row["policy"] for row in rows] == ["equal_resources", "coded"]
+    assert rows[0]["metrics"]["unavailable"]["value"] == 0 < rows[1]["metrics"]["unavailable"]["value"]
+    assert all(0 < row["metrics"]["accuracy_overall"]["value"] < 1 for row in rows)
