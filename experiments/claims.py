@@ -234,7 +234,7 @@ def _objection(claim: Claim, mean: Interval, points: Sequence[tuple[dict[str, An
 def _reaches(interval: Interval, low: float, high: float) -> bool:
     if math.isnan(interval.lo):
         return low <= interval.value <= high
-    return True
+    return interval.lo <= high and low <= interval.hi
 
 
 def as_json(verdicts: Sequence[Verdict]) -> str:

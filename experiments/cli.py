@@ -8,6 +8,7 @@ from typing import TYPE_CHECKING, Annotated, NoReturn
 
 import typer
 
+from experiments.calibrate import calibrate_command
 from sim.errors import ParmError
 
 if TYPE_CHECKING:
@@ -233,6 +234,9 @@ def claims(
     """Show what is claimed of runs, what was simulated, and whether the two agree."""
     del debug
     _print_claims(folder)
+
+
+app.command("calibrate")(calibrate_command)
 
 
 @app.command("list")

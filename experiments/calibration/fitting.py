@@ -10,6 +10,7 @@ from __future__ import annotations
 import contextlib
 import math
 import multiprocessing
+import signal
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from concurrent.futures import ProcessPoolExecutor
 from dataclasses import dataclass
@@ -18,6 +19,7 @@ from typing import Any
 import numpy as np
 from pydantic import ValidationError
 
+from experiments import farm
 from experiments.calibration.options import Aim, Calibration, Metric, Stage
 from experiments.cells import Cell, cells
 
@@ -104,11 +106,17 @@ def workers(count: int) -> Iterator[Run]:
     if count == 1:
         yield lambda todo: [simulated(cell) for cell in todo]
         return
-    with ProcessPoolExecutor(count, mp_context=multiprocessing.get_context("spawn")) as pool:
+    with ProcessPoolExecutor(count, multiprocessing.get_context("spawn"), _begin_worker) as pool:
         try:
             yield lambda todo: list(pool.map(simulated, todo))
         finally:
             pool.shutdown(cancel_futures=True)
+
+
+def _begin_worker() -> None:
+    """Leave Ctrl-C to the main process, and end with it even when it is killed."""
+    signal.signal(signal.SIGINT, signal.SIG_IGN)
+    farm._die_with_parent()
 
 
 def fit(calibration: Calibration, run: Run, say: Callable[[str], None], context: Any = None) -> Values:
