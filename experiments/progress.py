@@ -21,8 +21,9 @@ class Reporter:
         self._said = float("-inf")
 
     def say(self, text: str) -> None:
-        """Print a line."""
-        print(text, file=sys.stderr, flush=True)
+        """Print a line, in one piece: a signal must not come between the text and its end."""
+        sys.stderr.write(f"{text}\n")
+        sys.stderr.flush()
 
     def status(self, text: str, *, last: bool) -> None:
         """Show how far something is that has no known number of steps; `last` is the state that stays."""

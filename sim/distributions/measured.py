@@ -160,14 +160,14 @@ class Profile(Distribution):
         """Return E[X; X <= x]."""
         return self._curve.area(float(self._curve.probability(np.array([x]))[0]))
 
-    def at_batch(self, size: int) -> Distribution:
-        """Return the service time of a batch of `size` queries.
+    def at_batch(self, size: int) -> Distribution | None:
+        """Return the service time of a batch of `size` queries, or None where only another size was measured.
 
         Between two measured sizes every quantile is interpolated linearly; beyond the largest it grows in proportion to
         the size; below the smallest it stays, since a batch that is not full still costs a pass. Raises ValueError for
         a size below 1.
         """
-        return _at_batch(self, size)
+        return None if len(self._measured) == 1 and size not in self._measured else _at_batch(self, size)
 
 
 @lru_cache(maxsize=1024)

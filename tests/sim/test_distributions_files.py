@@ -158,8 +158,7 @@ def test_a_flat_stretch_is_a_jump(profiles: Path) -> None:
         ("deployed", 2, [2, 2 + 2 / 3, 4.4 - 0.4 / 3, 8]),
         ("deployed", 4, [4, 4, 4, 14]),
         ("deployed", 6, [6, 6, 6, 21]),
-        ("backup", 1, [1, 2, 4.4, 5]),
-        ("backup", 3, [1.5, 3, 6.6, 7.5]),
+        ("deployed", 8, [8, 8, 8, 28]),
     ],
 )
 def test_batches_between_and_beyond_the_measured_sizes(
@@ -170,6 +169,14 @@ def test_batches_between_and_beyond_the_measured_sizes(
     assert asked == written
     assert asked is not None
     np.testing.assert_allclose(asked.quantiles(np.array([0, 0.5, 0.9, 1])), quantiles)
+
+
+def test_a_profile_of_one_size_leaves_other_sizes_to_the_cluster(profiles: Path) -> None:
+    """The backup's only measured batch is of two: what a batch of four costs is `cluster.batch_cost`'s to say."""
+    backup = make({"kind": "profile", "file": "gpu", "role": "backup"}, profiles)
+    assert backup.at_batch(2) is not None
+    assert backup.at_batch(1) is None
+    assert backup.at_batch(4) is None
 
 
 def test_a_batch_size_is_worked_out_once(profiles: Path) -> None:
