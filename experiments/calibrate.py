@@ -8,6 +8,7 @@ from typing import TYPE_CHECKING, Annotated
 
 import typer
 
+from experiments.arguments import INTERRUPTED, Debug
 from sim.errors import ParmError
 
 if TYPE_CHECKING:
@@ -15,15 +16,6 @@ if TYPE_CHECKING:
 
     from backends.profile import ServiceProfile
     from experiments.calibration.fitting import Residual
-
-
-INTERRUPTED = 130
-
-
-def _remember_debug(debug: bool) -> bool:
-    from experiments import cli
-
-    return cli._remember_debug(debug)
 
 
 def calibrate_command(
@@ -37,9 +29,7 @@ def calibrate_command(
     role: Annotated[str, typer.Option(help="Whose times a CSV holds: deployed, parity, backup, backlog.")] = "deployed",
     machine: Annotated[str, typer.Option(help="On what a CSV was measured, in words.")] = "unknown",
     network: Annotated[str, typer.Option(help="Of which model a CSV's times are.")] = "unknown",
-    debug: Annotated[
-        bool, typer.Option("--debug", help="Show where an error comes from.", callback=_remember_debug, is_eager=True)
-    ] = False,
+    debug: Debug = False,
 ) -> None:
     """Fit a cluster to measured latency quantiles, or take its measured service times, and write a profile."""
     del debug

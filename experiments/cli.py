@@ -8,6 +8,18 @@ from typing import TYPE_CHECKING, Annotated, NoReturn
 
 import typer
 
+from experiments.arguments import (
+    INTERRUPTED,
+    MODELS,
+    DataFolder,
+    Debug,
+    Device,
+    File,
+    ModelsFolder,
+    Overrides,
+    Plugins,
+    debug_wanted,
+)
 from experiments.calibrate import calibrate_command
 from sim.errors import ParmError
 
@@ -21,33 +33,6 @@ app = typer.Typer(
     add_completion=False,
     pretty_exceptions_enable=False,
 )
-INTERRUPTED = 130
-
-
-def _remember_debug(debug: bool) -> bool:
-    if debug:
-        _debug.append(True)
-    return debug
-
-
-_debug: list[bool] = []
-
-File = Annotated[Path, typer.Argument(metavar="FILE", help="The experiment's YAML file.", show_default=False)]
-Overrides = Annotated[
-    list[str] | None, typer.Option("--set", metavar="KEY=VALUE", help="Override any key, as policies.1.k=3.")
-]
-Plugins = Annotated[
-    list[str] | None, typer.Option("--plugin", metavar="MODULE", help="Import a module with kinds of your own.")
-]
-DataFolder = Annotated[Path | None, typer.Option("--data", metavar="DIR", help="Where data sets are.")]
-Device = Annotated[str, typer.Option("--device", help="auto, cpu, cuda or cuda:N.")]
-ModelsFolder = Annotated[
-    Path, typer.Option("--models", metavar="DIR", envvar="PARM_MODELS", help="Where trained models are kept.")
-]
-Debug = Annotated[
-    bool, typer.Option("--debug", help="Show where an error comes from.", callback=_remember_debug, is_eager=True)
-]
-MODELS = Path(".parm/models")
 
 
 @app.command()
@@ -260,11 +245,11 @@ def main() -> NoReturn:
     try:
         app(prog_name="parm")
     except ParmError as error:
-        if _debug:
+        if debug_wanted:
             raise
         print(error, file=sys.stderr)
     except Exception as error:
-        if _debug:
+        if debug_wanted:
             raise
         says = " ".join(str(error).split())
         print(f"parm failed ({type(error).__name__}: {says}); --debug shows where.", file=sys.stderr)

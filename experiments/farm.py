@@ -116,7 +116,7 @@ def _raise(error: BaseException) -> Any:
 def _work(pipe: Connection, function: Callable[[Any], Any]) -> None:
     """Serve items until the pipe ends."""
     signal.signal(signal.SIGINT, signal.SIG_IGN)  # Ctrl-C is the main process's to heed
-    _die_with_parent()
+    die_with_parent()
     while True:
         try:
             item = pipe.recv()
@@ -132,7 +132,7 @@ def _work(pipe: Connection, function: Callable[[Any], Any]) -> None:
             return
 
 
-def _die_with_parent() -> None:
+def die_with_parent() -> None:
     """End this process when its parent is killed."""
     parent = multiprocessing.parent_process()
     if parent is not None:

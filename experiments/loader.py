@@ -13,6 +13,7 @@ from typing import TYPE_CHECKING, Any
 
 import yaml
 
+from backends import profiles
 from experiments.keys import Key, put, spell
 from sim.errors import ParmError
 
@@ -23,8 +24,6 @@ MOST_BYTES = 4 * 2**20
 MOST_VALUES = 200_000
 """Values in a file with every alias written out; a few nested aliases can stand for billions."""
 DEEPEST = 50
-PROFILES = Path(__file__).resolve().parents[1] / "backends" / "profiles"
-"""Service-time profiles that come with parm; experiments name them without a folder."""
 _TAG = "tag:yaml.org,2002:"
 _SCALARS: dict[str, Callable[[str], Any]] = {
     "bool": lambda text: text.lower() == "true",
@@ -102,7 +101,7 @@ def load(path: Path, overrides: Sequence[str] = (), plugins: Sequence[str] = ())
 
 def context(path: Path) -> dict[str, list[Path]]:
     """Return pydantic's context for the experiment at `path`: the folders where files that it names are looked for."""
-    return {"paths": [path.parent.resolve(), Path.cwd(), PROFILES]}
+    return {"paths": [path.parent.resolve(), Path.cwd(), profiles.FOLDER]}
 
 
 def read(path: Path) -> Source:

@@ -11,12 +11,12 @@ from typing import Any, Literal, Self
 from pydantic import Field, ValidationError, ValidationInfo, field_validator, model_validator
 from pydantic_core import InitErrorDetails, PydanticCustomError
 
+from backends import profiles
 from experiments import sweep
 from experiments.claims import Claim
 from experiments.figures import drawing
 from experiments.figures.base import Figure
 from experiments.keys import Key, Scalar, put, spell
-from experiments.loader import PROFILES
 from experiments.reference import Reference
 from parity import codes
 from parity.networks import Network
@@ -262,7 +262,7 @@ def _portable(data: Any) -> Any:
         return {key: _portable(value) for key, value in data.items()}
     if isinstance(data, list):
         return [_portable(value) for value in data]
-    own = f"{PROFILES}{os.sep}"
+    own = f"{profiles.FOLDER}{os.sep}"
     return data.removeprefix(own) if isinstance(data, str) else data
 
 

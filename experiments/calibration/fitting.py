@@ -116,7 +116,7 @@ def workers(count: int) -> Iterator[Run]:
 def _begin_worker() -> None:
     """Leave Ctrl-C to the main process, and end with it even when it is killed."""
     signal.signal(signal.SIGINT, signal.SIG_IGN)
-    farm._die_with_parent()
+    farm.die_with_parent()
 
 
 def fit(calibration: Calibration, run: Run, say: Callable[[str], None], context: Any = None) -> Values:

@@ -14,7 +14,7 @@ from pathlib import Path
 import pytest
 import yaml
 
-from experiments import cli
+from experiments import arguments, cli
 
 ROOT = Path(cli.__file__).resolve().parents[1]
 LATENCY = """\
@@ -61,7 +61,7 @@ def write(folder: Path, text: str = LATENCY) -> Path:
 def parm(*words: object, monkeypatch: pytest.MonkeyPatch) -> int:
     """Run the command in this process; return its exit status."""
     monkeypatch.setattr(sys, "argv", ["parm", *map(str, words)])
-    monkeypatch.setattr(cli, "_debug", [])
+    arguments.debug_wanted.clear()
     kill = signal.getsignal(signal.SIGTERM)
     try:
         cli.main()
