@@ -6,13 +6,13 @@ from collections import deque
 from collections.abc import Sequence
 from typing import TYPE_CHECKING, Literal, Protocol
 
+from sim.batching import Fixed
 from sim.clock import Call, Clock
 from sim.cluster import Cluster
 from sim.distributions.families import Deterministic
 from sim.pool import Pool
 from sim.recorder import Recorder
 from sim.streams import Stream, Streams
-from sim.trace import Route
 from sim.work import Batch, Task
 
 if TYPE_CHECKING:
@@ -31,9 +31,9 @@ class Frontend:
     """What policies work with: the pools, the clock, `answer` to reply, and the measured delays of its own work."""
 
     __slots__ = (
-        "_adapts", "_arrivals", "_awaiting", "_batch_size", "_batches", "_clients", "_cluster", "_deadline", "_due",
-        "_execution",
-        "_first", "_live", "_max_wait", "_recorder", "_streams", "_waiting", "clock", "deployed", "others",
+        "_adapts", "_alone", "_arrivals", "_awaiting", "_batch_size", "_batches", "_clients", "_cluster", "_deadline",
+        "_due", "_execution", "_first", "_live", "_max_wait", "_recorder", "_streams", "_waiting", "clock",
+        "deployed", "others",
     )  # fmt: skip
 
     def __init__(
@@ -64,6 +64,8 @@ class Frontend:
         self._arrivals: list[float] = []
         self._due = 0
         """The query that the one pending deadline is for; those before it have their replies."""
+        self._alone = cluster.batching == Fixed() and cluster.deadline is None
+        """Each query is a batch of its own, and nothing waits: the case that has to be fast."""
         self._awaiting = False
         self._live: deque[Batch] = deque()
         """Batches by which queries that fall due are found; kept only where there is a deadline."""
@@ -90,6 +92,9 @@ class Frontend:
 
     def arrive(self, query: int) -> None:
         """Take a query, now; it arrived `network.overhead` ago."""
+        if self._alone:
+            self._execution.dispatched(Batch(query, query, 1))
+            return
         if self._deadline is not None:
             self._expect(query)
         self._waiting += 1
@@ -121,8 +126,8 @@ class Frontend:
                 self._give_up(batch)
         return True
 
-    def answer(self, batch: Batch, route: Route, used: int = 0) -> None:
-        """Reply, now, to every query of the batch that has no reply yet. `used`: see `sim.trace.Queries.used`."""
+    def answer(self, batch: Batch, route: int, used: int = 0) -> None:
+        """Reply by a `Route`, now, to every query of the batch without one. `used`: see `sim.trace.Queries.used`."""
         batch.answered = True
         recorder = self._recorder
         recorder.reply[batch.number] = self.clock.now

@@ -131,8 +131,8 @@ class Pool(ABC):
         met = self._met.get((size, attempt) if attempt else size) or self._meet(size, attempt)
         draws, send_seconds, reply_seconds = met
         start = now + send_seconds
-        for delay in self._delays:
-            start += delay(instance, now, False, send_seconds)
+        if self._delays:
+            start += self._delay(instance, now, False, send_seconds)
         seconds = draws.at(owner.first)
         for bend in self._bends:
             seconds = bend(task, instance, start, seconds)
@@ -142,13 +142,16 @@ class Pool(ABC):
         task.finish = finish = start + seconds
         task.callbacks = self._finally
         back = finish + reply_seconds
-        for delay in self._delays:
-            back += delay(instance, finish, True, reply_seconds)
+        if self._delays:
+            back += self._delay(instance, finish, True, reply_seconds)
         if self._outages:
             back = self._survive(task, back)
         heappush(self._heap, (back, NORMAL, next(self._ids), task))  # type: ignore[misc]
         if self.on_start is not None:
             self.on_start(task)
+
+    def _delay(self, instance: int, when: float, outbound: bool, seconds: float) -> float:
+        return sum(delay(instance, when, outbound, seconds) for delay in self._delays)
 
     def _survive(self, task: Task, back: float) -> float:
         """Let the task be lost if its instance crashes before it is finished; return when the frontend hears of it."""

@@ -4,10 +4,14 @@ from __future__ import annotations
 
 import struct
 from array import array
+from typing import TypeVar
 
 import numpy as np
+from numpy.typing import NDArray
 
 from sim.trace import Batches, Fate, Floats, Queries, Role, Route, Tasks, Trace
+
+Scalar = TypeVar("Scalar", bound=np.generic)
 
 UNANSWERED = -1.0
 """What stands for a reply that is still to come."""
@@ -38,9 +42,9 @@ class Recorder:
         self.defaults: dict[int, float] = {}
         """By query: when it had a default answer, whatever came of its batch."""
         self.size = array("i")
-        """Queries of each batch."""
+        """Queries of each batch; nothing where each query is a batch, dispatched `overhead` after its arrival."""
         self.dispatched = array("d")
-        """When each batch was."""
+        """When each batch was dispatched; likewise."""
         self.tasks = bytearray()
         """Rows as `TASK` packs them."""
 
@@ -53,6 +57,7 @@ class Recorder:
         self,
         arrival: Floats,
         *,
+        overhead: float,
         k: int,
         r: int,
         instances: int,
@@ -63,15 +68,24 @@ class Recorder:
 
         Raises ValueError where a query has no reply.
         """
-        size = np.frombuffer(self.size, dtype=np.int32)
+        if self.size:
+            size = np.frombuffer(self.size, dtype=np.int32)
+            dispatched = np.frombuffer(self.dispatched, dtype=np.float64)
+        else:
+            size, dispatched = np.ones(len(arrival), dtype=np.int32), arrival + overhead
         batches = len(size)
         number = np.arange(batches)
         coded = number < (batches // k * k if k else 0)
-        reply = np.repeat(np.frombuffer(self.reply, dtype=np.float64)[:batches], size)
-        route = np.repeat(np.frombuffer(self.route, dtype=np.uint8)[:batches], size)
+        alone = batches == len(arrival)  # then what holds of batches holds of queries, without repeating it
+
+        def of_queries(of_batches: NDArray[Scalar]) -> NDArray[Scalar]:
+            return of_batches.copy() if alone else np.repeat(of_batches, size)
+
+        reply = of_queries(np.frombuffer(self.reply, dtype=np.float64)[:batches])
+        route = of_queries(np.frombuffer(self.route, dtype=np.uint8)[:batches])
         used = np.zeros(batches, dtype=np.int64)
         used[list(self.used.keys())] = list(self.used.values())
-        used = np.repeat(used, size)
+        used = of_queries(used)
         late = list(self.defaults.keys())
         reply[late], route[late], used[late] = list(self.defaults.values()), Route.DEFAULT, 0
         if np.any(reply == UNANSWERED):
@@ -85,10 +99,10 @@ class Recorder:
         return Trace(
             queries=Queries(
                 arrival=arrival,
-                dispatch=np.repeat(np.frombuffer(self.dispatched, dtype=np.float64), size),
+                dispatch=of_queries(dispatched),
                 reply=reply,
                 route=route,
-                batch=np.repeat(number, size).astype(np.int32),
+                batch=of_queries(number.astype(np.int32)),
                 used=used,
             ),
             batches=Batches(

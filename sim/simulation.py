@@ -79,6 +79,7 @@ def simulate(
     k, r = policy.group
     return recorder.trace(
         np.frombuffer(clients.arrivals, dtype=np.float64) if isinstance(schedule, ClosedSchedule) else schedule.times,
+        overhead=cluster.network.overhead,
         k=k,
         r=r,
         instances=sum(plan.instances for plan in plans),

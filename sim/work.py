@@ -5,6 +5,12 @@ from __future__ import annotations
 from typing import Any, Protocol
 
 from sim.clock import Entry
+from sim.trace import Route
+
+OWN, RECONSTRUCTION, REPLICA, BACKUP = (
+    int(route) for route in (Route.OWN, Route.RECONSTRUCTION, Route.REPLICA, Route.BACKUP)
+)
+"""The routes of replies as plain numbers, since an enumeration's members take a look-up each time."""
 
 QUEUED, RUNNING, ENDED = range(3)
 """The states of a task's life; plain numbers, since they are compared several times per task."""

@@ -13,8 +13,8 @@ from pydantic import Field, NonNegativeFloat, PositiveInt, model_validator
 from sim.clock import Call
 from sim.policies.base import Execution, Policy, PoolPlan
 from sim.quantile import RunningQuantile
-from sim.trace import Role, Route
-from sim.work import ENDED, Batch, Task
+from sim.trace import Role
+from sim.work import BACKUP, ENDED, OWN, Batch, Task
 
 if TYPE_CHECKING:
     from sim.cluster import Cluster
@@ -102,7 +102,7 @@ class Backups(Execution):
             pending.own = None
             self._awaited(pending)
             if not batch.answered:
-                self.frontend.answer(batch, Route.OWN)
+                self.frontend.answer(batch, OWN)
                 if self._cancels:
                     self._cancel_backup(pending)
 
@@ -121,7 +121,7 @@ class Backups(Execution):
             self._use(call.item)
 
     def _use(self, batch: Batch) -> None:
-        self.frontend.answer(batch, Route.BACKUP)
+        self.frontend.answer(batch, BACKUP)
         if self._cancels:
             self._cancel_own(batch.state)
 

@@ -13,8 +13,8 @@ from sim.clock import Call
 from sim.code import Code, any_k_suffice
 from sim.policies.base import Execution, Policy, PoolPlan
 from sim.streams import Stream
-from sim.trace import Role, Route
-from sim.work import Batch, Task
+from sim.trace import Role
+from sim.work import OWN, RECONSTRUCTION, Batch, Task
 
 if TYPE_CHECKING:
     from sim.cluster import Cluster
@@ -155,7 +155,7 @@ class CodedExecution(Execution):
                 return
             group.returned |= 1 << slot
             if not owner.answered:
-                self.frontend.answer(owner, Route.OWN)
+                self.frontend.answer(owner, OWN)
                 group.unanswered -= 1
         if not group.unanswered:
             if len(group.batches) == self._k:
@@ -175,7 +175,7 @@ class CodedExecution(Execution):
     def _reconstruct(self, group: Group) -> None:
         for batch in group.batches:
             if not batch.answered:
-                self.frontend.answer(batch, Route.RECONSTRUCTION, group.used)
+                self.frontend.answer(batch, RECONSTRUCTION, group.used)
         group.unanswered = 0
         self._settle(group)
 

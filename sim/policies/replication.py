@@ -7,8 +7,8 @@ from typing import TYPE_CHECKING, Literal
 from pydantic import Field
 
 from sim.policies.base import Execution, Policy, PoolPlan
-from sim.trace import Role, Route
-from sim.work import ENDED, Batch, Task
+from sim.trace import Role
+from sim.work import ENDED, OWN, REPLICA, Batch, Task
 
 if TYPE_CHECKING:
     from sim.clock import Call
@@ -84,7 +84,7 @@ class Copies(Execution):
         batch = task.owner
         batch.state.copies.remove(task)
         if not batch.answered:
-            self.frontend.answer(batch, Route.OWN if task.attempt == 0 else Route.REPLICA)
+            self.frontend.answer(batch, OWN if task.attempt == 0 else REPLICA)
             if self._cancel != "nothing":
                 self.cancel_copies(batch, running=self._cancel == "all")
 

@@ -5,8 +5,8 @@ from __future__ import annotations
 from typing import TYPE_CHECKING, Literal
 
 from sim.policies.base import Execution, Policy, PoolPlan
-from sim.trace import Role, Route
-from sim.work import Batch, Task
+from sim.trace import Role
+from sim.work import OWN, Batch, Task
 
 if TYPE_CHECKING:
     from sim.cluster import Cluster
@@ -52,7 +52,7 @@ class OneCopy(Execution):
         batch = task.owner
         batch.state = None
         if not batch.answered:
-            self.frontend.answer(batch, Route.OWN)
+            self.frontend.answer(batch, OWN)
 
     def lost(self, task: Task) -> None:
         """Send the batch again unless every query has had a default answer."""
