@@ -18,7 +18,7 @@ import numpy as np
 
 from sim.cluster import Cluster
 from sim.distributions.families import Exponential, Gamma
-from sim.policies import Coded, EqualResources, Policy, Replication, Uncoded
+from sim.policies import ApproximateBackup, Coded, EqualResources, Hedged, Policy, Replication, Uncoded
 from sim.simulation import simulate
 from sim.stragglers import SlowPeriods, Straggler
 from sim.streams import Streams
@@ -97,6 +97,8 @@ def main() -> None:
         EqualResources(),
         Replication(),
         Replication(cancel="all"),
+        Hedged(cancel="all"),
+        ApproximateBackup(),
         Coded(k=3),
         Coded(k=2, r=2),
     )
