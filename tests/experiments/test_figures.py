@@ -18,52 +18,14 @@ from experiments.figures.latency_vs_sweep import LatencyVsSweep
 from experiments.figures.panels import along, panels
 from experiments.figures.scene import choose
 from experiments.figures.timeline import Timeline
-from experiments.outcome import COSTS, GRID, Measured, Outcome, measure
+from experiments.outcome import measure
 from sim.cluster import Cluster
 from sim.policies import Coded, EqualResources, Replication
 from sim.simulation import simulate
 from sim.streams import Streams
 from sim.trace import Role, Route
+from tests.outcomes import outcome
 from workloads.arrivals import Poisson
-
-
-def measured(generator, queries, scale, degraded, model):
-    latency = generator.exponential(scale, queries)
-    p50, p99, p999 = np.quantile(latency, (0.5, 0.99, 0.999))
-    values = {"mean": latency.mean(), "p50": p50, "p99": p99, "p999": p999, "gap": p999 - p50}
-    lost = int(degraded * queries)
-    routes = {"own": queries - lost, "reconstruction": lost, "replica": 0, "backup": 0, "default": 0}
-    accuracy = None
-    if model:
-        right = {"available": 0.97, "degraded": 0.9}
-        accuracy = {"available": queries - lost, "degraded": lost}
-        for name, share in right.items():
-            correct = int(generator.binomial(accuracy[name], share))
-            accuracy |= {f"{name}_correct": correct, f"{name}_top5": correct, f"{name}_agrees": correct}
-    return {
-        "queries": queries,
-        "latency": {name: float(value) for name, value in values.items()},
-        "routes": routes,
-        "accuracy": accuracy,
-    }, latency
-
-
-def outcome(policy, trial, scale=0.01, degraded=0.0, model=True, instances=12, point=None, queries=20_000, **more):
-    generator = np.random.default_rng([trial, *policy.encode()])
-    whole, latency = measured(generator, queries, scale, degraded, model)
-    parts = [Measured(**measured(generator, queries // 10, scale, degraded, model)[0]) for _ in range(10)]
-    fields = {
-        "policy": policy,
-        "kind": policy.split("_")[0],
-        "point": point or {},
-        "trial": trial,
-        "warmup": 100,
-        "settled": True,
-        "cost": dict(zip(COSTS, (instances, 0.5, 0.012, 2500.0), strict=True)),
-        "quantiles": {"probabilities": GRID.tolist(), "seconds": np.quantile(latency, GRID).tolist()},
-        "blocks": tuple(parts),
-    }
-    return Outcome(**(whole | fields | more))
 
 
 def material(points=({},), trials=3, model=True, **more):
