@@ -53,6 +53,14 @@ def measure_network(
 
 
 def measure_model(model: Model, data: Path | None, device: str, batches: Sequence[int], repeats: int) -> ServiceProfile:
-    """Measure an experiment's network on samples of its data set's shape."""
+    """Measure an experiment's networks, the backup's too where there is one, on samples of its data set's shape."""
     training, _ = load_data(model, data)
-    return measure_network(model.network, training.shape, training.classes, device, batches, repeats)
+    measured = measure_network(model.network, training.shape, training.classes, device, batches, repeats)
+    if model.backup is None:
+        return measured
+    from backends.torch_backend import TorchBackend
+
+    network, name = model.backup.network, f"{measured.network}, backup {model.backup.network.name_in_yaml()}"
+    module = network.build(training.shape, training.classes)
+    backup = TorchBackend(device).measure(module, training.shape, batches, repeats, role="backup", network=name)
+    return measured.joined(backup).model_copy(update={"network": name})

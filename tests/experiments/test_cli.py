@@ -333,6 +333,16 @@ def test_check_says_what_would_run(
     assert [file.name for file in tmp_path.iterdir()] == ["experiment.yaml"]
 
 
+def test_profile_measures_the_backup_as_well(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    model = "model: {dataset: digits, network: {kind: mlp, hidden: [64]}, backup: {network: {kind: mlp, hidden: [4]}}}"
+    file, out = tmp_path / "experiment.yaml", tmp_path / "mine.json"
+    file.write_text(f"{LATENCY}\n{model}\n")
+    assert parm("profile", file, "--repeats", "3", "--out", out, monkeypatch=monkeypatch) == 0
+    written = json.loads(out.read_text())
+    assert set(written["roles"]) == {"deployed", "parity", "backup"}
+    assert written["network"] == "mlp, backup mlp"
+
+
 def test_profile_writes_what_a_cluster_can_use(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
 ) -> None:
