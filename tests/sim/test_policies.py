@@ -178,7 +178,7 @@ def test_a_default_answer_within_a_batch_leaves_the_others_to_the_prediction() -
 
 
 def test_an_answer_that_missed_its_deadline_still_helps_its_group() -> None:
-    """Query 0 is given up at 1.2 and back at 1.3; with the parity, back at 1.5, it gives query 1 before its deadline."""
+    """Query 0 is given up at 1.2 and back at 1.3; with the parity, at 1.5, it gives query 1 before its deadline."""
     trace = run(Coded(k=2), [0, 0.5], slow(1.3, 9.0, 1.0), deadline=1.2)
     assert routes(trace) == [Route.DEFAULT, Route.RECONSTRUCTION]
     assert trace.queries.reply.tolist() == [1.2, 1.5]
