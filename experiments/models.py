@@ -206,7 +206,7 @@ class Models:
             from backends.answers import Predictor
 
             training, data = self._training_data(model)
-            trained = self._store.deployed(
+            trained = self._store.classifier(
                 model.network, training, model.recipe, model.training_seed, self.device, self._report
             )
             self._loaded[key] = _Loaded(
@@ -244,13 +244,14 @@ class Models:
     def _backup_model(self, one: Need) -> Trained:
         assert one.backup is not None
         if one.key not in self._backups:
-            self._backups[one.key] = self._store.backup(
+            self._backups[one.key] = self._store.classifier(
                 one.backup.network,
                 self._training_data(one.model)[0],
                 one.backup.recipe or one.model.recipe,
                 one.model.training_seed,
                 self.device,
                 self._report,
+                role="backup",
             )
         return self._backups[one.key]
 

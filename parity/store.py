@@ -20,7 +20,7 @@ from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Any
+from typing import Any, Literal
 
 import torch
 from safetensors import SafetensorError
@@ -99,7 +99,7 @@ class ModelStore:
         self.root = root
         self.checkpoint_seconds = checkpoint_seconds
 
-    def deployed(
+    def classifier(
         self,
         network: Network,
         data: TrainingData,
@@ -107,32 +107,12 @@ class ModelStore:
         seed: int,
         device: str = "cpu",
         progress: Progress = quiet,
+        role: Literal["deployed", "backup"] = "deployed",
     ) -> Model:
-        """The classifier for a data set. Raises ParmError for a damaged store, a full disk or a diverging training."""
-        return self._classifier("deployed", network, data, recipe, seed, device, progress)
+        """The classifier for a data set: the deployed model, or the cheaper one of approximate backups.
 
-    def backup(
-        self,
-        network: Network,
-        data: TrainingData,
-        recipe: Recipe,
-        seed: int,
-        device: str = "cpu",
-        progress: Progress = quiet,
-    ) -> Model:
-        """The cheaper classifier of approximate backups, trained like a deployed one. Raises like `deployed`."""
-        return self._classifier("backup", network, data, recipe, seed, device, progress)
-
-    def _classifier(
-        self,
-        role: str,
-        network: Network,
-        data: TrainingData,
-        recipe: Recipe,
-        seed: int,
-        device: str,
-        progress: Progress,
-    ) -> Model:
+        Raises ParmError for a damaged store, a full disk or a diverging training.
+        """
         identity = {
             "format": FORMAT,
             "role": role,
@@ -177,7 +157,7 @@ class ModelStore:
         """The parity model of each of the code's r rows, in order; none for a code that needs no training.
 
         A row's model depends on that row's weights alone, so row 0 of an r = 2 code is the model of r = 1.
-        Raises ValueError like `LinearCode.check`, ParmError like `deployed`.
+        Raises ValueError like `LinearCode.check`, ParmError like `classifier`.
         """
         code.check(k, r)
         rows = [ParityRow(code, k, r, row) for row in range(r)] if code.needs_training else []

@@ -30,13 +30,13 @@ def refuse(status: TrainingStatus) -> None:
 @pytest.fixture
 def trained(data: TrainingData, tmp_path: Path) -> tuple[ModelStore, Model, Model]:
     store = ModelStore(tmp_path)
-    deployed = store.deployed(NETWORK, data, RECIPE, 1)
+    deployed = store.classifier(NETWORK, data, RECIPE, 1)
     return store, deployed, store.parities(deployed, data, Addition(), 2, 1, RECIPE, 1)[0]
 
 
 def test_what_is_trained_is_found(data: TrainingData, trained: tuple[ModelStore, Model, Model]) -> None:
     store, deployed, parity = trained
-    again = ModelStore(store.root).deployed(NETWORK, data, RECIPE, 1, progress=refuse)
+    again = ModelStore(store.root).classifier(NETWORK, data, RECIPE, 1, progress=refuse)
     assert (again.key, again.path, again.card) == (deployed.key, deployed.path, deployed.card)
     for name, value in deployed.module.state_dict().items():
         assert torch.equal(value, again.module.state_dict()[name])
@@ -65,13 +65,15 @@ def test_a_backup_is_trained_like_a_deployed_model_and_kept_apart(
 ) -> None:
     store, deployed, _ = trained
     seen: list[TrainingStatus] = []
-    backup = store.backup(NETWORK, data, RECIPE, 1, progress=seen.append)
+    backup = store.classifier(NETWORK, data, RECIPE, 1, role="backup", progress=seen.append)
     assert {(status.role, status.label) for status in seen} == {("backup", "backup mlp on blobs")}
     assert backup.key != deployed.key
     assert backup.path.name == f"backup-mlp-blobs-{backup.key[:12]}"
     assert backup.card["identity"] == deployed.card["identity"] | {"role": "backup"}
     assert backup.card["test"] == deployed.card["test"]
-    assert ModelStore(store.root).backup(NETWORK, data, RECIPE, 1, progress=refuse).card == backup.card
+    assert (
+        ModelStore(store.root).classifier(NETWORK, data, RECIPE, 1, role="backup", progress=refuse).card == backup.card
+    )
 
 
 def test_row_0_of_two_parities_is_the_model_of_one(
@@ -105,14 +107,14 @@ def test_everything_that_determines_training_changes_the_key(
     monkeypatch.setattr(ModelStore, "_obtain", obtain)
     store = ModelStore(tmp_path)
     other = TrainingData(**{**vars(data), "fingerprint": "other"})
-    deployed = store.deployed(NETWORK, data, RECIPE, 1)
-    store.deployed(Mlp(hidden=(17,)), data, RECIPE, 1)
-    store.deployed(LeNet5(), data, RECIPE, 1)
-    store.deployed(NETWORK, other, RECIPE, 1)
-    store.deployed(NETWORK, data, RECIPE, 2)
+    deployed = store.classifier(NETWORK, data, RECIPE, 1)
+    store.classifier(Mlp(hidden=(17,)), data, RECIPE, 1)
+    store.classifier(LeNet5(), data, RECIPE, 1)
+    store.classifier(NETWORK, other, RECIPE, 1)
+    store.classifier(NETWORK, data, RECIPE, 2)
     for recipe in (Best(epochs=3), Best(epochs=2, lr=1e-3), Best(epochs=2, flip=True), Paper(epochs=2)):
-        store.deployed(NETWORK, data, recipe, 1)
-    second = store.deployed(NETWORK, data, RECIPE, 3)
+        store.classifier(NETWORK, data, recipe, 1)
+    second = store.classifier(NETWORK, data, RECIPE, 3)
     for model, k, recipe, seed in (
         (deployed, 2, RECIPE, 1),
         (second, 2, RECIPE, 1),
@@ -122,9 +124,9 @@ def test_everything_that_determines_training_changes_the_key(
     ):
         store.parities(model, data, Addition(), k, 1, recipe, seed)
     store.parities(deployed, data, Addition(weights=((1.0, 2.0),)), 2, 1, RECIPE, 1)
-    store.backup(NETWORK, data, RECIPE, 1)
+    store.classifier(NETWORK, data, RECIPE, 1, role="backup")
     assert len(set(keys)) == len(keys) == 17
-    store.deployed(NETWORK, TrainingData(**{**vars(data), "name": "renamed"}), RECIPE, 1)
+    store.classifier(NETWORK, TrainingData(**{**vars(data), "name": "renamed"}), RECIPE, 1)
     assert keys[-1] == keys[0]
 
 
@@ -166,7 +168,7 @@ def test_damaged_files_are_named_with_what_to_do(
     store, deployed, _ = trained
     harm(deployed.path / name)
     with pytest.raises(ParmError, match=sentence) as caught:
-        store.deployed(NETWORK, data, RECIPE, 1, progress=refuse)
+        store.classifier(NETWORK, data, RECIPE, 1, progress=refuse)
     assert str(deployed.path / name) in str(caught.value)
     assert f"delete the folder {deployed.path} to have it trained anew" in str(caught.value)
 
@@ -181,17 +183,17 @@ def test_a_damaged_half_trained_model_is_named_with_what_to_do(
         raise KeyboardInterrupt
 
     with pytest.raises(KeyboardInterrupt):
-        store.deployed(NETWORK, data, RECIPE, 1, progress=stop)
+        store.classifier(NETWORK, data, RECIPE, 1, progress=stop)
     (state,) = tmp_path.glob("*.part/state.safetensors")
     whole = state.read_bytes()
     state.write_bytes(whole[:-100] if content is None else content)
     with pytest.raises(ParmError, match=r"half-trained model in .* is damaged") as caught:
-        store.deployed(NETWORK, data, RECIPE, 1)
+        store.classifier(NETWORK, data, RECIPE, 1)
     assert f"delete the folder {state.parent} " in str(caught.value)
     # Whole again, beside what a kill in the middle of writing leaves: it goes on, and only the model is kept.
     state.write_bytes(whole)
     state.with_name(".state.safetensors.123").write_bytes(b"part")
-    model = store.deployed(NETWORK, data, RECIPE, 1)
+    model = store.classifier(NETWORK, data, RECIPE, 1)
     assert sorted(p.name for p in model.path.iterdir()) == ["card.json", "weights.safetensors"]
 
 
@@ -201,7 +203,7 @@ def test_a_full_disk_is_one_sentence(data: TrainingData, tmp_path: Path, monkeyp
 
     monkeypatch.setattr(parity.store, "write_atomically", full)
     with pytest.raises(ParmError, match=r"cannot write the model .*No space left on device.*make room"):
-        ModelStore(tmp_path).deployed(NETWORK, data, RECIPE, 1)
+        ModelStore(tmp_path).classifier(NETWORK, data, RECIPE, 1)
 
 
 def test_a_model_asked_for_twice_at_once_is_trained_once(data: TrainingData, tmp_path: Path) -> None:
@@ -209,7 +211,9 @@ def test_a_model_asked_for_twice_at_once_is_trained_once(data: TrainingData, tmp
     found: list[Model] = []
 
     def ask() -> None:
-        found.append(ModelStore(tmp_path).deployed(NETWORK, data, RECIPE, 1, progress=lambda s: epochs.append(s.epoch)))
+        found.append(
+            ModelStore(tmp_path).classifier(NETWORK, data, RECIPE, 1, progress=lambda s: epochs.append(s.epoch))
+        )
 
     threads = [threading.Thread(target=ask) for _ in range(3)]
     for thread in threads:
@@ -233,7 +237,7 @@ def test_digits_parity_models_reconstruct(tmp_path: Path) -> None:
         test_labels=torch.as_tensor(digits.y_test),
     )
     store = ModelStore(tmp_path)
-    deployed = store.deployed(Mlp(), data, Best(epochs=20), 0)
+    deployed = store.classifier(Mlp(), data, Best(epochs=20), 0)
     assert deployed.card["test"]["accuracy"] > 0.95
     for k, bar in ((2, 0.93), (3, 0.90)):
         for model in store.parities(deployed, data, Addition(), k, 2, Best(epochs=25), 0):

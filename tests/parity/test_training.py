@@ -33,7 +33,7 @@ def run(
         if kill_at.get(status.role) == status.epoch:
             raise Killed
 
-    deployed = store.deployed(network, data, recipe, seed, progress=progress)
+    deployed = store.classifier(network, data, recipe, seed, progress=progress)
     return [deployed, *store.parities(deployed, data, Addition(), 2, 1, recipe, seed, progress=progress)], epochs
 
 
@@ -65,11 +65,11 @@ def test_a_killed_training_resumes_to_the_very_same_weights(
 def test_seed_decides_and_the_global_random_state_is_left_alone(data: TrainingData, tmp_path: Path) -> None:
     recipe = Best(epochs=2)
     before = torch.random.get_rng_state()
-    first = ModelStore(tmp_path / "a").deployed(NETWORK, data, recipe, 1)
+    first = ModelStore(tmp_path / "a").classifier(NETWORK, data, recipe, 1)
     assert torch.equal(before, torch.random.get_rng_state())
     torch.manual_seed(99)
-    assert same(first.module, ModelStore(tmp_path / "b").deployed(NETWORK, data, recipe, 1).module)
-    assert not same(first.module, ModelStore(tmp_path / "a").deployed(NETWORK, data, recipe, 2).module)
+    assert same(first.module, ModelStore(tmp_path / "b").classifier(NETWORK, data, recipe, 1).module)
+    assert not same(first.module, ModelStore(tmp_path / "a").classifier(NETWORK, data, recipe, 2).module)
 
 
 class Scripted:
