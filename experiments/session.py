@@ -28,8 +28,6 @@ if TYPE_CHECKING:
     from experiments.schema import Experiment
     from sim.trace import Trace
 
-PLAIN_WIDTH = 120
-
 
 class InterruptedRunError(Exception):
     """The user ended the work, which can be continued."""
@@ -123,7 +121,7 @@ def console() -> Console:
     """Return standard output; rich would squeeze the tables into 80 columns where that is not a terminal."""
     from rich.console import Console
 
-    return Console(width=None if sys.stdout.isatty() else PLAIN_WIDTH)
+    return tables.roomy(Console())
 
 
 def command() -> list[str]:
