@@ -1,14 +1,15 @@
 """Deferred answers: after a cell has been simulated, predict exactly what some client received, and nothing else.
 
 The deployed model runs once per distinct sample, over all the cells of an experiment together; a parity model runs once
-per word (see `reconstruction.py`) whose reconstruction used its row.
+per word (see `reconstruction.py`) whose reconstruction used its row. All of it stays on the device, in big batches and
+without a step of Python per group; what the clients received is copied from it once per cell.
 """
 
 from __future__ import annotations
 
 from collections.abc import Sequence
 from dataclasses import dataclass, field
-from typing import ClassVar, Protocol
+from typing import Any, Literal, Protocol
 
 import numpy as np
 import torch
@@ -21,16 +22,19 @@ from backends.torch_backend import TorchBackend
 from sim.errors import ParmError
 from sim.trace import Ints, Route, Trace
 
-WORDS_PER_CHUNK = 4096
 VALUES_PER_CHUNK = 2**25
-"""Bounds on how many words are encoded at once, and on the numbers in their queries and parity queries (128 MiB)."""
+"""Bound on the numbers that are decoded at once (128 MiB)."""
+
+HELD = 1024
+"""Samples on which a model's half precision is held against its single precision, where that is to be decided."""
 
 
 class TensorCode(Protocol):
     """What has to be known of an erasure code to compute answers with it; `parity.codes` has the codes themselves."""
 
-    needs_training: ClassVar[bool]
-    """False where the parity answers are by definition what `targets` says; no parity model then runs."""
+    @property
+    def answered_by(self) -> Literal["parity", "deployed", "oracle"]:
+        """Who answers coded queries; an oracle's answers are by definition what `targets` says, and nothing runs."""
 
     def encode(self, queries: Tensor, r: int) -> Tensor:
         """Turn queries (g, k, *shape) into parity queries (g, r, *shape)."""
@@ -62,12 +66,14 @@ class Answers:
 
 @dataclass(slots=True)
 class _Memo:
-    """A model's outputs, per sample of the test set, as far as they have been needed."""
+    """A model's outputs, per sample of the test set, as far as they have been needed; all but `known` on the device."""
 
     module: nn.Module
     name: str
-    answer: NDArray[np.int16]
-    top5: NDArray[np.bool_]
+    answer: Tensor
+    top5: Tensor
+    finite: Tensor
+    """Whether all outputs so far are finite, one bool."""
     known: NDArray[np.bool_]
     outputs: Tensor = field(default_factory=lambda: torch.empty(0, 0))
 
@@ -94,7 +100,7 @@ class Predictor:
         self.backend = backend
         self.deployed = deployed
         self.images = backend.place(images)
-        self.labels = labels
+        self.labels = backend.place(torch.from_numpy(labels))
         self.default_answer = default_answer
         self._memos: dict[nn.Module, _Memo] = {}
 
@@ -116,9 +122,12 @@ class Predictor:
             raise ValueError(f"the trace has {len(route)} queries, but {len(samples)} samples were given")
         passes, reused = {"deployed": 0, "parity": 0, "backup": 0}, {"deployed": 0, "parity": 0, "backup": 0}
         with torch.inference_mode():
+            carried = self._placed(samples)
             deployed = self._memo(self.deployed, "deployed")
             passes["deployed"], reused["deployed"] = self._learn(deployed, samples)
-            answer, top5 = deployed.answer[samples], deployed.top5[samples]
+            own = deployed.answer[carried]
+            answer, top5 = own.clone(), deployed.top5[carried]
+            finite = {"deployed": deployed.finite}
 
             by_backup = np.flatnonzero(route == Route.BACKUP)
             if len(by_backup):
@@ -126,29 +135,48 @@ class Predictor:
                     raise ValueError("the trace has replies by a backup model, but no backup model was given")
                 memo = self._memo(backup, "backup")
                 passes["backup"], reused["backup"] = self._learn(memo, samples[by_backup])
-                answer[by_backup], top5[by_backup] = memo.answer[samples[by_backup]], memo.top5[samples[by_backup]]
+                there = self._placed(by_backup)
+                answer[there], top5[there] = memo.answer[carried[there]], memo.top5[carried[there]]
+                finite["backup"] = memo.finite
 
             words = reconstructed_words(trace)
             if len(words):
-                if code is None or (code.needs_training and len(parities) < trace.r):
+                if code is None or (code.answered_by != "oracle" and len(parities) < trace.r):
                     raise ValueError(f"the trace has reconstructions: they need the code and {trace.r} parity models")
-                answer[words.query], top5[words.query] = self._reconstruct(
-                    words, samples, code, parities[: trace.r], trace.r
+                there = self._placed(words.query)
+                answer[there], top5[there], finite["reconstruction"] = self._reconstruct(
+                    words, carried, code, parities[: trace.r], trace.r
                 )
-                if code.needs_training:
+                if code.answered_by != "oracle":
                     passes["parity"] = sum(int(words.needing(row).sum()) for row in range(trace.r))
                     reused["parity"] = words.reused(trace.k, trace.r)
 
-        by_default = route == Route.DEFAULT
-        answer[by_default] = self.default_answer
-        correct = answer == self.labels[samples]
-        top5[by_default] = correct[by_default]
-        return Answers(answer, correct, answer == deployed.answer[samples], top5, passes, reused)
+            answer.masked_fill_(self._placed(route == Route.DEFAULT), self.default_answer)
+            answers = collect(
+                answer, top5, own, self.labels[carried], self._placed(route == Route.DEFAULT), passes, reused
+            )
+            sound = torch.stack(list(finite.values())).cpu()
+        for name, good in zip(finite, sound.tolist(), strict=True):
+            if not good:
+                raise ParmError(unsound(name))
+        return answers
+
+    def _placed(self, values: NDArray[Any]) -> Tensor:
+        return self.backend.place(torch.from_numpy(values))
 
     def _memo(self, module: nn.Module, name: str) -> _Memo:
-        n = len(self.labels)
-        empty = _Memo(module, name, np.full(n, -1, dtype=np.int16), np.zeros(n, dtype=bool), np.zeros(n, dtype=bool))
-        return self._memos.setdefault(module, empty)
+        if module not in self._memos:
+            self.backend.settle(module, lambda: self.images[:HELD])
+            n, place = len(self.labels), self.backend.place
+            self._memos[module] = _Memo(
+                module,
+                name,
+                answer=place(torch.full((n,), -1, dtype=torch.int16)),
+                top5=place(torch.zeros(n, dtype=torch.bool)),
+                finite=place(torch.ones((), dtype=torch.bool)),
+                known=np.zeros(n, dtype=bool),
+            )
+        return self._memos[module]
 
     def _learn(self, memo: _Memo, samples: Ints) -> tuple[int, int]:
         """Have the memo know all of `samples`; return how many distinct ones it computed, and how many it knew."""
@@ -156,74 +184,118 @@ class Predictor:
         wanted[samples] = True
         new = np.flatnonzero(wanted & ~memo.known)
         if len(new):
-            outputs = self.backend.predict_samples(memo.module, self.images, torch.from_numpy(new))
-            check_finite(outputs, memo.name)
+            rows = self._placed(new)
+            outputs = self.backend.outputs(memo.module, len(new), lambda chunk: self.images[rows[chunk]])
             if not memo.known.any():
-                memo.outputs = torch.full((len(memo.known), outputs.shape[1]), torch.nan)
-            memo.outputs[torch.from_numpy(new)] = outputs
-            memo.answer[new] = top_answer(outputs.numpy())
-            memo.top5[new] = in_top(outputs.numpy(), self.labels[new])
+                memo.outputs = outputs.new_full((len(memo.known), outputs.shape[1]), torch.nan)
+            memo.outputs[rows] = outputs
+            memo.answer[rows] = top_answer(outputs)
+            memo.top5[rows] = in_top(outputs, self.labels[rows])
+            memo.finite &= outputs.isfinite().all()
             memo.known[new] = True
         return len(new), int(wanted.sum()) - len(new)
 
     def _reconstruct(
-        self, words: Words, samples: Ints, code: TensorCode, parities: Sequence[nn.Module], r: int
-    ) -> tuple[NDArray[np.int16], NDArray[np.bool_]]:
-        """Decode the queries `words.query`, in that order: their answers, and whether the label is in the top 5."""
+        self, words: Words, carried: Tensor, code: TensorCode, parities: Sequence[nn.Module], r: int
+    ) -> tuple[Tensor, Tensor, Tensor]:
+        """Decode the queries `words.query`, in that order, where query q carried sample `carried[q]`.
+
+        Return their answers, whether the label is in the top 5, and whether all of it is finite.
+        """
         outputs = self._memo(self.deployed, "deployed").outputs
-        carried = samples[words.members]
-        k = carried.shape[1]
-        answer = np.empty(len(words.query), dtype=np.int16)
-        top5 = np.empty(len(words.query), dtype=bool)
-        values = (k + r) * max(1, self.images[0].numel())
-        step = max(1, min(WORDS_PER_CHUNK, VALUES_PER_CHUNK // values))
-        for start in range(0, len(words), step):
+        members = carried[self._placed(words.members)]
+        parity = self._parity_outputs(members, outputs, words, code, parities, r)
+        labels, word = self.labels[carried[self._placed(words.query)]], self._placed(words.word)
+        answer = torch.empty(len(word), dtype=torch.int16, device=outputs.device)
+        top5 = torch.empty(len(word), dtype=torch.bool, device=outputs.device)
+        finite = torch.ones((), dtype=torch.bool, device=outputs.device)
+        step = max(1, VALUES_PER_CHUNK // (members.shape[1] * outputs.shape[1] + r * parity.shape[2]))
+        for start in range(0, len(word), step):
             chunk = slice(start, start + step)
-            members = torch.from_numpy(carried[chunk])
-            parity = self._parity_outputs(members, outputs, words.rows[chunk], code, parities, r)
-            first, end = np.searchsorted(words.word, (start, start + step))
-            word = torch.from_numpy(words.word[first:end] - start)
-            mine = reconstruct(code, outputs[members[word]], parity[word], words.used[first:end], words.slot[first:end])
-            labels = self.labels[samples[words.query[first:end]]]
-            answer[first:end] = top_answer(mine.numpy())
-            top5[first:end] = in_top(mine.numpy(), labels)
-        return answer, top5
+            mine = reconstruct(
+                code, outputs[members[word[chunk]]], parity[word[chunk]], words.used[chunk], words.slot[chunk]
+            )
+            answer[chunk], top5[chunk] = top_answer(mine), in_top(mine, labels[chunk])
+            finite &= mine.isfinite().all()
+        return answer, top5, finite
 
     def _parity_outputs(
-        self, members: Tensor, outputs: Tensor, rows: Ints, code: TensorCode, parities: Sequence[nn.Module], r: int
+        self, members: Tensor, outputs: Tensor, words: Words, code: TensorCode, parities: Sequence[nn.Module], r: int
     ) -> Tensor:
-        """Compute the used parity rows of words that carry samples `members` (w, k); (w, r, c), NaN where unused."""
-        if not code.needs_training:
+        """Compute the used parity rows of words that carry samples `members` (w, k); (w, r, p), NaN where unused."""
+        if code.answered_by == "oracle":
             return code.targets(outputs[members], r)
-        result = torch.full((len(members), r, outputs.shape[1]), torch.nan)
-        encoded = code.encode(self.images[members.to(self.images.device)], r)
+        result = torch.empty(0)
         for row, module in enumerate(parities):
-            needed = torch.from_numpy(np.flatnonzero((rows >> row) & 1))
-            if len(needed):
-                result[needed, row] = self.backend.predict(module, encoded[needed.to(encoded.device), row])
-        return result
+            used = np.flatnonzero(words.needing(row))
+            if not len(used):
+                continue
+            needed = self._placed(used)
+            rows = members[needed]
+            self.backend.settle(module, lambda row=row: held_queries(code, self.images, members.shape[1], r)[:, row])  # type: ignore[misc]
+            answers = self.backend.outputs(
+                module,
+                len(needed),
+                # One pass over memory per batch: its members are gathered, encoded and passed on while they are warm.
+                lambda chunk, rows=rows, row=row: code.encode(self.images[rows[chunk]], r)[:, row],  # type: ignore[misc]
+            )
+            if not len(result):
+                result = answers.new_full((len(members), r, answers.shape[1]), torch.nan)
+            result[needed, row] = answers
+        return result if len(result) else outputs.new_full((len(members), r, outputs.shape[1]), torch.nan)
+
+
+def held_queries(code: TensorCode, images: Tensor, k: int, r: int) -> Tensor:
+    """Encode samples on which a parity model's half precision is held against its single precision."""
+    members = torch.arange(HELD * k, device=images.device) % len(images)
+    return code.encode(images[members.reshape(HELD, k)], r)
+
+
+def unsound(name: str) -> str:
+    """Say that the answers of a model, or of a `reconstruction`, are no numbers."""
+    if name == "reconstruction":
+        return "a reconstruction is not finite: a parity model answers NaN, or too few answers were used"
+    return f"the {name} model answers with numbers that are not finite: train it anew"
 
 
 def check_finite(outputs: Tensor, name: str) -> None:
-    """Raise ParmError if a model, called `name`, answers with NaN or infinity."""
+    """Raise ParmError if the answers of `name`, see `unsound`, hold NaN or infinity. This waits for the device."""
     if not outputs.isfinite().all():
-        raise ParmError(f"the {name} model answers with numbers that are not finite: train it anew")
+        raise ParmError(unsound(name))
+
+
+def collect(
+    answer: Tensor,
+    top5: Tensor,
+    own: Tensor,
+    labels: Tensor,
+    by_default: Tensor,
+    passes: dict[str, int],
+    reused: dict[str, int],
+) -> Answers:
+    """Bring what a cell's clients received from the device, all in one copy.
+
+    `own` are the deployed model's answers; all tensors are of shape (queries,). A default answer names a single class.
+    """
+    correct = answer == labels
+    flags = (correct, answer == own, torch.where(by_default, correct, top5))
+    classes, *judged = torch.stack([answer, *(flag.to(torch.int16) for flag in flags)]).cpu().numpy()
+    right, agrees, among = (column.astype(np.bool_) for column in judged)
+    return Answers(classes.copy(), right, agrees, among, passes, reused)
 
 
 def reconstruct(code: TensorCode, outputs: Tensor, parities: Tensor, used: Ints, slot: Ints) -> Tensor:
     """Decode lost queries: slot `slot[i]` of its word from the answers `used[i]` and no others; return (l, c).
 
-    `outputs` (l, k, c) are the own answers of each lost query's word and `parities` (l, r, c) its parity answers.
-    Raises ParmError where the result is not finite.
+    `outputs` (l, k, c) are the own answers of each lost query's word and `parities` (l, r, p) its parity answers.
     """
     k, r = outputs.shape[1], parities.shape[1]
+    device = outputs.device
     # What the decoder did not have is hidden from it: no lost answer can leak into its own reconstruction.
-    seen = outputs.masked_fill(~torch.from_numpy(_bits(used, 0, k))[..., None], torch.nan)
-    rows = parities.masked_fill(~torch.from_numpy(_bits(used, k, r))[..., None], torch.nan)
-    mine = code.decode(seen, rows, torch.from_numpy(used))[torch.arange(len(used)), torch.from_numpy(slot)]
-    if not mine.isfinite().all():
-        raise ParmError("a reconstruction is not finite: a parity model answers NaN, or too few answers were used")
-    return mine
+    seen = outputs.masked_fill(~torch.from_numpy(_bits(used, 0, k)).to(device)[..., None], torch.nan)
+    rows = parities.masked_fill(~torch.from_numpy(_bits(used, k, r)).to(device)[..., None], torch.nan)
+    decoded = code.decode(seen, rows, torch.from_numpy(used).to(device))
+    return decoded[torch.arange(len(used), device=device), torch.from_numpy(slot).to(device)]
 
 
 def _bits(masks: Ints, first: int, count: int) -> NDArray[np.bool_]:

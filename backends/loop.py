@@ -13,11 +13,11 @@ import torch
 from numpy.typing import NDArray
 from torch import Tensor, nn
 
-from backends.answers import Answers, TensorCode, check_finite, reconstruct
+from backends.answers import HELD, Answers, TensorCode, check_finite, collect, held_queries, reconstruct
 from backends.metrics import in_top, top_answer
 from backends.reconstruction import Words, reconstructed_words
 from backends.torch_backend import TorchBackend
-from sim.policies.coded import Group
+from sim.policies.groups import Group
 from sim.stragglers.base import Bend
 from sim.trace import Ints, Role, Route, Trace
 from sim.work import Batch, Task
@@ -81,6 +81,8 @@ class HardwareInTheLoop:
         module = self._module(role, row)
         if role == Role.PARITY:
             self._rows = max(self._rows, row + 1)
+        else:
+            self.backend.settle(module, lambda: self.images[:HELD])
         done = self._outputs[role, row] = {}
         name = role.name.lower()
         warm: set[int] = set()
@@ -90,6 +92,8 @@ class HardwareInTheLoop:
             inputs = self._parity_queries(owner, row) if role == Role.PARITY else self._queries(owner)
             if owner.size not in warm:
                 warm.add(owner.size)
+                if role == Role.PARITY:
+                    self.backend.settle(module, lambda: self._held(len(owner.batches))[:, row])
                 for _ in range(WARM_UP):
                     self.backend.serve(module, inputs)
             outputs, seconds = self.backend.serve(module, inputs)
@@ -121,28 +125,26 @@ class HardwareInTheLoop:
         by_sample[torch.from_numpy(self.samples[ran])] = returned[torch.from_numpy(ran)]
         own = by_sample[torch.from_numpy(self.samples)]
 
-        received = returned.clone()
+        answered = returned.clone()
         by_backup = torch.from_numpy(route == Route.BACKUP)
-        received[by_backup] = self._returned(trace, Role.BACKUP, computed.shape[1])[by_backup]
+        answered[by_backup] = self._returned(trace, Role.BACKUP, computed.shape[1])[by_backup]
         words = reconstructed_words(trace)
         if len(words):
             assert self.code is not None  # else no parity pool could have been launched
             members, word = torch.from_numpy(words.members), torch.from_numpy(words.word)
-            if self.code.needs_training:
-                parity = self._parity_outputs(trace, words, computed.shape[1])
+            if self.code.answered_by != "oracle":
+                parity = self._parity_outputs(trace, words)
                 reused["parity"] = words.reused(trace.k, trace.r)
             else:
                 parity = self.code.targets(own[members], trace.r)
-            received[torch.from_numpy(words.query)] = reconstruct(
-                self.code, returned[members[word]], parity[word], words.used, words.slot
-            )
+            lost = reconstruct(self.code, returned[members[word]], parity[word], words.used, words.slot)
+            check_finite(lost, "reconstruction")
+            answered[torch.from_numpy(words.query)] = lost
 
-        answer, top5 = top_answer(received.numpy()), in_top(received.numpy(), labels)
-        by_default = route == Route.DEFAULT
-        answer[by_default] = self.default_answer
-        correct = answer == labels
-        top5[by_default] = correct[by_default]
-        return Answers(answer, correct, answer == top_answer(own.numpy()), top5, passes, reused)
+        by_default = torch.from_numpy(route == Route.DEFAULT)
+        answer = top_answer(answered).masked_fill(by_default, self.default_answer)
+        top5 = in_top(answered, torch.from_numpy(labels))
+        return collect(answer, top5, top_answer(own), torch.from_numpy(labels), by_default, passes, reused)
 
     def _module(self, role: Role, row: int) -> nn.Module:
         if role == Role.DEPLOYED:
@@ -150,7 +152,7 @@ class HardwareInTheLoop:
         if role == Role.BACKUP and self.backup is not None:
             return self.backup
         if role == Role.PARITY and self.code is not None:
-            if not self.code.needs_training:
+            if self.code.answered_by == "oracle":
                 return self.deployed
             if row < len(self.parities):
                 return self.parities[row]
@@ -166,6 +168,10 @@ class HardwareInTheLoop:
         positions = np.arange(group.size)
         members = [batch.first + np.minimum(positions, batch.size - 1) for batch in group.batches]
         return self.code.encode(self._carried(np.stack(members, axis=1)), self._rows)[:, row]
+
+    def _held(self, k: int) -> Tensor:
+        assert self.code is not None
+        return held_queries(self.code, self.images, k, self._rows)
 
     def _carried(self, queries: Ints) -> Tensor:
         return self.images[torch.from_numpy(self.samples[queries]).to(self.images.device)]
@@ -193,9 +199,10 @@ class HardwareInTheLoop:
             result[first : first + len(outputs)] = outputs
         return result
 
-    def _parity_outputs(self, trace: Trace, words: Words, classes: int) -> Tensor:
-        """Collect what the parity tasks answered at the words' positions, (w, r, classes); NaN where unused."""
-        result = torch.full((len(words), trace.r, classes), torch.nan)
+    def _parity_outputs(self, trace: Trace, words: Words) -> Tensor:
+        """Collect what the parity tasks answered at the words' positions, (w, r, p); NaN where unused."""
+        ran = (outputs for row in range(trace.r) for outputs in self._outputs[Role.PARITY, row].values())
+        result = torch.full((len(words), trace.r, next(ran).shape[1]), torch.nan)  # without one, nothing was decoded
         groups, positions = trace.group[words.query].tolist(), trace.position[words.query].tolist()
         for row in range(trace.r):
             done, needed = self._outputs[Role.PARITY, row], words.needing(row)

@@ -2,21 +2,21 @@
 
 from __future__ import annotations
 
-import numpy as np
-from numpy.typing import NDArray
+import torch
+from torch import Tensor
 
 
-def top_answer(outputs: NDArray[np.float32]) -> NDArray[np.int16]:
-    """Return the class with the largest output, the lowest-numbered one among equals; (n, classes) -> (n,)."""
-    return np.asarray(outputs.argmax(axis=1), dtype=np.int16)
+def top_answer(outputs: Tensor) -> Tensor:
+    """Return the class with the largest output, the lowest-numbered one among equals; (n, classes) -> int16 (n,)."""
+    return outputs.argmax(dim=1).to(torch.int16)
 
 
-def in_top(outputs: NDArray[np.float32], labels: NDArray[np.int64], n: int = 5) -> NDArray[np.bool_]:
+def in_top(outputs: Tensor, labels: Tensor, n: int = 5) -> Tensor:
     """Say for each row whether its label is among the n classes with the largest outputs; (rows, classes) -> (rows,).
 
     Equal outputs rank by class number, so that `n=1` agrees with `top_answer`. With n classes or fewer all are in.
     """
-    own = np.take_along_axis(outputs, labels[:, None], axis=1)
-    earlier = np.arange(outputs.shape[1]) < labels[:, None]
+    own = outputs.gather(1, labels[:, None])
+    earlier = torch.arange(outputs.shape[1], device=outputs.device) < labels[:, None]
     ahead = (outputs > own) | ((outputs == own) & earlier)
-    return np.asarray(ahead.sum(axis=1) < n)
+    return ahead.sum(dim=1) < n

@@ -6,16 +6,22 @@ import json
 import re
 from itertools import pairwise
 from pathlib import Path
-from typing import Literal, Self
+from typing import Annotated, Literal, Self
 
 import numpy as np
 from numpy.typing import NDArray
-from pydantic import Field, ValidationError, model_validator
+from pydantic import Field, StringConstraints, ValidationError, model_validator
 
 from sim.errors import ParmError
 from sim.kinds import Options
 
 RoleName = Literal["deployed", "parity", "backup", "backlog"]
+"""Whose service times: a model's, or (`backlog`) what a bulk flow leaves in a buffer."""
+
+Measured = Annotated[
+    str, StringConstraints(pattern=r"^(deployed|parity|backup|backlog|copy|(en|de)code \S+ k=\d+ r=\d+)$")
+]
+"""What a profile has times of: a role, the `copy` to the device, or `encode` or `decode` of a code at k and r."""
 
 _TAIL = tuple(1 - sign * 10.0**-digits for digits in range(2, 6) for sign in (1, 0.5, 0.2))
 
@@ -75,8 +81,8 @@ class ServiceProfile(Options):
     """Measured or calibrated, and in which way."""
     made: dict[str, str] = Field(default_factory=dict)
     """Versions of what measured it. No date: the same measurement gives the same file."""
-    roles: dict[RoleName, dict[int, Quantiles]] = Field(min_length=1)
-    """Service times by role and batch size."""
+    roles: dict[Measured, dict[int, Quantiles]] = Field(min_length=1)
+    """Times by role, or other work, and batch size."""
 
     @model_validator(mode="after")
     def _check(self) -> Self:

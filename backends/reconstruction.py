@@ -19,7 +19,8 @@ class Words:
     """The words in which some query was reconstructed (w of them) and those queries (l of them), word after word."""
 
     members: Ints
-    """Each word's query per slot, shape (w, k). A batch too short to have that position gives its last query."""
+    """Each word's query per slot, shape (w, k). A batch too short to have that position gives its last query, and a
+    group that never filled repeats its last batch."""
     rows: Ints
     """Bit j is set where some reconstruction of the word used parity row j; shape (w,)."""
     query: Ints
@@ -46,7 +47,8 @@ class Words:
 def reconstructed_words(trace: Trace) -> Words:
     """Find the words of `trace` in which some query was reconstructed.
 
-    Raises ValueError where a reconstruction belongs to no coding group, or to one that lacks a batch.
+    Raises ValueError where a reconstruction belongs to no coding group, or took the answer of a batch that its group
+    lacks.
     """
     queries, batches = trace.queries, trace.batches
     lost = np.flatnonzero(queries.route == Route.RECONSTRUCTION)
@@ -63,12 +65,15 @@ def reconstructed_words(trace: Trace) -> Words:
     seats = np.full((int(batches.group.max(initial=-1)) + 1, trace.k), -1, dtype=np.int64)
     seats[batches.group[coded], batches.slot[coded]] = coded
     seat = seats[keys // longest]
-    if (seat < 0).any():
+    used = queries.used[lost]
+    taken = (used[:, None] >> np.arange(trace.k)) & 1 == 1
+    if (seat[:, 0] < 0).any() or (taken & (seat[word] < 0)).any():
         raise ValueError("the trace has a reconstruction in a coding group that was never full")
+    for slot in range(1, trace.k):
+        seat[:, slot] = np.where(seat[:, slot] < 0, seat[:, slot - 1], seat[:, slot])
     last = batches.size[seat].astype(np.int64) - 1
     members = batches.first[seat] + np.minimum((keys % longest)[:, None], last)
 
-    used = queries.used[lost]
     rows = np.zeros(len(keys), dtype=np.int64)
     np.bitwise_or.at(rows, word, used >> trace.k)
     return Words(members, rows, lost, word, batches.slot[batch].astype(np.int64), used)

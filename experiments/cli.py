@@ -8,6 +8,7 @@ from typing import TYPE_CHECKING, Annotated, NoReturn
 
 import typer
 
+from experiments.accuracy.command import accuracy_command
 from experiments.arguments import (
     INTERRUPTED,
     MODELS,
@@ -21,6 +22,8 @@ from experiments.arguments import (
     debug_wanted,
 )
 from experiments.calibrate import calibrate_command
+from experiments.plan import plan_command
+from experiments.validating import validate_command
 from sim.errors import ParmError
 
 if TYPE_CHECKING:
@@ -71,6 +74,9 @@ def train(
     data: DataFolder = None,
     device: Device = "auto",
     models: ModelsFolder = MODELS,
+    publish: Annotated[
+        Path | None, typer.Option(metavar="DIR", help="Write the models here too, in half precision.")
+    ] = None,
     plugin: Plugins = None,
     debug: Debug = False,
 ) -> None:
@@ -87,7 +93,7 @@ def train(
     from experiments.models import Models
 
     reporter = Reporter()
-    trained = Models(data, models, device, reporter)
+    trained = Models(data, models, device, reporter, publish)
     try:
         heed_kill()
         trained.prepare(cells(experiment, loader.context(file)))
@@ -221,7 +227,10 @@ def claims(
     _print_claims(folder)
 
 
+app.command("accuracy")(accuracy_command)
 app.command("calibrate")(calibrate_command)
+app.command("plan")(plan_command)
+app.command("validate")(validate_command)
 
 
 @app.command("list")
@@ -273,7 +282,7 @@ def _describe(experiment: Experiment, file: Path) -> None:
         print(f"sweep {key}: {', '.join(str(value) for value in values)}")
     for policy in experiment.policies:
         mine = [cell for cell in todo if cell.policy.label == policy.label]
-        instances = sorted({cell.policy.instances(cell.experiment.cluster) for cell in mine})
+        instances = sorted({cell.policy.instances(cell.experiment.machines) for cell in mine})
         print(f"policy {policy.label}: {' to '.join(str(count) for count in instances)} instances")
     if experiment.model is None:
         print("no model: latency only")

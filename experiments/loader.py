@@ -9,7 +9,7 @@ import sys
 from collections.abc import Callable, Iterator, Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING, Any, TypeVar
 
 import yaml
 
@@ -19,6 +19,7 @@ from sim.errors import ParmError
 
 if TYPE_CHECKING:
     from experiments.schema import Experiment
+    from sim.kinds import Options
 
 MOST_BYTES = 4 * 2**20
 MOST_VALUES = 200_000
@@ -72,31 +73,44 @@ class Source:
         self.problems.append(f"{self.place(key)}: {spell(key) + ': ' if key else ''}{says}")
 
 
+AnyOptions = TypeVar("AnyOptions", bound="Options")
+
+
 def load(path: Path, overrides: Sequence[str] = (), plugins: Sequence[str] = ()) -> Experiment:
     """Read the experiment at `path` with `--set` overrides `a.b=value`, after importing the plugin modules.
 
     Raises ParmError with one line per problem, each a sentence with its file and line.
     """
+    from experiments.schema import Experiment
+
+    return load_as(Experiment, path, overrides, plugins)
+
+
+def load_as(
+    schema: type[AnyOptions], path: Path, overrides: Sequence[str] = (), plugins: Sequence[str] = ()
+) -> AnyOptions:
+    """Read what `schema`, which has a method `resolved`, describes, as `load` reads an experiment."""
     source = read(path)
     for override in overrides:
         _override(source, override)
     refuse(source)
+    if isinstance(source.data, dict) and "study" in source.data and "study" not in schema.model_fields:
+        raise ParmError(f"{path}: is a study of accuracy: run it with 'parm accuracy {path}'.")
     import_plugins(plugins, path.parent)
     from pydantic import ValidationError
 
     from experiments.messages import booleans_for_numbers, sentences
-    from experiments.schema import Experiment
 
     try:
-        experiment = Experiment.model_validate(copy.deepcopy(source.data), context=context(path))
+        found = schema.model_validate(copy.deepcopy(source.data), context=context(path))
     except ValidationError as error:
-        for key, says in sentences(error, source.data, Experiment):
+        for key, says in sentences(error, source.data, schema):
             source.complain(key, says)
     else:
-        for key, says in booleans_for_numbers(source.data, experiment.resolved()):
+        for key, says in booleans_for_numbers(source.data, found.resolved()):
             source.complain(key, says)
     refuse(source)
-    return experiment
+    return found
 
 
 def context(path: Path) -> dict[str, list[Path]]:

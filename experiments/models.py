@@ -8,6 +8,7 @@ from __future__ import annotations
 import json
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass
+from datetime import timedelta
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
@@ -16,11 +17,12 @@ import numpy as np
 from experiments.cells import Cell
 from experiments.progress import Reporter
 from experiments.schema import Backup, Model
-from parity.codes import Addition, LinearCode
+from parity.codes import Addition, TensorCode
+from parity.codes.base import Coder
 from sim.errors import ParmError
 from sim.kinds import Options
 from sim.trace import Ints, Role, Trace
-from workloads.datasets.base import Data
+from workloads.datasets.base import Data, Dataset
 
 if TYPE_CHECKING:
     from torch import nn
@@ -35,10 +37,10 @@ if TYPE_CHECKING:
 
 @dataclass(frozen=True, slots=True)
 class Need:
-    """A deployed model (`code` is None), the parity models of one code, k and r for it, or its backup."""
+    """A deployed model (`code` is None), what is trained for a code at k and r beside it, or its backup."""
 
     model: Model
-    code: LinearCode | None = None
+    code: TensorCode | None = None
     k: int = 0
     r: int = 0
     backup: Backup | None = None
@@ -55,9 +57,9 @@ class Need:
         what = f"{self.model.network.name_in_yaml()} on {self.model.dataset.name_in_yaml()}"
         if self.code is None:
             return f"deployed {what}"
-        if not self.code.needs_training:
-            return f"no parity models for code {self.code.name_in_yaml()}, k = {self.k}, r = {self.r}"
-        return f"{self.r} parity {what} for code {self.code.name_in_yaml()}, k = {self.k}"
+        if not self.code.parts(self.k, self.r):
+            return f"nothing to train for code {self.code.name_in_yaml()}, k = {self.k}, r = {self.r}"
+        return f"{len(self.code.parts(self.k, self.r))} parts for {what}, code {self.code.name_in_yaml()}, k = {self.k}"
 
 
 def need(cell: Cell) -> list[Need]:
@@ -65,17 +67,18 @@ def need(cell: Cell) -> list[Need]:
     model = cell.experiment.model
     if model is None:
         return []
-    if model.backup is not None and cell.policy.uses(Role.BACKUP, cell.experiment.cluster):
-        return [Need(model), Need(model, backup=model.backup)]
+    wanted = [Need(model)]
     k, r = cell.policy.group
-    if not k:
-        return [Need(model)]
-    code = cell.policy.erasure_code or Addition()
-    if not isinstance(code, LinearCode):
-        raise ParmError(
-            f"code '{code.name_in_yaml()}' cannot compute answers: it is for experiments without a 'model'."
-        )
-    return [Need(model), Need(model, code, k, r)]
+    if k:
+        code = cell.policy.erasure_code or Addition()
+        if not isinstance(code, TensorCode):
+            raise ParmError(
+                f"code '{code.name_in_yaml()}' cannot compute answers: it is for experiments without a 'model'."
+            )
+        wanted.append(Need(model, code, k, r))
+    if model.backup is not None and cell.policy.uses(Role.BACKUP, cell.experiment.machines):
+        wanted.append(Need(model, backup=model.backup))
+    return wanted
 
 
 def needs(cells: Sequence[Cell]) -> list[Need]:
@@ -96,8 +99,12 @@ class _Loaded:
 class Models:
     """Trains or finds the models of an experiment, and computes answers with them."""
 
-    def __init__(self, data: Path | None, root: Path, device: str, reporter: Reporter) -> None:
+    def __init__(
+        self, data: Path | None, root: Path, device: str, reporter: Reporter, publish: Path | None = None
+    ) -> None:
         """Look for data sets in `data` and for models in `root`; train and predict on `device`.
+
+        Models are written to `publish` too, in half precision, where that is given.
 
         Raises ParmError where there is no such device.
         """
@@ -106,11 +113,11 @@ class Models:
 
         self.backend = TorchBackend(device)
         self._folder = data
-        self._store = ModelStore(root)
+        self._store = ModelStore(root, publish=publish)
         self._reporter = reporter
         self._data: dict[str, tuple[TrainingData, Data]] = {}
         self._loaded: dict[str, _Loaded] = {}
-        self._parities: dict[str, list[Trained]] = {}
+        self._parts: dict[str, list[Trained]] = {}
         self._backups: dict[str, Trained] = {}
 
     @property
@@ -121,8 +128,8 @@ class Models:
     @property
     def trained(self) -> list[Trained]:
         """Every model that was found or trained so far."""
-        parities = [model for models in self._parities.values() for model in models]
-        return [*(loaded.trained for loaded in self._loaded.values()), *parities, *self._backups.values()]
+        parts = [model for models in self._parts.values() for model in models]
+        return [*(loaded.trained for loaded in self._loaded.values()), *parts, *self._backups.values()]
 
     @property
     def notes(self) -> list[str]:
@@ -133,7 +140,7 @@ class Models:
         """Find or train every model that the cells need. Raises ParmError for a missing data set or a broken store."""
         for one in needs(cells):
             if one.code is not None:
-                self._parity_models(one)
+                self._parts_of(one, one.code)
             elif one.backup is not None:
                 self._backup_model(one)
             else:
@@ -188,15 +195,19 @@ class Models:
             lines.append(f"{model.path}: {measured}")
         return [*lines, *(f"note: {note}" for note in self.notes)]
 
-    def _at_work(self, cell: Cell) -> tuple[_Loaded, Ints, LinearCode | None, list[nn.Module], nn.Module | None]:
-        """Return the cell's deployed model, each query's sample, and its code, parity models and backup model."""
+    def _at_work(self, cell: Cell) -> tuple[_Loaded, Ints, Coder | None, list[nn.Module], nn.Module | None]:
+        """Return the cell's deployed model, each query's sample, its code and who answers it, and the backup model."""
         from experiments.runner import draw_samples
 
         deployed, *others = need(cell)
         loaded = self._deployed(deployed.model)
         samples = draw_samples(cell, len(loaded.labels))
-        code = next((one.code for one in others if one.code is not None), None)
-        parities = [model.module for one in others for model in self._parity_models(one)]
+        code: Coder | None = None
+        parities: list[nn.Module] = []
+        for one in others:
+            if one.code is not None:
+                trained = [model.module for model in self._parts_of(one, one.code)]
+                code, parities = one.code.at_work(one.k, one.r, trained, loaded.trained.module)
         backup = next((self._backup_model(one).module for one in others if one.backup is not None), None)
         return loaded, samples, code, parities, backup
 
@@ -223,15 +234,13 @@ class Models:
             )
         return self._loaded[key]
 
-    def _parity_models(self, one: Need) -> list[Trained]:
-        if one.code is None or not one.code.needs_training:
-            return []
-        if one.key not in self._parities:
+    def _parts_of(self, one: Need, code: TensorCode) -> list[Trained]:
+        if one.key not in self._parts:
             loaded = self._deployed(one.model)
-            self._parities[one.key] = self._store.parities(
+            self._parts[one.key] = self._store.parts(
                 loaded.trained,
                 loaded.data,
-                one.code,
+                code,
                 one.k,
                 one.r,
                 one.model.parity_recipe or one.model.recipe,
@@ -239,7 +248,7 @@ class Models:
                 self.device,
                 self._report,
             )
-        return self._parities[one.key]
+        return self._parts[one.key]
 
     def _backup_model(self, one: Need) -> Trained:
         assert one.backup is not None
@@ -258,30 +267,37 @@ class Models:
     def _training_data(self, model: Model) -> tuple[TrainingData, Data]:
         key = _key(model.dataset)
         if key not in self._data:
-            self._data[key] = load_data(model, self._folder)
+            self._data[key] = load_data(model.dataset, self._folder)
         return self._data[key]
 
     def _report(self, status: TrainingStatus) -> None:
-        text = f"training {status.label}: epoch {status.epoch}/{status.epochs}, validation {status.score:.4f}"
-        self._reporter.status(text, last=status.epoch == status.epochs)
+        self._reporter.status(describe_training(status), last=status.epoch == status.epochs)
 
 
-def load_data(model: Model, folder: Path | None) -> tuple[TrainingData, Data]:
-    """Return the model's data set for training and as it is. Raises ParmError where it is missing or unsound."""
+def describe_training(status: TrainingStatus) -> str:
+    """Say in a line how far a training is, and how long it will still take."""
+    left = timedelta(seconds=round(status.left))
+    done = f"epoch {status.epoch}/{status.epochs}, validation {status.score:.4f}"
+    return f"training {status.label}: {done}" + (f", {left} left" if left else "")
+
+
+def load_data(dataset: Dataset, folder: Path | None) -> tuple[TrainingData, Data]:
+    """Return a data set for training and as it is. Raises ParmError where it is missing or unsound."""
     import torch
 
     from parity.objectives import TrainingData
 
-    data = model.dataset.load(folder)
+    data = dataset.load(folder)
     training = TrainingData(
         name=data.name,
         fingerprint=data.fingerprint,
         note=data.note,
-        classes=data.classes,
+        outputs=data.outputs,
         train=torch.from_numpy(data.normalised(data.x_train)),
         train_labels=torch.from_numpy(np.array(data.y_train)),
         test=torch.from_numpy(data.normalised(data.x_test)),
         test_labels=torch.from_numpy(np.array(data.y_test)),
+        task_name=data.task,
     )
     return training, data
 

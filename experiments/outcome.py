@@ -22,7 +22,7 @@ if TYPE_CHECKING:
 LATENCIES = ("mean", "p50", "p99", "p999", "gap")
 """The latency metrics, in the order in which every table has them; `gap` is p999 - p50."""
 
-COSTS = ("instances", "utilisation", "busy_seconds_per_query", "bytes_per_query")
+COSTS = ("instances", "price", "utilisation", "busy_seconds_per_query", "bytes_per_query")
 """What a policy spent, over the whole trace and not only what was measured of it."""
 
 SECTIONS = 10
@@ -108,12 +108,14 @@ def measure(
     warmup_floor: int,
     seconds: Mapping[str, float],
     last_of_batch: bool = False,
+    price: float | None = None,
 ) -> Outcome:
     """Measure a cell's trace and, where there is a model, its answers.
 
     At least the first `warmup_floor` queries are cut, and as many more as MSER-5 asks for. Percentiles are NumPy's
     `linear` ones of all that is left. With `last_of_batch` only the last query of each batch is looked at, and all
-    counts are of these. Raises ParmError where the floor leaves nothing to measure.
+    counts are of these. `price` is of all instances together, each 1 where it is not given. Raises ParmError where the
+    floor leaves nothing to measure.
     """
     kept = trace.batches.first + trace.batches.size - 1 if last_of_batch else np.arange(len(trace.queries))
     latency = trace.queries.latency[kept]
@@ -133,7 +135,7 @@ def measure(
         trial=trial,
         warmup=cut,
         settled=settled,
-        cost=_cost(trace),
+        cost=_cost(trace, price),
         quantiles={"probabilities": GRID.tolist(), "seconds": np.quantile(latency[cut:], GRID).tolist()},
         blocks=tuple(_measured(trace, answers, kept[first:last]) for first, last in parts),
         seconds=dict(seconds),
@@ -166,11 +168,12 @@ def _latencies(latency: Floats) -> dict[str, float]:
     return {"mean": float(latency.mean()), "p50": p50, "p99": p99, "p999": p999, "gap": p999 - p50}
 
 
-def _cost(trace: Trace) -> dict[str, float]:
+def _cost(trace: Trace, price: float | None) -> dict[str, float]:
     count = len(trace.queries)
     span = trace.end - float(trace.queries.arrival[0])
     return {
         "instances": trace.instances,
+        "price": trace.instances if price is None else price,
         "utilisation": trace.busy_seconds / (trace.instances * span),
         "busy_seconds_per_query": trace.busy_seconds / count,
         "bytes_per_query": trace.bytes / count,

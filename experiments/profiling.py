@@ -54,13 +54,13 @@ def measure_network(
 
 def measure_model(model: Model, data: Path | None, device: str, batches: Sequence[int], repeats: int) -> ServiceProfile:
     """Measure an experiment's networks, the backup's too where there is one, on samples of its data set's shape."""
-    training, _ = load_data(model, data)
-    measured = measure_network(model.network, training.shape, training.classes, device, batches, repeats)
+    training, _ = load_data(model.dataset, data)
+    measured = measure_network(model.network, training.shape, training.outputs, device, batches, repeats)
     if model.backup is None:
         return measured
     from backends.torch_backend import TorchBackend
 
     network, name = model.backup.network, f"{measured.network}, backup {model.backup.network.name_in_yaml()}"
-    module = network.build(training.shape, training.classes)
+    module = network.build(training.shape, training.outputs)
     backup = TorchBackend(device).measure(module, training.shape, batches, repeats, role="backup", network=name)
     return measured.joined(backup).model_copy(update={"network": name})

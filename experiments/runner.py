@@ -17,6 +17,7 @@ from typing import TYPE_CHECKING, Protocol, TypeVar
 
 from experiments import farm
 from experiments.cells import Cell
+from experiments.cost import price
 from experiments.outcome import Outcome, measure
 from experiments.progress import Reporter
 from experiments.store import RunStore
@@ -90,7 +91,7 @@ def simulate_cell(cell: Cell, hardware: Hardware | None = None) -> tuple[Trace, 
     streams = Streams(experiment.seed, cell.trial)
     workload = experiment.workload
     schedule = workload.arrivals.schedule(workload.queries, streams.generator("arrivals"))
-    trace = simulate(experiment.cluster, cell.policy, experiment.stragglers, schedule, streams, hardware)
+    trace = simulate(experiment.machines, cell.policy, experiment.stragglers, schedule, streams, hardware)
     return trace, perf_counter() - began
 
 
@@ -170,4 +171,5 @@ def _measured(cell: Cell, trace: Trace, answers: Answers | None, seconds: dict[s
         warmup_floor=cell.experiment.warmup_floor,
         last_of_batch=cell.experiment.counted == "last_of_batch",
         seconds=seconds,
+        price=price(cell.experiment.cluster, cell.policy.pools(cell.experiment.machines)),
     )

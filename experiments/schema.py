@@ -14,6 +14,7 @@ from pydantic_core import InitErrorDetails, PydanticCustomError
 from backends import profiles
 from experiments import sweep
 from experiments.claims import Claim
+from experiments.cost import Rule
 from experiments.figures import drawing
 from experiments.figures.base import Figure
 from experiments.keys import Key, Scalar, put, spell
@@ -21,7 +22,7 @@ from experiments.reference import Reference
 from parity import codes
 from parity.networks import Network
 from parity.recipes import Best, Recipe
-from sim.cluster import Cluster
+from sim.cluster import Cluster, Prices
 from sim.kinds import Options
 from sim.policies import Policy
 from sim.simulation import check
@@ -92,6 +93,9 @@ class Experiment(Options):
     """What makes instances slow or unavailable; several compose."""
     policies: tuple[Policy, ...] = Field(min_length=1)
     """The redundancy policies to compare; differences are taken against the first."""
+    equal_cost: Rule = "instances"
+    """What it means that policies cost the same: as many instances, the same price with `cluster.prices` (which is then
+    what a budget buys), or as many busy seconds per query, which no budget can hold equal, but tables compare."""
     sweep: dict[str, tuple[Any, ...]] = Field(default_factory=dict)
     """Values for keys such as `workload.arrivals.rate`; several lists are combined. Keys with a comma between them
     change together: `cluster.instances, cluster.extra: [[12, 6], [24, 12]]` are two points."""
@@ -141,6 +145,11 @@ class Experiment(Options):
         """Queries at the start of each trial that are never counted."""
         return self.workload.queries // 100 if self.warmup is None else self.warmup
 
+    @property
+    def machines(self) -> Cluster:
+        """The cluster as policies buy from it: an instance counts as one, or by its price under that rule."""
+        return self.cluster if self.equal_cost == "price" else self.cluster.model_copy(update={"prices": Prices()})
+
     def resolved(self) -> dict[str, Any]:
         """Return the experiment with every default written out, as plain data for YAML or JSON.
 
@@ -178,11 +187,11 @@ class Experiment(Options):
                     f"is called '{policy.label}' like policies.{first}; tell them apart with a 'name' each",
                 )
             try:
-                check(self.cluster, policy, self.stragglers)
+                check(self.machines, policy, self.stragglers)
             except ValueError as error:
                 yield ("policies", index), str(error)
             else:
-                if self.model is not None and self.model.backup is None and policy.uses(Role.BACKUP, self.cluster):
+                if self.model is not None and self.model.backup is None and policy.uses(Role.BACKUP, self.machines):
                     yield ("policies", index), f"{policy.name_in_yaml()} needs 'model.backup', the model that it asks"
         for index, straggler in enumerate(self.stragglers):
             if isinstance(straggler, Crashes) and not straggler.retry and self.cluster.deadline is None:

@@ -9,17 +9,19 @@ import threading
 from collections.abc import Sequence
 from dataclasses import dataclass
 from pathlib import Path
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Any
 
-from experiments import claims, loader, reference, summary, tables
+from experiments import claims, frontier, loader, reference, summary, tables
 from experiments.cells import Cell, cells
 from experiments.figures.base import Material
 from experiments.figures.drawing import draw_all
+from experiments.figures.frontier import Frontier
 from experiments.manifest import manifest, notes
 from experiments.outcome import Outcome
 from experiments.progress import Reporter
 from experiments.runner import default_workers, run_cells
 from experiments.store import RunStore, writing
+from experiments.theory import Theory, theory
 
 if TYPE_CHECKING:
     from rich.console import Console
@@ -93,12 +95,24 @@ def conclude(store: RunStore, experiment: Experiment, todo: Sequence[Cell], outc
     def trace(outcome: Outcome) -> Trace | None:
         return store.trace(by_place[outcome.policy, summary.place(outcome.point), outcome.trial])
 
+    def predicted(policy: str, point: dict[str, Any]) -> Theory | None:
+        cell = by_place[policy, summary.place(point), todo[0].trial]
+        return theory(cell.experiment, cell.policy)
+
     with writing(store.folder):
-        rows = summary.write(outcomes, store.folder)
+        rows = summary.write(outcomes, store.folder, experiment.equal_cost)
         tables.show(rows, console())
-        material = Material(rows, outcomes, trace if experiment.traces else None, experiment.name, experiment.reference)
+        material = Material(
+            rows, outcomes, trace if experiment.traces else None, experiment.name, experiment.reference, predicted
+        )
         for note in draw_all(experiment.figures, material, store.folder / "figures"):
             print(note)
+    for figure in experiment.figures or ():
+        if isinstance(figure, Frontier):
+            found = frontier.frontiers(rows, outcomes, figure.metric)
+            store.write_text(f"{figure.stem}.csv", frontier.as_text(found, figure.metric))
+            for sentence in frontier.sentences(found):
+                print(sentence)
     if experiment.reference:
         compared = reference.compare(experiment.reference, outcomes)
         store.write_text("reference.csv", reference.as_csv(compared))

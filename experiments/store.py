@@ -4,7 +4,7 @@
     manifest.json     versions, device, git revision, seed, and what each cell cost
     cells/*.json      one Outcome per finished cell; a cell counts as finished once its file is there
     traces/*.parquet  one row per query of each cell; traces/tasks/*.parquet one row per task
-    summary.csv, summary.json, differences.csv, figures/; reference.csv, claims.json where the experiment has such
+    summary.csv, summary.json, differences.csv, figures/; reference.csv, claims.json, frontier.csv where the experiment has such
 
 The bytes of a trace depend on the experiment and its seed alone: no times of day, no order of the workers.
 """
@@ -46,6 +46,7 @@ _OURS = (
     "differences.csv",
     "reference.csv",
     "claims.json",
+    "frontier.csv",
 )
 _OUR_FOLDERS = ("cells", "traces", "figures")
 _WHOLE = b"parm"

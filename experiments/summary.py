@@ -11,12 +11,14 @@ import json
 import math
 import os
 from collections.abc import Callable, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Any
 
 import numpy as np
 
+from experiments import cost
+from experiments.cost import Rule
 from experiments.outcome import COSTS, LATENCIES, Measured, Outcome
 from experiments.statistics import Interval, paired, sectioning, student_t, wilson_clustered
 from sim.errors import ParmError
@@ -64,6 +66,10 @@ class Row:
     """Whether the warm-up ended in every trial."""
     notes: list[str]
     """What a reader should know before trusting the row; one sentence each."""
+    equal_cost: str = "instances"
+    """The rule by which policies are compared; a name in `cost.RULES`."""
+    relative_cost: float = 1.0
+    """The row's cost under that rule, as a multiple of that of the first policy at the same sweep point."""
 
     @property
     def place(self) -> str:
@@ -90,9 +96,16 @@ def place(point: dict[str, Any]) -> str:
     return json.dumps(point, sort_keys=True, default=str)
 
 
-def rows(outcomes: Sequence[Outcome]) -> list[Row]:
+def rows(outcomes: Sequence[Outcome], equal_cost: Rule = "instances") -> list[Row]:
     """Summarise outcomes by policy and sweep point, in the order in which these first appear."""
-    return [_row(cells) for cells in _cells(outcomes).values()]
+    first: dict[str, float] = {}
+    table = []
+    for (where, _), trials in _cells(outcomes).items():
+        row = _row(trials)
+        spent = cost.of(row.cost, equal_cost)
+        base = first.setdefault(where, spent)
+        table.append(replace(row, equal_cost=equal_cost, relative_cost=spent / base if base else 1.0))
+    return table
 
 
 def differences(outcomes: Sequence[Outcome]) -> list[Difference]:
@@ -113,15 +126,16 @@ def differences(outcomes: Sequence[Outcome]) -> list[Difference]:
     return found
 
 
-def write(outcomes: Sequence[Outcome], folder: Path) -> list[Row]:
+def write(outcomes: Sequence[Outcome], folder: Path, equal_cost: Rule = "instances") -> list[Row]:
     """Write `summary.csv`, `summary.json` and `differences.csv` into `folder`, each at once or not at all."""
-    table = rows(outcomes)
-    _replace(folder / "summary.csv", _as_csv(_records(table)))
-    _replace(folder / "differences.csv", _as_csv(_difference_records(differences(outcomes), table)))
+    table = rows(outcomes, equal_cost)
+    _replace(folder / "summary.csv", as_csv(_records(table)))
+    _replace(folder / "differences.csv", as_csv(_difference_records(differences(outcomes), table)))
     document = {
         "format": FORMAT,
         "units": dict.fromkeys(LATENCIES, "ms") | {"busy_seconds_per_query": "s", "bytes_per_query": "B"},
         "confidence": 0.95,
+        "equal_cost": equal_cost,
         "rows": [_row_as_json(row) for row in table],
     }
     _replace(folder / "summary.json", json.dumps(document, indent=1, allow_nan=False, default=str) + "\n")
@@ -245,7 +259,8 @@ def _records(table: Sequence[Row]) -> list[dict[str, Any]]:
             interval = row.metrics[name]
             ends = (None,) * 3 if interval is None else (interval.value, interval.lo, interval.hi)
             record |= dict(zip((name, f"{name}_lo", f"{name}_hi"), ends, strict=True))
-        records.append(record | row.cost | {"queries": row.queries, "trials": row.trials})
+        compared = {"relative_cost": row.relative_cost, "equal_cost": row.equal_cost}
+        records.append(record | row.cost | compared | {"queries": row.queries, "trials": row.trials})
     return records
 
 
@@ -262,7 +277,7 @@ def _difference_records(found: Sequence[Difference], table: Sequence[Row]) -> li
     return records or [dict.fromkeys(header)]
 
 
-def _as_csv(records: Sequence[dict[str, Any]]) -> str:
+def as_csv(records: Sequence[dict[str, Any]]) -> str:
     """Return records as CSV, None and NaN as empty cells; a single record of None alone gives only the header."""
     text = io.StringIO()
     writer = csv.writer(text, lineterminator="\n")

@@ -9,6 +9,7 @@ from itertools import groupby
 from statistics import median_low
 from typing import TYPE_CHECKING, Any
 
+from experiments import cost
 from experiments.statistics import Interval
 from experiments.summary import Row
 
@@ -22,6 +23,7 @@ LATE = {"p50": "p50\nms", "p99": "p99\nms", "p999": "p99.9\nms", "gap": "gap\nms
 WRONG = {"accuracy_available": "A_a\n%", "accuracy_degraded": "A_d\n%", "accuracy_overall": "A_o\n%"}
 COST: dict[str, tuple[str, Callable[[Row], str]]] = {
     "instances": ("inst-\nances", lambda row: f"{row.cost['instances']:.4g}"),
+    "price": ("price", lambda row: f"{cost.of(row.cost, 'price'):.4g}"),
     "busy": ("busy ms\n/query", lambda row: f"{row.cost['busy_seconds_per_query'] * 1000:.4g}"),
     "bytes": ("kB\n/query", lambda row: f"{row.cost['bytes_per_query'] / 1000:.4g}"),
 }
@@ -76,16 +78,6 @@ def describe(point: dict[str, Any]) -> str:
     return ", ".join(f"{key} = {value}" for key, value in point.items())
 
 
-def unequal_cost(rows: Sequence[Row]) -> str | None:
-    """Return a sentence where the rows did not cost the same number of instances, else None."""
-    spent: dict[float, list[str]] = {}
-    for row in rows:
-        spent.setdefault(round(row.cost["instances"], 6), []).append(row.policy)
-    if len(spent) < 2:
-        return None
-    return "not at equal cost: " + "; ".join(f"{', '.join(who)} {count:g} instances" for count, who in spent.items())
-
-
 def _table(rows: Sequence[Row], sign: str) -> RenderableType:
     from rich import box
     from rich.table import Table
@@ -103,7 +95,10 @@ def _table(rows: Sequence[Row], sign: str) -> RenderableType:
         for metric, heading in WRONG.items():
             table.add_column(heading, justify="right", no_wrap=True)
             columns.append(_column(rows, metric, 100.0, sign))
-    for heading, written in COST.values():
+    priced = any(cost.of(row.cost, "price") != row.cost["instances"] for row in rows)
+    for name, (heading, written) in COST.items():
+        if name == "price" and not priced:
+            continue
         table.add_column(heading, justify="right", no_wrap=True)
         columns.append([written(row) for row in rows])
     for row, cells in zip(rows, zip(*columns, strict=True), strict=True):
@@ -129,8 +124,8 @@ def _remarks(rows: Sequence[Row]) -> list[RenderableType]:
     sign = "margins are 95% intervals" + (
         f" over {trials.pop()} trials" if len(trials) == 1 and max(trials) > 1 else ""
     )
-    lines.append(Text(sign, style="dim"))
-    unequal = unequal_cost(rows)
+    rule, unequal = cost.verdict(rows)
+    lines.append(Text(f"{sign}; {rule}", style="dim"))
     if unequal:
         lines.append(Text(unequal, style="yellow"))
     policies: dict[str, list[str]] = {}

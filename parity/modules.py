@@ -71,24 +71,94 @@ class BasicBlock(nn.Module):
         return out
 
 
-class ResNet(nn.Sequential):
-    """ResNet of two basic blocks per stage with the CIFAR stem; 4 stages make ResNet-18."""
+class Bottleneck(nn.Module):
+    """1x1, 3x3 and 1x1 convolutions with batch norm around a shortcut; the last widens fourfold (He et al. 2016).
 
-    def __init__(self, shape: Shape, outputs: int, width: int, stages: int) -> None:
+    The stride is the 3x3 convolution's, as in torchvision.
+    """
+
+    def __init__(self, before: int, middle: int, stride: int) -> None:
+        super().__init__()
+        after = 4 * middle
+        self.conv1 = nn.Conv2d(before, middle, 1, bias=False)
+        self.bn1 = nn.BatchNorm2d(middle)
+        self.conv2 = nn.Conv2d(middle, middle, 3, stride, padding=1, bias=False)
+        self.bn2 = nn.BatchNorm2d(middle)
+        self.conv3 = nn.Conv2d(middle, after, 1, bias=False)
+        self.bn3 = nn.BatchNorm2d(after)
+        self.relu = nn.ReLU(inplace=True)
+        self.downsample: nn.Module = nn.Identity()
+        if stride != 1 or before != after:
+            self.downsample = nn.Sequential(nn.Conv2d(before, after, 1, stride, bias=False), nn.BatchNorm2d(after))
+
+    def forward(self, x: Tensor) -> Tensor:
+        """(n, before, h, w) -> (n, 4 middle, h / stride, w / stride)."""
+        narrow: Tensor = self.relu(self.bn1(self.conv1(x)))
+        branch: Tensor = self.bn3(self.conv3(self.relu(self.bn2(self.conv2(narrow)))))
+        out: Tensor = self.relu(branch + self.downsample(x))
+        return out
+
+
+class ResNet(nn.Sequential):
+    """ResNet with this many blocks in each stage, weights named as in torchvision; (2, 2, 2, 2) make ResNet-18."""
+
+    def __init__(
+        self, shape: Shape, outputs: int, width: int, blocks: Sequence[int], bottleneck: bool, imagenet: bool
+    ) -> None:
+        kernel, stride = (7, 2) if imagenet else (3, 1)
         layers: OrderedDict[str, nn.Module] = OrderedDict(
-            conv1=nn.Conv2d(shape[0], width, 3, padding=1, bias=False),
+            conv1=nn.Conv2d(shape[0], width, kernel, stride, padding=kernel // 2, bias=False),
             bn1=nn.BatchNorm2d(width),
             relu=nn.ReLU(inplace=True),
         )
+        if imagenet:
+            layers["maxpool"] = nn.MaxPool2d(3, stride=2, padding=1)
+        block, expansion = (Bottleneck, 4) if bottleneck else (BasicBlock, 1)
         before = width
-        for stage in range(stages):
-            after = width * 2**stage
-            layers[f"layer{stage + 1}"] = nn.Sequential(
-                BasicBlock(before, after, stride=1 if stage == 0 else 2), BasicBlock(after, after, stride=1)
-            )
-            before = after
+        for stage, count in enumerate(blocks):
+            inner = width * 2**stage
+            parts = []
+            for number in range(count):
+                parts.append(block(before, inner, stride=2 if stage and not number else 1))
+                before = inner * expansion
+            layers[f"layer{stage + 1}"] = nn.Sequential(*parts)
         layers.update(avgpool=nn.AdaptiveAvgPool2d(1), flatten=nn.Flatten(), fc=nn.Linear(before, outputs))
         super().__init__(layers)
+
+
+VGG11_STAGES = ((1,), (2,), (4, 4), (8, 8), (8, 8))
+"""Channels of VGG-11's convolutions, in multiples of the first one's; a pooling follows each stage (Simonyan 2015)."""
+
+
+class Vgg(nn.Sequential):
+    """VGG-11 with batch norm, over any image: its last map is averaged down to 7x7 where it is larger.
+
+    So a spectrogram of 161x101 keeps its map of 5x3 and 32x32 its single pixel. One hidden layer as wide as the last
+    convolution follows, instead of two of 4096 with dropout, which are for a thousand classes.
+    """
+
+    def __init__(self, shape: Shape, outputs: int, width: int) -> None:
+        before, *sides = shape
+        features: list[nn.Module] = []
+        for stage in VGG11_STAGES:
+            for multiple in stage:
+                after = width * multiple
+                features += [nn.Conv2d(before, after, 3, padding=1), nn.BatchNorm2d(after), nn.ReLU(inplace=True)]
+                before = after
+            if min(sides) > 1:
+                features.append(nn.MaxPool2d(2))
+                sides = [side // 2 for side in sides]
+        height, breadth = (min(side, 7) for side in sides)
+        super().__init__(
+            OrderedDict(
+                features=nn.Sequential(*features),
+                avgpool=nn.AdaptiveAvgPool2d((height, breadth)),
+                flatten=nn.Flatten(),
+                fc1=nn.Linear(before * height * breadth, before),
+                relu=nn.ReLU(inplace=True),
+                fc2=nn.Linear(before, outputs),
+            )
+        )
 
 
 MOBILENET_STAGES = (

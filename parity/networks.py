@@ -3,9 +3,9 @@
 from __future__ import annotations
 
 from abc import abstractmethod
-from typing import TYPE_CHECKING, ClassVar, Literal
+from typing import TYPE_CHECKING, Any, ClassVar, Literal
 
-from pydantic import Field, PositiveInt
+from pydantic import Field, PositiveInt, SerializerFunctionWrapHandler, model_serializer
 
 from sim.errors import ParmError
 from sim.kinds import Kind
@@ -57,18 +57,62 @@ class LeNet5(Network):
         return lenet5(shape, outputs)
 
 
-class ResNet18(Network):
-    """ResNet-18 with the CIFAR stem (3x3, stride 1), without its last stage on images up to 28x28, as in the paper."""
+class Vgg11(Network):
+    """VGG-11 with batch norm: eight 3x3 convolutions; a pooling is left out where a side is down to one pixel."""
 
-    kind: Literal["resnet18"] = "resnet18"
+    kind: Literal["vgg11"] = "vgg11"
+    width: int = Field(default=64, gt=0)
+    """Channels of the first stage; they double up to 8 times as many. 64 is the usual network."""
+
+    def build(self, shape: Shape, outputs: int) -> nn.Module:
+        """See `Network.build`."""
+        from parity.modules import Vgg
+
+        return Vgg(shape, outputs, self.width)
+
+
+class ResidualNetwork(Network):
+    """Residual blocks in four stages; a member says which blocks, and how many in each stage."""
+
+    kind: str
+    blocks: ClassVar[tuple[int, int, int, int]]
+    """Residual blocks in each stage."""
+    bottleneck: ClassVar[bool]
+    """Whether a block narrows to a 3x3 convolution between two of 1x1, and widens to four times as many channels."""
+
     width: int = Field(default=64, gt=0)
     """Channels of the first stage; each later stage doubles them. 64 is the usual network."""
+    stem: Literal["auto", "cifar", "imagenet"] = "auto"
+    """First layers: `cifar` 3x3; `imagenet` 7x7 with stride 2, then max pooling; `auto` see above."""
 
     def build(self, shape: Shape, outputs: int) -> nn.Module:
         """See `Network.build`."""
         from parity.modules import ResNet
 
-        return ResNet(shape, outputs, self.width, stages=3 if max(shape[1:]) <= 28 else 4)
+        blocks = self.blocks[:3] if self.stem == "auto" and max(shape[1:]) <= 28 else self.blocks
+        return ResNet(shape, outputs, self.width, blocks, self.bottleneck, self.stem == "imagenet")
+
+    @model_serializer(mode="wrap")
+    def _without_the_default_stem(self, handler: SerializerFunctionWrapHandler) -> dict[str, Any]:
+        """A stem that was not chosen is no part of a model's key, so that models older than the option are found."""
+        options: dict[str, Any] = handler(self)
+        return {name: value for name, value in options.items() if (name, value) != ("stem", "auto")}
+
+
+class ResNet18(ResidualNetwork):
+    """ResNet-18 with the CIFAR stem (3x3, stride 1), without its last stage on images up to 28x28, as in the paper."""
+
+    kind: Literal["resnet18"] = "resnet18"
+    blocks = (2, 2, 2, 2)
+    bottleneck = False
+
+
+class ResNet152(ResidualNetwork):
+    """ResNet-152 with the CIFAR stem, without its last stage on images up to 28x28; bottleneck blocks."""
+
+    kind: Literal["resnet152"] = "resnet152"
+    blocks = (3, 8, 36, 3)
+    bottleneck = True
 
 
 class MobileNetV2(Network):
@@ -83,3 +127,33 @@ class MobileNetV2(Network):
         from parity.modules import MobileNet
 
         return MobileNet(shape, outputs, self.width)
+
+
+class Invertible(Network):
+    """i-RevNet in small: couplings that can be undone exactly, and a linear head; for images with even sides."""
+
+    kind: Literal["invertible"] = "invertible"
+    width: int = Field(default=32, gt=0)
+    """Channels inside the couplings of the first stage; they double with each stage."""
+    blocks: int = Field(default=4, ge=1)
+    """Couplings in each stage."""
+
+    def build(self, shape: Shape, outputs: int) -> nn.Module:
+        """See `Network.build`."""
+        from parity.invertible import InvertibleNetwork
+
+        return InvertibleNetwork(shape, outputs, self.width, self.blocks)
+
+
+class Torchvision(Network):
+    """Any classifier of torchvision by its name there, untrained, for images of three channels."""
+
+    kind: Literal["torchvision"] = "torchvision"
+    name: str = Field(min_length=1)
+    """Such as resnet50, efficientnet_b0, convnext_tiny, vit_b_16: what torchvision.models.list_models() names."""
+
+    def build(self, shape: Shape, outputs: int) -> nn.Module:
+        """See `Network.build`; an unknown name is refused here, since only torchvision knows its names."""
+        from parity.torchvision_models import classifier
+
+        return classifier(self.name, shape, outputs)

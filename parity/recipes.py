@@ -15,6 +15,8 @@ if TYPE_CHECKING:
     from torch import Tensor, nn
     from torch.optim import Optimizer
 
+    from parity.tasks import Task
+
 
 class Recipe(Kind):
     """How to train one model. A deployed model minimises cross-entropy, a parity model `parity_loss`."""
@@ -37,6 +39,11 @@ class Recipe(Kind):
     """Augmentation: move each training image by up to this many pixels both ways."""
     flip: bool = False
     """Augmentation: mirror each training image left to right with probability one half."""
+
+    patience: int | None = Field(default=None, gt=0)
+    """Stop early after this many epochs without a better validation score; the schedule stays that of `epochs`."""
+    mixed: bool = False
+    """Mixed precision: compute in bfloat16 where it is safe, keep weights and their updates in single precision."""
 
     @property
     @abstractmethod
@@ -61,11 +68,8 @@ class Recipe(Kind):
         """Learning rate when this fraction, 0 to 1, of all steps has been taken."""
 
     @abstractmethod
-    def parity_loss(self, parity: Tensor, target: Tensor, decoded: Tensor, outputs: Tensor) -> Tensor:
-        """Loss of a parity model's outputs (g, c) against their targets (g, c).
-
-        `decoded` (g, k, c) reconstructs each slot as the only lost one; `outputs` (g, k, c) are the deployed model's.
-        """
+    def parity_loss(self, decoded: Tensor, outputs: Tensor, task: Task) -> Tensor:
+        """Loss of reconstructions `decoded` (g, k, c), each slot as a lost one, against the deployed model's own."""
 
 
 class Paper(Recipe):
@@ -106,12 +110,16 @@ class Paper(Recipe):
         del progress
         return self.lr
 
-    def parity_loss(self, parity: Tensor, target: Tensor, decoded: Tensor, outputs: Tensor) -> Tensor:
-        """Mean squared error on the (weighted) sum of raw outputs."""
+    def parity_loss(self, decoded: Tensor, outputs: Tensor, task: Task) -> Tensor:
+        """Mean squared error.
+
+        For the plain sum each reconstruction errs by exactly the parity output's error, so this is the artifact's error
+        on the sum of raw outputs; for weighted rows it differs from that by a constant factor.
+        """
         from torch.nn import functional
 
-        del decoded, outputs
-        return functional.mse_loss(parity, target)
+        del task
+        return functional.mse_loss(decoded, outputs)
 
 
 class Best(Recipe):
@@ -144,19 +152,12 @@ class Best(Recipe):
             return self.lr * (1 - 0.48 * (1 + math.cos(math.pi * progress / self.warmup)))
         return self.lr * (1 + math.cos(math.pi * (progress - self.warmup) / (1 - self.warmup))) / 2
 
-    def parity_loss(self, parity: Tensor, target: Tensor, decoded: Tensor, outputs: Tensor) -> Tensor:
-        """`mse` times the squared error plus `kl` times the divergence, both of the reconstructed predictions.
+    def parity_loss(self, decoded: Tensor, outputs: Tensor, task: Task) -> Tensor:
+        """`mse` times the squared error plus `kl` times the task's divergence, both of the reconstructed predictions.
 
         For the plain sum each slot's reconstruction errs by exactly the parity output's error, so the first term is
         then the paper's; for weighted rows it counts each slot by what the division by its weight does to it.
         """
         from torch.nn import functional
 
-        del parity, target
-        divergence = functional.kl_div(
-            functional.log_softmax(decoded, dim=-1),
-            functional.log_softmax(outputs, dim=-1),
-            reduction="none",
-            log_target=True,
-        )
-        return self.mse * functional.mse_loss(decoded, outputs) + self.kl * divergence.sum(-1).mean()
+        return self.mse * functional.mse_loss(decoded, outputs) + self.kl * task.divergence(decoded, outputs)

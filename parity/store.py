@@ -5,7 +5,8 @@
 The key is the SHA-256 of the canonical JSON of everything that determines the training (for a parity model the deployed
 model's key is a part of that). The card holds that JSON as `identity`, what was measured on the test set, and the
 weights' own hash. A model in training lives in `<folder>.part` and is renamed when it is complete, under a lock, so a
-folder with the final name is always whole and two processes never train the same model side by side.
+folder with the final name is always whole and two processes never train the same model side by side. Models that come
+with parm (`parity/zoo`) are looked for as well, under the same names.
 """
 
 from __future__ import annotations
@@ -18,7 +19,7 @@ import platform
 import re
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Any, Literal
 
@@ -27,23 +28,18 @@ from safetensors import SafetensorError
 from safetensors.torch import load, save
 from torch import nn
 
-from parity.codes import LinearCode
+from parity import zoo
+from parity.codes.base import TensorCode
+from parity.evaluation import degraded, predict, quality
 from parity.networks import Network
-from parity.objectives import (
-    Classification,
-    Objective,
-    ParityRow,
-    Reconstruction,
-    TrainingData,
-    accuracy,
-    degraded,
-    predict,
-)
+from parity.objectives import Objective, Reconstruction, Supervised, TrainingData
+from parity.parts import Part
 from parity.recipes import Recipe
 from parity.training import Fit, Progress, TrainingStatus, seed_of, train, write_atomically
 from sim.errors import ParmError
+from sim.kinds import Kind
 
-FORMAT = 1
+FORMAT = 2
 """Part of every key: raise it when the same options come to mean another training."""
 TEST_GROUPINGS = 5
 """Random groupings of the test set behind a card's A_d."""
@@ -72,8 +68,10 @@ class _Work:
     recipe: Recipe
     seed: int
     batch: int
-    start: nn.Module | None
-    """Weights to start from, or None for fresh ones."""
+    build: Callable[[], nn.Module]
+    """Makes the module with fresh weights."""
+    start: Callable[[nn.Module], None] | None
+    """Gives it weights to start from, where there are some."""
     objective: Callable[[torch.device], Objective]
     measure: Callable[[nn.Module, torch.device], dict[str, float]]
 
@@ -95,8 +93,17 @@ def quiet(status: TrainingStatus) -> None:
 class ModelStore:
     """Finds models that are already trained, resumes half-trained ones, trains the others. Never trains one twice."""
 
-    def __init__(self, root: Path, checkpoint_seconds: float = 5.0) -> None:
+    def __init__(
+        self, root: Path, checkpoint_seconds: float = 5.0, zoo: Path = zoo.FOLDER, publish: Path | None = None
+    ) -> None:
+        """Keep models in `root`; those that `zoo` has are taken from there.
+
+        Every model that is asked for is written to the folder `publish` too, in half precision, with a card that says
+        what was measured with the rounded weights.
+        """
         self.root = root
+        self.zoo = zoo
+        self.publish = publish
         self.checkpoint_seconds = checkpoint_seconds
 
     def classifier(
@@ -116,16 +123,21 @@ class ModelStore:
         identity = {
             "format": FORMAT,
             "role": role,
-            "network": network.model_dump(mode="json"),
+            "network": _options(network),
             "shape": list(data.shape),
-            "classes": data.classes,
+            "outputs": data.outputs,
             "data": data.fingerprint,
-            "recipe": recipe.model_dump(mode="json"),
+            "recipe": _options(recipe),
             "seed": seed,
         }
 
+        def build() -> nn.Module:
+            module = network.build(data.shape, data.outputs)
+            recipe.initialise(module)
+            return module
+
         def measure(module: nn.Module, place: torch.device) -> dict[str, float]:
-            return {"accuracy": accuracy(module, data.test.to(place), data.test_labels.to(place))}
+            return {"accuracy": quality(module, data.test.to(place), data.test_labels.to(place), data.task)}
 
         work = _Work(
             role=role,
@@ -136,17 +148,18 @@ class ModelStore:
             recipe=recipe,
             seed=seed,
             batch=recipe.batch_size(1),
+            objective=lambda place: Supervised(data, recipe, place),
+            build=build,
             start=None,
-            objective=lambda place: Classification(data, recipe, place),
             measure=measure,
         )
         return self._obtain(work, device, progress)
 
-    def parities(
+    def parts(
         self,
         deployed: Model,
         data: TrainingData,
-        code: LinearCode,
+        code: TensorCode,
         k: int,
         r: int,
         recipe: Recipe,
@@ -154,20 +167,19 @@ class ModelStore:
         device: str = "cpu",
         progress: Progress = quiet,
     ) -> list[Model]:
-        """The parity model of each of the code's r rows, in order; none for a code that needs no training.
+        """What is trained for a code, such as the parity model of each row, in order; nothing for some codes.
 
         A row's model depends on that row's weights alone, so row 0 of an r = 2 code is the model of r = 1.
-        Raises ValueError like `LinearCode.check`, ParmError like `classifier`.
+        Raises ValueError like `Code.check`, ParmError like `classifier`.
         """
         code.check(k, r)
-        rows = [ParityRow(code, k, r, row) for row in range(r)] if code.needs_training else []
-        return [self._parity(deployed, data, parity, recipe, seed, device, progress) for parity in rows]
+        return [self._part(deployed, data, part, recipe, seed, device, progress) for part in code.parts(k, r)]
 
-    def _parity(
+    def _part(
         self,
         deployed: Model,
         data: TrainingData,
-        parity: ParityRow,
+        part: Part[Any],
         recipe: Recipe,
         seed: int,
         device: str,
@@ -176,45 +188,88 @@ class ModelStore:
         network = deployed.network
         identity = {
             "format": FORMAT,
-            "role": "parity",
+            "role": part.role,
             "deployed": deployed.key,
-            "code": parity.code.identity(parity.k, parity.r, parity.row),
-            "recipe": recipe.model_dump(mode="json"),
+            "code": part.identity(),
+            "recipe": _options(recipe),
             "seed": seed,
         }
 
         def objective(place: torch.device) -> Objective:
-            return Reconstruction(data, copy.deepcopy(deployed.module).to(place), parity, recipe, place)
+            return Reconstruction(data, copy.deepcopy(deployed.module).to(place), part, recipe, place)
 
         def measure(module: nn.Module, place: torch.device) -> dict[str, float]:
             images, labels = data.test.to(place), data.test_labels.to(place)
-            outputs = predict(copy.deepcopy(deployed.module).to(place), images)
-            right, agrees = degraded(module, parity, images, outputs, labels, TEST_GROUPINGS)
-            return {"accuracy_degraded": right, "agreement": agrees}
+            own = copy.deepcopy(deployed.module).to(place)
+            modules = [module] * len(part.code.parts(part.k, part.r))
+            found = degraded(
+                part.code,
+                part.k,
+                part.r,
+                modules,
+                own,
+                images,
+                predict(own, images),
+                labels,
+                data.task,
+                groupings=TEST_GROUPINGS,
+                rows=part.rows,
+            )
+            return {"accuracy_degraded": found.quality, "agreement": found.agreement}
+
+        def build() -> nn.Module:
+            return part.build(network, data.shape, data.outputs, recipe.initialise)
+
+        def start(module: nn.Module) -> None:
+            part.start_from(module, deployed.module)
 
         work = _Work(
-            role="parity",
-            label=f"parity {network.name_in_yaml()} on {data.name}, k = {parity.k}, row {parity.row}",
+            role=part.role,
+            label=f"{part.role} {network.name_in_yaml()} on {data.name}, {part.describe()}",
             identity=identity,
             network=network,
             data=data,
             recipe=recipe,
             seed=seed,
-            batch=recipe.batch_size(parity.k),
-            start=deployed.module if recipe.warm_start else None,
+            batch=recipe.batch_size(part.k),
+            build=build,
+            start=start if recipe.warm_start else None,
             objective=objective,
             measure=measure,
         )
         return self._obtain(work, device, progress)
 
     def _obtain(self, work: _Work, device: str, progress: Progress) -> Model:
-        folder = self.root / work.folder
-        if not folder.exists():
+        folder = next((one for one in (self.root / work.folder, self.zoo / work.folder) if one.exists()), None)
+        if folder is None:
+            folder = self.root / work.folder
             with _disk(folder), _lock(folder):
                 # Another process may have trained it while this one waited for the lock.
                 if not folder.exists():
                     self._train(work, folder, torch.device(device), progress)
-        return _read(work, folder)
+        model = _read(work, folder)
+        return model if self.publish is None else self._published(work, model, self.publish / work.folder, device)
+
+    def _published(self, work: _Work, model: Model, folder: Path, device: str) -> Model:
+        """Round the model's weights to half precision, measure what is left of it, and write both."""
+        state = model.module.state_dict()
+        weights = {}
+        for name, value in state.items():
+            weights[name] = value.half() if value.is_floating_point() else value
+            value.copy_(weights[name])
+        place = torch.device(device)
+        measured = work.measure(model.module.to(place), place)
+        model.module.cpu()
+        content = save({name: value.contiguous() for name, value in weights.items()})
+        card = model.card | {
+            "precision": "half",
+            "test": measured,
+            "weights_sha256": hashlib.sha256(content).hexdigest(),
+        }
+        with _disk(folder):
+            write_atomically(folder / "weights.safetensors", content)
+            write_atomically(folder / "card.json", json.dumps(card, indent=2).encode())
+        return replace(model, card=card, path=folder)
 
     def _train(self, work: _Work, folder: Path, device: torch.device, progress: Progress) -> None:
         part = folder.with_name(f"{folder.name}.part")
@@ -233,7 +288,7 @@ class ModelStore:
             "key": work.key,
             "identity": work.identity,
             "network": work.network.model_dump(mode="json"),
-            "dataset": {"name": data.name, "note": data.note, "fingerprint": data.fingerprint, "classes": data.classes},
+            "dataset": {"name": data.name, "note": data.note, "fingerprint": data.fingerprint, "outputs": data.outputs},
             "test": work.measure(module, device),
             "validation": {"score": fit.best_score, "epoch": fit.best_epoch, "epochs": fit.epoch},
             "seconds": fit.seconds,
@@ -249,6 +304,11 @@ class ModelStore:
         part.rename(folder)
 
 
+def _options(kind: Kind) -> dict[str, Any]:
+    """What was chosen. An option that came later and is not used is not there, so that it changes no key."""
+    return kind.model_dump(mode="json", exclude_none=True)
+
+
 def canonical(value: Any) -> bytes:
     """JSON with one spelling per value: sorted keys, no spaces."""
     return json.dumps(value, sort_keys=True, separators=(",", ":"), allow_nan=False).encode()
@@ -258,10 +318,9 @@ def _fresh(work: _Work) -> nn.Module:
     """The module before training, from the seed alone; the global random state is left as it was."""
     with torch.random.fork_rng(devices=[]):
         torch.default_generator.manual_seed(seed_of(work.seed, "weights"))
-        module = work.network.build(work.data.shape, work.data.classes)
-        work.recipe.initialise(module)
+        module = work.build()
     if work.start is not None:
-        module.load_state_dict(work.start.state_dict())
+        work.start(module)
     return module
 
 

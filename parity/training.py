@@ -46,6 +46,11 @@ class TrainingStatus:
     seconds: float
     """Spent on this training so far, before interruptions too."""
 
+    @property
+    def left(self) -> float:
+        """Seconds that the epochs still to come will take at this pace."""
+        return self.seconds / self.epoch * (self.epochs - self.epoch)
+
 
 Progress = Callable[[TrainingStatus], None]
 
@@ -84,13 +89,15 @@ def train(
     Raises ParmError where the checkpoint is damaged or the loss stops being finite.
     """
     device = next(module.parameters()).device
+    if any(isinstance(layer, nn.Conv2d) for layer in module.modules()):
+        module.to(memory_format=torch.channels_last)
     optimiser = recipe.optimiser(module.parameters())
     fit, best = Fit(), _copy(module.state_dict())
     if checkpoint.exists():
         fit, best = load_checkpoint(checkpoint, module, optimiser)
     before, started = fit.seconds, time.perf_counter()
     written = started
-    while fit.epoch < recipe.epochs:
+    while fit.epoch < recipe.epochs and not _stale(fit, recipe):
         generator = Generator(device).manual_seed(seed_of(seed, fit.epoch))
         loss = _epoch(module, objective, recipe, optimiser, batch, fit.epoch, generator)
         if not math.isfinite(loss):
@@ -113,6 +120,10 @@ def train(
     return fit
 
 
+def _stale(fit: Fit, recipe: Recipe) -> bool:
+    return recipe.patience is not None and fit.epoch - fit.best_epoch >= recipe.patience
+
+
 def _epoch(
     module: nn.Module,
     objective: Objective,
@@ -124,6 +135,7 @@ def _epoch(
 ) -> float:
     """One pass; returns the mean loss."""
     module.train()
+    device = next(module.parameters()).device.type
     rows = objective.rows(generator)
     steps = math.ceil(len(rows) / batch)
     losses = []
@@ -131,7 +143,8 @@ def _epoch(
     for step, part in enumerate(rows.tensor_split(steps)):
         for group in optimiser.param_groups:
             group["lr"] = recipe.rate((epoch + step / steps) / recipe.epochs)
-        loss = objective.loss(module, part, generator)
+        with torch.autocast(device, torch.bfloat16, enabled=recipe.mixed):
+            loss = objective.loss(module, part, generator)
         optimiser.zero_grad(set_to_none=True)
         loss.backward()  # type: ignore[no-untyped-call]
         optimiser.step()
@@ -163,11 +176,14 @@ def load_checkpoint(path: Path, module: nn.Module, optimiser: Optimizer) -> tupl
                 parts[part][name] = file.get_tensor(key)
         module.load_state_dict(parts["module"])
         state: dict[int, dict[str, Any]] = {}
+        parameters = list(module.parameters())
         for key, value in parts["optimiser"].items():
             number, name = key.split("/")
-            state.setdefault(int(number), {})[name] = value
+            # In the parameter's own memory format: the fused optimisers walk both side by side.
+            at = parameters[int(number)]
+            state.setdefault(int(number), {})[name] = torch.empty_like(at).copy_(value) if value.dim() else value
         optimiser.load_state_dict({"state": state, "param_groups": optimiser.state_dict()["param_groups"]})
-    except (SafetensorError, OSError, RuntimeError, ValueError, KeyError, TypeError) as error:
+    except (SafetensorError, OSError, RuntimeError, ValueError, KeyError, TypeError, IndexError) as error:
         raise ParmError(
             f"the half-trained model in {path} is damaged ({type(error).__name__}): delete the folder {path.parent} to "
             f"have it trained anew"

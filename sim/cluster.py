@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import math
+
 from pydantic import Field, NonNegativeFloat, PositiveFloat, PositiveInt
 
 from sim.batching import Batching, Fixed
@@ -14,13 +16,30 @@ from sim.network import Network
 from sim.trace import Role
 
 
+class Prices(Options):
+    """What an instance costs, by the model that it serves; in any unit, such as a currency per hour."""
+
+    deployed: PositiveFloat = 1.0
+    """An instance that serves the deployed model."""
+    parity: PositiveFloat = 1.0
+    """An instance that serves a parity model."""
+    backup: PositiveFloat = 1.0
+    """An instance that serves an approximate backup's model, which may run on a smaller machine."""
+
+    def of(self, role: Role) -> float:
+        """Return the price of an instance of `role`."""
+        return {Role.PARITY: self.parity, Role.BACKUP: self.backup}.get(role, self.deployed)
+
+
 class Cluster(Options):
     """Instances, how long they work, how work waits for them, and what lies between them and the frontend."""
 
     instances: PositiveInt
     """Instances that serve the deployed model (m)."""
     extra: int = Field(default=0, ge=0)
-    """The budget for redundancy, in instances; each policy spends it in its own way."""
+    """The budget for redundancy, in instances of the deployed model; each policy spends it in its own way."""
+    prices: Prices = Prices()
+    """What an instance costs. With `equal_cost: price` the budget buys more instances of a cheaper kind."""
     service: Distribution
     """Seconds that the deployed model takes for a batch of one."""
     parity_service: Distribution | None = None
@@ -41,6 +60,12 @@ class Cluster(Options):
     """Seconds that the frontend takes to reconstruct a coding group's predictions."""
     deadline: PositiveFloat | None = None
     """Seconds after its arrival at which a query without a reply gets a default answer; never where not given."""
+
+    def buys(self, role: Role, budget: float | None = None) -> int:
+        """Return how many instances of `role` a budget pays for, in the deployed model's instances: all of `extra`,
+        where none is named."""
+        spend = (self.extra if budget is None else budget) * self.prices.deployed
+        return math.floor(spend / self.prices.of(role) + 1e-9)  # 3 x 0.1 / 0.1 is not quite 3
 
     def service_of(self, role: Role, size: int) -> Distribution:
         """Return the service time of a batch of `size` queries at an instance of `role`."""

@@ -13,6 +13,7 @@ from sim.distributions.families import Deterministic
 from sim.pool import Pool
 from sim.recorder import Recorder
 from sim.streams import Stream, Streams
+from sim.trace import Role
 from sim.work import Batch, Task
 
 if TYPE_CHECKING:
@@ -44,7 +45,9 @@ class Frontend:
         streams: Streams,
         deployed: Pool,
         others: Sequence[Pool],
+        deadline: float | None,
     ) -> None:
+        """Give a query without a reply a default answer `deadline` seconds after its arrival, or never."""
         self.clock = clock
         self.deployed = deployed
         self.others = tuple(others)
@@ -60,11 +63,11 @@ class Frontend:
         self._waiting = 0
         """Queries in it."""
         self._batches = 0
-        self._deadline = None if cluster.deadline is None else max(0.0, cluster.deadline - cluster.network.overhead)
+        self._deadline = None if deadline is None else max(0.0, deadline - cluster.network.overhead)
         self._arrivals: list[float] = []
         self._due = 0
         """The query that the one pending deadline is for; those before it have their replies."""
-        self._alone = cluster.batching == Fixed() and cluster.deadline is None
+        self._alone = cluster.batching == Fixed() and deadline is None
         """Each query is a batch of its own, and nothing waits: the case that has to be fast."""
         self._awaiting = False
         self._live: deque[Batch] = deque()
@@ -82,9 +85,9 @@ class Frontend:
         """Let `execution` decide what becomes of the queries; `clients`, if any, wait for the replies."""
         self._execution = execution
         self._clients = clients
-        self.deployed.connect(self._heard if self._adapts else execution.done, execution.lost)
-        for pool in self.others:
-            pool.connect(execution.done, execution.lost)
+        for pool in (self.deployed, *self.others):
+            adapts = self._adapts and pool.model is Role.DEPLOYED
+            pool.connect(self._heard if adapts else execution.done, execution.lost)
 
     def _heard(self, task: Task) -> None:
         self._batch_size.processed(task.owner.size, self.clock.now - task.start)
@@ -139,6 +142,11 @@ class Frontend:
             for query in range(batch.first, batch.first + batch.size):
                 if query not in recorder.defaults:
                     self._clients.replied()
+
+    def grouped(self, batches: int) -> None:
+        """Note that the next so many batches, in the order of dispatch, make a coding group. For groups that may lack
+        some: where nothing is noted, a group is k batches."""
+        self._recorder.groups.append(batches)
 
     def _expect(self, query: int) -> None:
         """Note a query's deadline. Deadlines fall due in order of arrival, so one pending entry stands for all."""

@@ -21,6 +21,10 @@ class Options(BaseModel):
 
     model_config = ConfigDict(frozen=True, extra="forbid", use_attribute_docstrings=True, allow_inf_nan=False)
 
+    def resolved(self) -> dict[str, Any]:
+        """Return the options with every default written out, as plain data for YAML or JSON."""
+        return self.model_dump(mode="json", serialize_as_any=True, by_alias=True)
+
 
 class Kind(Options):
     """Base of every family of named things. See the module's text for how a family is made."""

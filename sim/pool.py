@@ -21,7 +21,7 @@ from sim.disciplines import Chooser
 from sim.recorder import TASK, Recorder
 from sim.stragglers.base import Bend, Delay, Outages
 from sim.streams import Stream
-from sim.trace import Fate
+from sim.trace import Fate, Role
 from sim.work import ENDED, QUEUED, RUNNING, Task
 
 DONE, CANCELLED, LOST = int(Fate.DONE), int(Fate.CANCELLED), int(Fate.LOST)
@@ -40,6 +40,8 @@ class Conditions:
     bends: tuple[Bend, ...] = ()
     delays: tuple[Delay, ...] = ()
     outages: tuple[Outages, ...] = ()
+    model: Role = Role.DEPLOYED
+    """Whose model runs."""
 
 
 class Pool(ABC):
@@ -47,12 +49,13 @@ class Pool(ABC):
 
     __slots__ = (
         "_bends", "_conditions", "_delays", "_ended", "_finally", "_heap", "_ids", "_label", "_met", "_on_done",
-        "_on_lost", "_outages", "clock", "instances", "on_start",
+        "_on_lost", "_outages", "clock", "instances", "model", "on_start",
     )  # fmt: skip
 
     def __init__(self, clock: Clock, recorder: Recorder, label: int, instances: range, conditions: Conditions) -> None:
         self.clock = clock
         self.instances = instances
+        self.model = conditions.model
         self._heap = clock.heap
         self._ids = clock.ids
         self._ended = recorder.tasks.extend
@@ -107,6 +110,10 @@ class Pool(ABC):
     @abstractmethod
     def _idle(self, instance: int) -> None:
         """Give an instance its next task or let it wait for one."""
+
+    @abstractmethod
+    def _take(self, instance: int) -> bool:
+        """Start the first waiting task that may run there; return whether there was one."""
 
     @abstractmethod
     def _released(self, instance: int) -> None:
@@ -230,28 +237,32 @@ class SharedPool(Pool):
         self._queue.append(task)
 
     def _idle(self, instance: int) -> None:
-        queue = self._queue
         if self._outages and self._down(instance):
             return
-        if queue:
-            passed: list[Task] = []
-            while queue:
-                task = queue.popleft()
-                if task.state != QUEUED:
-                    continue
-                avoid = task.avoid
-                if avoid is not None:
-                    if instance in avoid:
-                        passed.append(task)
-                        continue
-                    avoid.append(instance)
-                queue.extendleft(reversed(passed))
-                self._start(task, instance)
-                return
-            queue.extend(passed)
-        self._waiting.append(instance)
+        if not (self._queue and self._take(instance)):
+            self._waiting.append(instance)
 
     _released = _idle
+
+    def _take(self, instance: int) -> bool:
+        """Start the first task in the queue that may run there; those that may not stay in their places."""
+        queue = self._queue
+        passed: list[Task] = []
+        while queue:
+            task = queue.popleft()
+            if task.state != QUEUED:
+                continue
+            avoid = task.avoid
+            if avoid is not None:
+                if instance in avoid:
+                    passed.append(task)
+                    continue
+                avoid.append(instance)
+            queue.extendleft(reversed(passed))
+            self._start(task, instance)
+            return True
+        queue.extend(passed)
+        return False
 
     def _left_queue(self, task: Task) -> None:
         """Leave it where it is: whoever takes tasks from the queue passes over the cancelled."""
@@ -298,11 +309,15 @@ class RoutedPool(Pool):
     def _idle(self, instance: int) -> None:
         if self._outages and self._down(instance):
             return
-        place = instance - self.instances.start
-        queue = self._queues[place]
+        if not self._take(instance):
+            self._free[instance - self.instances.start] = True
+
+    def _take(self, instance: int) -> bool:
+        """Start the first task in the instance's queue."""
+        queue = self._queues[instance - self.instances.start]
         while queue:
             task = queue.popleft()
             if task.state == QUEUED:
                 self._start(task, instance)
-                return
-        self._free[place] = True
+                return True
+        return False

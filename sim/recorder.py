@@ -9,7 +9,7 @@ from typing import TypeVar
 import numpy as np
 from numpy.typing import NDArray
 
-from sim.trace import Batches, Fate, Floats, Queries, Role, Route, Tasks, Trace
+from sim.trace import Batches, Fate, Floats, Ints, Queries, Role, Route, Tasks, Trace
 
 Scalar = TypeVar("Scalar", bound=np.generic)
 
@@ -30,7 +30,7 @@ TASK_ROW = np.dtype(
 class Recorder:
     """Flat buffers keep ten million queries within a GiB; lists of Python floats would take several."""
 
-    __slots__ = ("defaults", "dispatched", "reply", "route", "size", "tasks", "used")
+    __slots__ = ("defaults", "dispatched", "groups", "reply", "route", "size", "tasks", "used")
 
     def __init__(self, queries: int) -> None:
         self.reply = array("d", [UNANSWERED]) * queries
@@ -45,6 +45,8 @@ class Recorder:
         """Queries of each batch; nothing where each query is a batch, dispatched `overhead` after its arrival."""
         self.dispatched = array("d")
         """When each batch was dispatched; likewise."""
+        self.groups = array("i")
+        """Batches of each coding group; nothing where all groups but the last, incomplete one are full."""
         self.tasks = bytearray()
         """Rows as `TASK` packs them."""
 
@@ -75,7 +77,7 @@ class Recorder:
             size, dispatched = np.ones(len(arrival), dtype=np.int32), arrival + overhead
         batches = len(size)
         number = np.arange(batches)
-        coded = number < (batches // k * k if k else 0)
+        group, slot = self._groups(number, k)
         alone = batches == len(arrival)  # then what holds of batches holds of queries, without repeating it
 
         def of_queries(of_batches: NDArray[Scalar]) -> NDArray[Scalar]:
@@ -108,16 +110,25 @@ class Recorder:
             batches=Batches(
                 first=np.cumsum(size, dtype=np.int64) - size,
                 size=size,
-                group=np.where(coded, number // max(k, 1), -1).astype(np.int32),
-                slot=np.where(coded, number % max(k, 1), -1).astype(np.int8),
+                group=group.astype(np.int32),
+                slot=slot.astype(np.int8),
             ),
             tasks=tasks,
             k=k,
             r=r,
             instances=instances,
-            end=float(max(reply.max(), tasks.finish.max(), np.nanmax(tasks.back, initial=0.0))),
+            end=float(max(reply.max(), tasks.finish.max(initial=0.0), np.nanmax(tasks.back, initial=0.0))),
             bytes=sent + returned,
         )
+
+    def _groups(self, number: Ints, k: int) -> tuple[Ints, Ints]:
+        """Return the coding group and the slot of the batches, -1 where they have none."""
+        if self.groups:
+            batches = np.frombuffer(self.groups, dtype=np.int32)
+            group = np.repeat(np.arange(len(batches)), batches)
+            return group, number - np.repeat(np.cumsum(batches) - batches, batches)
+        coded = number < (len(number) // k * k if k else 0)
+        return np.where(coded, number // max(k, 1), -1), np.where(coded, number % max(k, 1), -1)
 
     def _tasks(self) -> Tasks:
         rows = np.frombuffer(self.tasks, dtype=TASK_ROW)

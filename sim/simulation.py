@@ -15,6 +15,7 @@ from sim.cluster import Cluster
 from sim.disciplines import uniform
 from sim.errors import ParmError
 from sim.frontend import Frontend
+from sim.lanes import lane
 from sim.policies import Policy
 from sim.policies.base import PoolPlan
 from sim.pool import Conditions, Pool, RoutedPool, SharedPool
@@ -50,7 +51,8 @@ def simulate(
     Raises ParmError where work may be lost for good and nothing else would ever answer a query, and ValueError where
     the policy cannot be run on this cluster.
     """
-    if cluster.deadline is None and any(isinstance(one, Crashes) and not one.retry for one in stragglers):
+    deadline = min((one for one in (cluster.deadline, policy.deadline) if one is not None), default=None)
+    if deadline is None and any(isinstance(one, Crashes) and not one.retry for one in stragglers):
         raise ParmError(
             "crashes that lose work for good leave queries without an answer: give the cluster a 'deadline', or let "
             "the crashes 'retry'"
@@ -59,14 +61,15 @@ def simulate(
     recorder = Recorder(len(schedule))
     plans = policy.pools(cluster)
     pools = _launch(clock, recorder, cluster, stragglers, streams, plans, hardware)
-    frontend = Frontend(clock, recorder, cluster, streams, pools[0], pools[1:])
+    frontend = Frontend(clock, recorder, cluster, streams, pools[0], pools[1:], deadline)
+    execution = policy.begin(frontend)
     with _collector_at_rest():
         if isinstance(schedule, ClosedSchedule):
             clients = _Clients(clock, frontend, schedule, cluster.network.overhead)
-            frontend.serve(policy.begin(frontend), clients)
+            frontend.serve(execution, clients)
             clients.begin()
         else:
-            frontend.serve(policy.begin(frontend), None)
+            frontend.serve(execution, None)
             advance, arrive = clock.advance, frontend.arrive
             for start in range(0, len(schedule), CHUNK):
                 ready = schedule.times[start : start + CHUNK] + cluster.network.overhead
@@ -74,7 +77,7 @@ def simulate(
                     advance(time)
                     arrive(query)
         clock.drain()
-        while frontend.flush():
+        while frontend.flush() or execution.flush():
             clock.drain()
     k, r = policy.group
     return recorder.trace(
@@ -118,8 +121,9 @@ def _launch(
     pools: list[Pool] = []
     first = 0
     for plan in plans:
-        instances = range(first, first + plan.instances)
-        first = instances.stop
+        joined = pools[0] if pools and plan.rank is not None else None
+        instances = range(first, first + plan.instances) if joined is None else joined.instances
+        first = max(first, instances.stop)
         measured = () if hardware is None else (hardware(plan.role, plan.row),)
         conditions = Conditions(
             draws=partial(_draws, cluster, streams, plan),
@@ -128,10 +132,13 @@ def _launch(
             bends=(*measured, *(effect.bend for effect in effects if effect.bend is not None)),
             delays=tuple(effect.delay for effect in effects if effect.delay is not None),
             outages=tuple(effect.outages for effect in effects if effect.outages is not None),
+            model=plan.served_by,
         )
         label = recorder.label(plan.role, plan.row)
         chooser = cluster.queue.chooser(streams.stream(uniform, "routing", plan.role, plan.row))
-        if chooser is None:
+        if plan.rank is not None:
+            pools.append(lane(clock, recorder, label, instances, conditions, chooser, joined, plan.rank))
+        elif chooser is None:
             pools.append(SharedPool(clock, recorder, label, instances, conditions))
         else:
             pools.append(RoutedPool(clock, recorder, label, instances, conditions, chooser))
@@ -139,7 +146,7 @@ def _launch(
 
 
 def _draws(cluster: Cluster, streams: Streams, plan: PoolPlan, size: int, attempt: int) -> Stream:
-    sample = cluster.service_of(plan.role, size).sample
+    sample = cluster.service_of(plan.served_by, size).sample
     return streams.stream(sample, "service", plan.role, plan.row, attempt)
 
 

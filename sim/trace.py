@@ -130,9 +130,10 @@ class Trace:
     batches: Batches
     tasks: Tasks
     k: int
-    """Coding group size, 0 where the policy is not coded."""
+    """Coding group size, 0 where the policy is not coded. A group that could not fill has fewer batches; the last one
+    then stands in for those that it lacks."""
     r: int
-    """Parities per coding group."""
+    """Parities per coding group; where no reply is a prediction as it is (a non-systematic code), all coded queries."""
     instances: int
     """Instances launched, all pools together."""
     end: float

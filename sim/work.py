@@ -45,15 +45,17 @@ class Batch:
 class Task(Entry):
     """One batch (or parity batch) for one instance of one pool. In the clock's heap it stands for its own end.
 
-    A pool sets `queued` when the task is submitted, and `instance`, `start` and `finish` when it is sent.
+    A pool sets `queued` when the task is submitted, and `instance`, `start` and `finish` when it is sent; where pools
+    share their instances, `lane` is the one that it was submitted to.
     """
 
-    __slots__ = ("attempt", "avoid", "finish", "instance", "owner", "queued", "start", "state")
+    __slots__ = ("attempt", "avoid", "finish", "instance", "lane", "owner", "queued", "start", "state")
 
     queued: float
     instance: int
     start: float
     finish: float
+    lane: Any
 
     def __init__(self, owner: Any, attempt: int = 0) -> None:
         self.owner = owner

@@ -37,7 +37,7 @@ def outcome(policy, trial, scale=0.01, degraded=0.0, model=True, instances=12, p
         "trial": trial,
         "warmup": 100,
         "settled": True,
-        "cost": dict(zip(COSTS, (instances, 0.5, 0.012, 2500.0), strict=True)),
+        "cost": dict(zip(COSTS, (instances, instances, 0.5, 0.012, 2500.0), strict=True)),
         "quantiles": {"probabilities": GRID.tolist(), "seconds": np.quantile(latency, GRID).tolist()},
         "blocks": tuple(parts),
     }

@@ -16,7 +16,7 @@ ALLOWED: dict[str, set[str]] = {
     "sim": set(),
     "workloads": GROUND_FLOOR | {"sim.distributions", "sim.schedule"},
     "parity": GROUND_FLOOR | {"sim.code"},
-    "backends": GROUND_FLOOR | {"parity", "sim.trace", "sim.work", "sim.stragglers.base", "sim.policies.coded"},
+    "backends": GROUND_FLOOR | {"parity", "sim.trace", "sim.work", "sim.stragglers.base", "sim.policies.groups"},
     "experiments": set(HOUSES),
 }
 

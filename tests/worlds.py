@@ -12,10 +12,23 @@ from sim.cluster import Cluster
 from sim.disciplines import BestOf, Discipline, RandomQueue, RoundRobin, ShortestQueue, SingleQueue
 from sim.distributions.families import Deterministic, Exponential, Uniform
 from sim.network import Network
-from sim.policies import ApproximateBackup, Coded, EqualResources, Hedged, Policy, Replication, Tied, Uncoded
+from sim.policies import (
+    ApproximateBackup,
+    Coded,
+    CodedNonsystematic,
+    DefaultAnswer,
+    EqualResources,
+    Hedged,
+    Policy,
+    Replication,
+    Tied,
+    Uncoded,
+)
+from sim.policies.coded import LastResort
+from sim.policies.hedged import Hedging
 from sim.schedule import ClosedSchedule, OpenSchedule, Schedule
 from sim.simulation import simulate
-from sim.stragglers import Crashes, Heterogeneous, PerTask, SlowPeriods, Straggler
+from sim.stragglers import Crashes, Heterogeneous, PerTask, SlowPeriods, Sticky, Straggler
 from sim.streams import Streams
 from sim.trace import Trace
 
@@ -33,6 +46,7 @@ STRAGGLERS = st.lists(
             PerTask(slowdown=Exponential(mean=0.05), how="add"),
             SlowPeriods(factor=Deterministic(value=8.0), mean_normal=0.5, mean_slow=0.2),
             Heterogeneous(factors=(1.0, 2.5)),
+            Sticky(slowdown=Deterministic(value=6.0), probability=0.2, stickiness=0.9),
             Crashes(mean_up=1.0, repair=Exponential(mean=0.3), detect=0.05),
         ]
     ),
@@ -41,20 +55,44 @@ STRAGGLERS = st.lists(
 )
 
 
+WAITS = st.sampled_from([0.0, 0.01, 0.05])
+CANCELS = {
+    "cancel": st.sampled_from(["nothing", "queued", "all"]),
+    "cancel_seconds": st.sampled_from([0.0, 0.01]),
+}
+HEDGINGS = st.builds(Hedging, copies=st.integers(2, 2), after=WAITS, budget=st.sampled_from([None, 0.3]), **CANCELS)
+
+
 def policies() -> st.SearchStrategy[Policy]:
     """Every policy, with every option that changes what it does."""
     return st.one_of(
         st.just(Uncoded()),
         st.just(EqualResources()),
-        st.builds(Replication, copies=st.integers(2, 3), cancel=st.sampled_from(["nothing", "queued", "all"])),
+        st.builds(DefaultAnswer, after=st.sampled_from([0.01, 0.05, 0.3])),
+        st.builds(Replication, copies=st.integers(2, 3), **CANCELS),
         st.builds(Coded, k=st.integers(2, 5), r=st.integers(1, 3)),
+        st.builds(
+            Coded,
+            k=st.integers(2, 4),
+            r=st.integers(1, 2),
+            parity_instances=st.sampled_from([None, 2]),
+            parity_pool=st.sampled_from(["own", "low_priority", "equal_priority"]),
+            hedge=st.none() | HEDGINGS,
+            backup=st.none() | st.builds(LastResort, after=WAITS),
+        ),
+        st.builds(
+            CodedNonsystematic,
+            k=st.integers(2, 5),
+            stragglers=st.integers(1, 2),
+            max_wait=st.sampled_from([None, 0.0, 0.03]),
+        ),
         st.builds(Tied, copies=st.integers(2, 3), message_delay=st.sampled_from([0.0, 0.002])),
         st.builds(
             Hedged,
             copies=st.integers(2, 3),
-            after=st.sampled_from([0.0, 0.01, 0.05]),
-            cancel=st.sampled_from(["nothing", "queued", "all"]),
-            cancel_seconds=st.sampled_from([0.0, 0.01]),
+            after=WAITS,
+            budget=st.sampled_from([None, 0.3]),
+            **CANCELS,
         ),
         st.builds(
             ApproximateBackup,

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass, field
-from typing import TYPE_CHECKING, ClassVar
+from typing import TYPE_CHECKING, Any, ClassVar
 
 from pydantic import Field
 
@@ -16,6 +16,7 @@ from sim.kinds import Kind
 if TYPE_CHECKING:
     import matplotlib.figure
 
+    from experiments.theory import Theory
     from sim.trace import Trace
 
 MOST_PANELS = 9
@@ -36,6 +37,12 @@ class Material:
     """The experiment's name, for titles."""
     references: Sequence[Reference] = ()
     """Numbers that others measured, latencies in ms."""
+    theory: Callable[[str, dict[str, Any]], Theory | None] | None = None
+    """What theory says exactly of a policy at a sweep point; None, or returning None, where it says nothing."""
+
+    def predicted(self, policy: str, point: dict[str, Any]) -> Theory | None:
+        """Return what theory says exactly of a policy at a sweep point, or None."""
+        return self.theory(policy, point) if self.theory else None
 
     @property
     def policies(self) -> list[str]:

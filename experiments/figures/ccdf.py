@@ -11,15 +11,19 @@ from pydantic import Field
 
 from experiments.figures import style
 from experiments.figures.base import Figure, Material, spread
-from experiments.figures.panels import grid, panels
+from experiments.figures.panels import Panel, grid, panels
 from experiments.statistics import student_t
 from experiments.summary import MS, place
+from sim.distributions.base import Floats
 
 if TYPE_CHECKING:
     import matplotlib.figure
     from matplotlib.axes import Axes
 
     from experiments.outcome import Outcome
+
+PROBE = np.array([0.5])
+"""A quantile that theory is asked for to see whether it says anything."""
 
 SEEN = 5
 """The tail is drawn as far as this many queries of a trial lie beyond."""
@@ -47,6 +51,9 @@ class Ccdf(Figure):
         rows, columns = grid(len(shown))
         fewest = min(outcome.queries for outcome in material.outcomes)
         floor = min(max(SEEN / fewest, 1e-5), 0.1)
+        legend = [style.handle(policy, look) for policy, look in looks.items()]
+        if any(_predicted(material, policy, panel, PROBE) is not None for panel in shown for policy in looks):
+            legend.append(style.theory())
         figure, axes = style.sheet(
             rows,
             columns,
@@ -57,7 +64,7 @@ class Ccdf(Figure):
                 style.some(len(shown), len(every)),
                 intervals=any(row.trials > 1 for row in material.rows),
             ),
-            [style.handle(policy, look) for policy, look in looks.items()],
+            legend,
             sharex=True,
             sharey=True,
         )
@@ -70,6 +77,10 @@ class Ccdf(Figure):
                 ]
                 if trials:
                     _curve(ax, trials, look, floor)
+                beyond = np.logspace(0, math.log10(floor), 100)[1:]
+                predicted = _predicted(material, policy, panel, 1 - beyond)
+                if predicted is not None:
+                    ax.plot(predicted, beyond, **style.thin())
             ax.set_title(panel.title)
         self._dress(axes, len(shown), columns, floor)
         if self.log:
@@ -98,6 +109,12 @@ class Ccdf(Figure):
             if index >= count - columns:
                 ax.set_xlabel("latency (ms)")
                 ax.tick_params(labelbottom=True)
+
+
+def _predicted(material: Material, policy: str, panel: Panel, p: Floats) -> Floats | None:
+    """Return the quantiles that theory gives, in ms, or None."""
+    theory = material.predicted(policy, panel.point)
+    return None if theory is None else theory.quantiles(p)
 
 
 def _begin(ax: Axes, outcomes: Sequence[Outcome]) -> None:

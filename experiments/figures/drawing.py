@@ -6,14 +6,19 @@ from collections.abc import Sequence
 from pathlib import Path
 
 from experiments.figures.accuracy import Accuracy
+from experiments.figures.advantage import Advantage
 from experiments.figures.base import Figure, Material
 from experiments.figures.ccdf import Ccdf
+from experiments.figures.frontier import Frontier
 from experiments.figures.latency_accuracy import LatencyAccuracy
 from experiments.figures.latency_vs_sweep import LatencyVsSweep
 from experiments.figures.timeline import Timeline
 
+__all__ = ["EVERY", "Advantage", "Frontier", "draw_all"]
+
 EVERY: tuple[Figure, ...] = (LatencyVsSweep(), Ccdf(), Accuracy(), LatencyAccuracy(), Timeline())
-"""All figures with their defaults, which an experiment gets that names none."""
+"""All figures with their defaults, which an experiment gets that names none; `advantage` and `frontier` are drawn
+where they are named."""
 
 
 def draw_all(figures: Sequence[Figure | str] | None, material: Material, folder: Path) -> list[str]:

@@ -32,6 +32,8 @@ class LatencyVsSweep(Figure):
     """The metric drawn dashed, with its interval as a band; none where it is null."""
     along: str | None = None
     """The swept key on the horizontal axis; the first numeric one where it is left out."""
+    even: bool = False
+    """Whether the swept values stand at even distances, where they crowd to scale, as 0.9, 0.99 and 0.999 do."""
     log: bool | None = None
     """Whether latency has a log axis; where it is left out, as the spread of the values asks for."""
 
@@ -47,7 +49,7 @@ class LatencyVsSweep(Figure):
         return super().reason(material)
 
     def _draw(self, material: Material) -> matplotlib.figure.Figure:
-        key = along(material.rows, self.along)
+        key = along(material.rows, self.along, even=self.even)
         return self._rows(material) if key is None else self._lines(material, key)
 
     def _lines(self, material: Material, key: Along) -> matplotlib.figure.Figure:
@@ -58,6 +60,8 @@ class LatencyVsSweep(Figure):
         legend = [style.handle(policy, look) for policy, look in looks.items()]
         given = [one for one in material.references if one.key == key.key and one.metric in self.metrics]
         legend += [style.hollow(source) for source in dict.fromkeys(one.source for one in given)]
+        if any(self._predicted(material, row, metric) for row in material.rows for metric in self.metrics):
+            legend.append(style.theory())
         size = (6.8, 3.9) if len(shown) == 1 else (3.6, 2.7)
         names = " and ".join(style.METRICS[metric] for metric in self.metrics)
         lines = (
@@ -77,6 +81,7 @@ class LatencyVsSweep(Figure):
         for panel, ax in zip(shown, axes, strict=False):
             self._mark(ax, given, key, looks)
             self._panel(ax, panel, key, looks, log)
+            self._overlay(ax, material, panel, key)
         for index, ax in enumerate(axes):
             if index % columns == 0:
                 ax.set_ylabel("latency (ms)")
@@ -124,6 +129,19 @@ class LatencyVsSweep(Figure):
         key.dress(ax)
         ax.set_title(panel.title)
         ax.grid(axis="x", visible=False)
+
+    def _predicted(self, material: Material, row: Row, metric: Metric) -> float | None:
+        theory = material.predicted(row.policy, row.point)
+        return None if theory is None else theory.metric(metric)
+
+    def _overlay(self, ax: Axes, material: Material, panel: Panel, key: Along) -> None:
+        """Draw what theory says of the panel's rows, where it says anything."""
+        for policy in material.policies:
+            rows = sorted((row for row in panel.rows if row.policy == policy), key=key.position)
+            for metric in self.metrics:
+                known = [(row, one) for row in rows if (one := self._predicted(material, row, metric)) is not None]
+                if known:
+                    ax.plot([key.position(row) for row, _ in known], [one for _, one in known], **style.thin())
 
     def _mark(self, ax: Axes, given: Sequence[Reference], key: Along, looks: dict[str, style.Look]) -> None:
         """Draw what others measured as hollow marks."""

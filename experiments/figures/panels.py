@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from typing import TYPE_CHECKING, Any
 
 from experiments.figures import style
@@ -29,11 +29,13 @@ class Along:
 
     key: str
     values: list[Any]
+    even: bool = False
+    """Whether to place the values at even distances, whatever they are."""
 
     @property
     def numeric(self) -> bool:
-        """Whether the values are numbers, so that their distances mean something."""
-        return all(isinstance(one, int | float) and not isinstance(one, bool) for one in self.values)
+        """Whether the values are numbers whose distances mean something here."""
+        return not self.even and all(isinstance(one, int | float) and not isinstance(one, bool) for one in self.values)
 
     def position(self, row: Row) -> float:
         """Return where a row lies on the axis."""
@@ -56,7 +58,7 @@ class Along:
         axes.set_xlabel(style.axis(self.key))
 
 
-def along(rows: Sequence[Row], wanted: str | None = None) -> Along | None:
+def along(rows: Sequence[Row], wanted: str | None = None, *, even: bool = False) -> Along | None:
     """Return the key for the horizontal axis: the one wanted, else the first numeric one, else the first one.
 
     A key with one value only is passed over where there is another; None without a sweep.
@@ -67,9 +69,9 @@ def along(rows: Sequence[Row], wanted: str | None = None) -> Along | None:
         candidates.append(Along(key, values))
     for one in candidates:
         if one.key == wanted:
-            return one
+            return replace(one, even=even)
     candidates.sort(key=lambda one: (len(one.values) == 1, not one.numeric))
-    return candidates[0] if candidates else None
+    return replace(candidates[0], even=even) if candidates else None
 
 
 def panels(rows: Sequence[Row], apart_from: str | None = None) -> list[Panel]:

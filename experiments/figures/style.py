@@ -28,6 +28,7 @@ AXES = {
     "workload.queries": "queries per trial",
     "policies.coded.k": "coding group size k",
     "stragglers.shuffles.concurrent": "concurrent shuffles",
+    "stragglers.sticky.stickiness": "stickiness",
     "cluster.batching.size": "batch size",
     "cluster.queue": "queue",
     "cluster.instances": "deployed instances",
@@ -180,6 +181,18 @@ def hollow(source: str) -> Artist:
     from matplotlib.lines import Line2D
 
     return Line2D([], [], color=SOFT, marker="o", linestyle="", markersize=7, markerfacecolor="none", label=source)
+
+
+def thin() -> dict[str, Any]:
+    """Return how a line of theory is drawn: thin, dashed and in ink, over what was simulated."""
+    return {"color": INK, "linewidth": 0.9, "linestyle": (0, (3, 2)), "zorder": 6}
+
+
+def theory() -> Artist:
+    """Return the entry of theory in a legend."""
+    from matplotlib.lines import Line2D
+
+    return Line2D([], [], label="theory", **thin())
 
 
 def milliseconds(axes: Axes, which: str = "x", log: bool = False) -> None:

@@ -8,11 +8,11 @@ from __future__ import annotations
 
 from typing import TYPE_CHECKING, Literal
 
-from pydantic import Field, NonNegativeFloat, PositiveInt, model_validator
+from pydantic import Field, NonNegativeFloat, PositiveInt
 
 from sim.clock import Call
 from sim.policies.base import Execution, Policy, PoolPlan
-from sim.quantile import RunningQuantile
+from sim.policies.waiting import Wait
 from sim.trace import Role
 from sim.work import BACKUP, ENDED, OWN, Batch, Task
 
@@ -23,7 +23,7 @@ if TYPE_CHECKING:
 ARTIFACT_QUANTILE = 0.5
 
 
-class ApproximateBackup(Policy):
+class ApproximateBackup(Wait, Policy):
     """Send every query to a cheaper model as well; after a timeout, its answer replaces the one that is missing."""
 
     kind: Literal["approximate_backup"] = "approximate_backup"
@@ -34,19 +34,13 @@ class ApproximateBackup(Policy):
     backup's answer is back; it is not used where there are not 100 yet. The artifact's 0.5, the median, where `after`
     is not given either."""
     backup_instances: PositiveInt | None = None
-    """Instances that serve the backup model; as many as `cluster.extra` where not given."""
+    """Instances that serve the backup model; as many as `cluster.extra` pays for where not given."""
     cancel: Literal["nothing", "queued"] = "queued"
     """Whether a query's other task is removed from its queue when the query is answered; running ones always end."""
 
-    @model_validator(mode="after")
-    def _one_timeout(self) -> ApproximateBackup:
-        if self.after is not None and self.after_quantile is not None:
-            raise ValueError("give 'after' or 'after_quantile', not both: there is one timeout")
-        return self
-
     def pools(self, cluster: Cluster) -> list[PoolPlan]:
         """Return the deployed model's pool and the backup model's."""
-        backups = self.backup_instances or cluster.extra
+        backups = self.backup_instances or cluster.buys(Role.BACKUP)
         if not backups:
             raise ValueError("the backup model needs an instance (see backup_instances and cluster.extra)")
         return [PoolPlan(Role.DEPLOYED, 0, cluster.instances), PoolPlan(Role.BACKUP, 0, backups)]
@@ -70,7 +64,7 @@ class Pending:
 class Backups(Execution):
     """The deployed model's answer is the reply unless a backup's is back, and its time has come, before it."""
 
-    __slots__ = ("_after", "_backups", "_cancels", "_clock", "_deployed", "_latencies")
+    __slots__ = ("_backups", "_cancels", "_clock", "_deployed", "_waiting")
 
     def __init__(self, frontend: Frontend, options: ApproximateBackup) -> None:
         super().__init__(frontend)
@@ -78,9 +72,8 @@ class Backups(Execution):
         self._deployed = frontend.deployed
         (self._backups,) = frontend.others
         self._cancels = options.cancel == "queued"
-        self._after = options.after
-        self._latencies = RunningQuantile(options.after_quantile or ARTIFACT_QUANTILE)
-        """Of the deployed model. A task that is cancelled counts with the time for which it was awaited: that is past
+        self._waiting = options.waiting(ARTIFACT_QUANTILE)
+        """For the deployed model. A task that is cancelled counts with the time for which it was awaited: that is past
         the timeout, so the quantile stays where it would be."""
 
     def dispatched(self, batch: Batch) -> None:
@@ -107,7 +100,7 @@ class Backups(Execution):
                     self._cancel_backup(pending)
 
     def _offer(self, batch: Batch) -> None:
-        wait = self._latencies.now() if self._after is None else self._after
+        wait = self._waiting.now()
         if wait is None:
             return
         due = batch.state.dispatched + wait
@@ -126,8 +119,7 @@ class Backups(Execution):
             self._cancel_own(batch.state)
 
     def _awaited(self, pending: Pending) -> None:
-        if self._after is None:
-            self._latencies.see(self._clock.now - pending.dispatched)
+        self._waiting.see(self._clock.now - pending.dispatched)
 
     def _cancel_own(self, pending: Pending) -> None:
         own = pending.own

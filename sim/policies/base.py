@@ -24,6 +24,17 @@ class PoolPlan:
     row: int
     """The parity row that its model answers for; 0 for other roles."""
     instances: int
+    """Instances that it brings; 0 where it joins the first pool on that one's instances."""
+    rank: int | None = None
+    """For pools that share instances, the first among them: tasks of one rank queue together, first come, first served,
+    and start only when none of a lower number waits. None for a pool that has its instances to itself."""
+    model: Role | None = None
+    """Whose model serves it, where that is not the one of its role."""
+
+    @property
+    def served_by(self) -> Role:
+        """Whose model runs its tasks: that decides how long they take."""
+        return self.role if self.model is None else self.model
 
 
 class Policy(Kind):
@@ -40,12 +51,20 @@ class Policy(Kind):
 
     @property
     def group(self) -> tuple[int, int]:
-        """Coding group size k and parities r; (0, 0) where the policy is not coded."""
+        """Coding group size k and parities r; (0, 0) where the policy is not coded.
+
+        Where no reply is a prediction as it is, all n coded queries count as parities.
+        """
         return 0, 0
 
     @property
     def erasure_code(self) -> Code | None:
         """The code that the policy names, if any."""
+        return None
+
+    @property
+    def deadline(self) -> float | None:
+        """Seconds after its arrival at which this policy gives a query without a reply a default answer, if it does."""
         return None
 
     @abstractmethod
@@ -91,3 +110,10 @@ class Execution(ABC):
     @abstractmethod
     def expired(self, batch: Batch) -> None:
         """Hear that every query of a batch has a reply, the last of them by default; its queued work may be removed."""
+
+    def flush(self) -> bool:
+        """Send what waits for further queries, of which none can come before that is answered.
+
+        Return whether there was any.
+        """
+        return False

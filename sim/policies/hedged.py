@@ -6,14 +6,15 @@ costs about 5% more load.
 
 from __future__ import annotations
 
+from collections.abc import Callable
 from typing import TYPE_CHECKING, Literal
 
-from pydantic import Field, NonNegativeFloat, PositiveFloat, model_validator
+from pydantic import Field, NonNegativeFloat, PositiveFloat
 
-from sim.clock import Call
+from sim.clock import Call, Clock
 from sim.policies.base import Execution, Policy, PoolPlan
 from sim.policies.replication import Cancel, Copies, CopySet, enlarged_pool
-from sim.quantile import RunningQuantile
+from sim.policies.waiting import Wait
 from sim.work import Batch, Task
 
 if TYPE_CHECKING:
@@ -23,10 +24,9 @@ if TYPE_CHECKING:
 TAIL_AT_SCALE = 0.95
 
 
-class Hedged(Policy):
-    """Send a further copy of a query that has been out too long; the first answer counts (The Tail at Scale)."""
+class Hedging(Wait):
+    """Further copies of what has been out too long; the first answer counts."""
 
-    kind: Literal["hedged"] = "hedged"
     copies: int = Field(default=2, ge=2, le=1000)
     """Copies of a query at most, the first included; each on an instance of its own, each after another wait."""
     after: NonNegativeFloat | None = None
@@ -35,17 +35,18 @@ class Hedged(Policy):
     """The same wait as a quantile of the latest 1000 latencies, from dispatch to answer. No copies are sent before
     there are 100. It is 0.95 where `after` is not given either."""
     budget: PositiveFloat | None = None
-    """Further copies at most, as a share of all batches so far; 0.05 is five in a hundred. No bound where not given."""
+    """Further copies at most, as a share of all batches so far; 0.05 is five in a hundred. A query whose copy it does
+    not allow gets none later either. No bound where not given."""
     cancel: Cancel = "queued"
     """Which other copies are cancelled when the first answer is back: none, those that wait, or running ones too."""
     cancel_seconds: NonNegativeFloat = 0.0
     """Seconds for which an instance is still taken after a running copy was cancelled."""
 
-    @model_validator(mode="after")
-    def _one_wait(self) -> Hedged:
-        if self.after is not None and self.after_quantile is not None:
-            raise ValueError("give 'after' or 'after_quantile', not both: there is one wait")
-        return self
+
+class Hedged(Hedging, Policy):
+    """Send a further copy of a query that has been out too long; the first answer counts (The Tail at Scale)."""
+
+    kind: Literal["hedged"] = "hedged"
 
     def pools(self, cluster: Cluster) -> list[PoolPlan]:
         """Return the one pool of the deployed model, which the budget enlarges."""
@@ -53,59 +54,79 @@ class Hedged(Policy):
 
     def begin(self, frontend: Frontend) -> Execution:
         """Return the state of one simulation."""
-        return Hedges(frontend, self)
+        return HedgedCopies(frontend, self)
 
 
-class Hedges(Copies):
-    """One timer for each batch that may still get a copy; it is cancelled with the first answer."""
+class Hedges:
+    """One timer for each batch that may still get a copy; it is cancelled with the reply."""
 
-    __slots__ = ("_after", "_batches", "_budget", "_hedges", "_latencies", "_most")
+    __slots__ = ("_batches", "_budget", "_clock", "_hedges", "_most", "_send", "_waiting")
+
+    def __init__(self, clock: Clock, options: Hedging, send: Callable[[Batch], object]) -> None:
+        """Let `send` submit a further copy."""
+        self._clock = clock
+        self._send = send
+        self._most = options.copies
+        self._budget = float("inf") if options.budget is None else options.budget
+        self._waiting = options.waiting(TAIL_AT_SCALE)
+        """For replies. Copies change their latencies only beyond the quantile, so that stays what it says."""
+        self._batches = self._hedges = 0
+
+    def watch(self, batch: Batch, copies: CopySet) -> None:
+        """Wait for the answer to a batch, whose first copy has been sent."""
+        self._batches += 1
+        self._wait(batch, copies)
+
+    def _wait(self, batch: Batch, copies: CopySet) -> None:
+        wait = self._waiting.now()
+        if wait is not None:
+            copies.timer = timer = Call(self._overdue, (batch, copies))
+            self._clock.at(self._clock.now + wait, timer)
+
+    def _overdue(self, call: Call) -> None:
+        batch, copies = call.item
+        copies.timer = None
+        if self._hedges < self._budget * self._batches:
+            self._hedges += 1
+            self._send(batch)
+            if copies.sent < self._most:
+                self._wait(batch, copies)
+
+    def replied(self, copies: CopySet) -> None:
+        """Hear that the batch has a reply that is a prediction, and wait no longer."""
+        self._waiting.see(self._clock.now - copies.dispatched)
+        self.call_off(copies)
+
+    def call_off(self, copies: CopySet) -> None:
+        """Wait no longer."""
+        if copies.timer is not None:
+            self._clock.cancel(copies.timer)
+            copies.timer = None
+
+
+class HedgedCopies(Copies):
+    """Copies one after the other."""
+
+    __slots__ = ("_hedges",)
 
     def __init__(self, frontend: Frontend, options: Hedged) -> None:
         super().__init__(frontend, options.cancel, options.cancel_seconds)
-        self._most = options.copies
-        self._after = options.after
-        self._budget = float("inf") if options.budget is None else options.budget
-        self._latencies = RunningQuantile(options.after_quantile or TAIL_AT_SCALE)
-        """Of replies. Copies change it only beyond itself, so the share that exceeds it stays what it says."""
-        self._batches = self._hedges = 0
+        self._hedges = Hedges(frontend.clock, options, self.send)
 
     def dispatched(self, batch: Batch) -> None:
         """Submit the first copy and wait."""
-        self._batches += 1
-        batch.state = CopySet(self.frontend.clock.now)
-        self.frontend.deployed.submit(self.add_copy(batch))
-        self._wait(batch)
-
-    def _wait(self, batch: Batch) -> None:
-        wait = self._latencies.now() if self._after is None else self._after
-        if wait is not None:
-            batch.state.timer = timer = Call(self._overdue, batch)
-            self.frontend.clock.at(self.frontend.clock.now + wait, timer)
-
-    def _overdue(self, call: Call) -> None:
-        batch = call.item
-        batch.state.timer = None
-        if self._hedges < self._budget * self._batches:
-            self._hedges += 1
-            self.frontend.deployed.submit(self.add_copy(batch))
-        if batch.state.sent < self._most:
-            self._wait(batch)
+        batch.state = copies = CopySet(self.frontend.clock.now)
+        self.send(batch)
+        self._hedges.watch(batch, copies)
 
     def done(self, task: Task) -> None:
         """Reply with the first answer, and call the waiting off."""
         batch = task.owner
-        if not batch.answered and self._after is None:
-            self._latencies.see(self.frontend.clock.now - batch.state.dispatched)
-        self._call_off(batch)
+        if not batch.answered:
+            self._hedges.replied(batch.state)
         super().done(task)
 
     def expired(self, batch: Batch) -> None:
         """Remove the copies that still wait, and call the waiting off."""
-        self._call_off(batch)
+        self._hedges.call_off(batch.state)
         super().expired(batch)
-
-    def _call_off(self, batch: Batch) -> None:
-        if batch.state.timer is not None:
-            self.frontend.clock.cancel(batch.state.timer)
-            batch.state.timer = None

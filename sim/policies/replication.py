@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from typing import TYPE_CHECKING, Literal
 
-from pydantic import Field
+from pydantic import Field, NonNegativeFloat
 
 from sim.policies.base import Execution, Policy, PoolPlan
 from sim.trace import Role
@@ -14,6 +14,7 @@ if TYPE_CHECKING:
     from sim.clock import Call
     from sim.cluster import Cluster
     from sim.frontend import Frontend
+    from sim.pool import Pool
 
 Cancel = Literal["nothing", "queued", "all"]
 """Which other copies are cancelled when the first answer is back: none, those that wait, or running ones too."""
@@ -37,6 +38,8 @@ class Replication(Policy):
     """Copies of each query (d), each on an instance of its own."""
     cancel: Cancel = "queued"
     """Which other copies are cancelled when the first answer is back: none, those that wait, or running ones too."""
+    cancel_seconds: NonNegativeFloat = 0.0
+    """Seconds for which an instance is still taken after a running copy was cancelled."""
 
     def pools(self, cluster: Cluster) -> list[PoolPlan]:
         """Return the one pool of the deployed model, which the budget enlarges."""
@@ -44,11 +47,11 @@ class Replication(Policy):
 
     def begin(self, frontend: Frontend) -> Execution:
         """Return the state of one simulation."""
-        return Replicas(frontend, self.copies, self.cancel)
+        return Replicas(frontend, self)
 
 
 class CopySet:
-    """A batch's state: its copies that have not ended, and the instances that they hold or held."""
+    """A batch's copies that have not ended, the instances that they hold or held, and the timer of the next one."""
 
     __slots__ = ("avoid", "copies", "dispatched", "sent", "timer")
 
@@ -59,9 +62,26 @@ class CopySet:
         self.dispatched = dispatched
         self.timer: Call | None = None
 
+    def add(self, batch: Batch) -> Task:
+        """Make the batch's next copy; it will not meet another one on an instance."""
+        task = Task(batch, self.sent)
+        task.avoid = self.avoid
+        self.sent += 1
+        self.copies.append(task)
+        return task
+
+    def cancel(self, pool: Pool, *, running: bool, seconds: float) -> None:
+        """Cancel the copies that wait; where that is wanted those that run too, which takes `seconds` more."""
+        for other in self.copies:
+            pool.cancel(other, running=running, seconds=seconds)
+        self.copies = [other for other in self.copies if other.state != ENDED]
+
 
 class Copies(Execution):
-    """What policies with copies have in common: the first answer is the reply, and other copies are cancelled."""
+    """What policies with copies have in common: the first answer is the reply, and other copies are cancelled.
+
+    A batch's state is its `CopySet`.
+    """
 
     __slots__ = ("_cancel", "_cancel_seconds")
 
@@ -70,13 +90,10 @@ class Copies(Execution):
         self._cancel = cancel
         self._cancel_seconds = cancel_seconds
 
-    def add_copy(self, batch: Batch) -> Task:
-        """Make the batch's next copy; it will not meet another one on an instance."""
-        state: CopySet = batch.state
-        task = Task(batch, state.sent)
-        task.avoid = state.avoid
-        state.sent += 1
-        state.copies.append(task)
+    def send(self, batch: Batch) -> Task:
+        """Submit the batch's next copy."""
+        task: Task = batch.state.add(batch)
+        self.frontend.deployed.submit(task)
         return task
 
     def done(self, task: Task) -> None:
@@ -90,10 +107,7 @@ class Copies(Execution):
 
     def cancel_copies(self, batch: Batch, *, running: bool) -> None:
         """Cancel the batch's copies that wait, and those that run where that is wanted."""
-        state: CopySet = batch.state
-        for other in state.copies:
-            self.frontend.deployed.cancel(other, running=running, seconds=self._cancel_seconds)
-        state.copies = [other for other in state.copies if other.state != ENDED]
+        batch.state.cancel(self.frontend.deployed, running=running, seconds=self._cancel_seconds)
 
     def lost(self, task: Task) -> None:
         """Send a lost copy again where no other is left to answer."""
@@ -101,7 +115,7 @@ class Copies(Execution):
         batch.state.copies.remove(task)
         if not batch.answered and not batch.state.copies:
             batch.state.avoid = []  # any instance will do
-            self.frontend.deployed.submit(self.add_copy(batch))
+            self.send(batch)
 
     def expired(self, batch: Batch) -> None:
         """Remove the copies that still wait."""
@@ -113,12 +127,13 @@ class Replicas(Copies):
 
     __slots__ = ("_copies",)
 
-    def __init__(self, frontend: Frontend, copies: int, cancel: Cancel) -> None:
-        super().__init__(frontend, cancel)
-        self._copies = copies
+    def __init__(self, frontend: Frontend, options: Replication) -> None:
+        super().__init__(frontend, options.cancel, options.cancel_seconds)
+        self._copies = options.copies
 
     def dispatched(self, batch: Batch) -> None:
         """Submit the copies."""
-        batch.state = CopySet(self.frontend.clock.now)
-        for task in [self.add_copy(batch) for _ in range(self._copies)]:
+        copies = CopySet(self.frontend.clock.now)
+        batch.state = copies
+        for task in [copies.add(batch) for _ in range(self._copies)]:
             self.frontend.deployed.submit(task)

@@ -53,8 +53,7 @@ class TiedCopies(Copies):
         """Submit the copies; with no message delay none is sent after one that starts at once."""
         batch.state = CopySet(self.frontend.clock.now)
         for _ in range(self._copies):
-            task = self.add_copy(batch)
-            self.frontend.deployed.submit(task)
+            task = self.send(batch)
             if task.state == RUNNING and not self._message_delay:
                 break
 

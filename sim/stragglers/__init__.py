@@ -12,5 +12,16 @@ from sim.stragglers.per_task import PerTask
 from sim.stragglers.replay import Replay
 from sim.stragglers.shuffles import Shuffles
 from sim.stragglers.slow_periods import SlowPeriods
+from sim.stragglers.sticky import Sticky
 
-__all__ = ["Crashes", "Heterogeneous", "Multitenancy", "PerTask", "Replay", "Shuffles", "SlowPeriods", "Straggler"]
+__all__ = [
+    "Crashes",
+    "Heterogeneous",
+    "Multitenancy",
+    "PerTask",
+    "Replay",
+    "Shuffles",
+    "SlowPeriods",
+    "Sticky",
+    "Straggler",
+]

@@ -138,7 +138,7 @@ class World:
             if mask >> (k + row) & 1:
                 mixed = sum(float(w) * self.images[sample] for w, sample in zip(weights[row], members, strict=True))
                 equations.append(weights[row])
-                right.append(self.output(self.parities[row], mixed) if code.needs_training else weights[row] @ true)
+                right.append(self.output(self.parities[row], mixed) if code.answered_by != "oracle" else weights[row] @ true)
         solved: NDArray[np.float64] = np.linalg.solve(np.array(equations), np.array(right))
         return solved[b.slot[batch]]
 

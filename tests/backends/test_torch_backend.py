@@ -54,7 +54,7 @@ def test_predict_samples_gathers_from_the_resident_data_set(name: str) -> None:
 @pytest.mark.parametrize("half", [False, True])
 @pytest.mark.parametrize("n", [1, 3, 15, 16, 31, 32, 33, 50])
 def test_a_served_batch_has_the_bits_of_a_predicted_one(name: str, half: bool, n: int) -> None:
-    backend, inputs = TorchBackend("cpu", batch=32, half=half), images(n)
+    backend, inputs = TorchBackend("cpu", batch=32, precision="half" if half else "single"), images(n)
     outputs, seconds = backend.serve(MODULES[name].train(), inputs)
     assert torch.equal(outputs, backend.predict(MODULES[name], inputs))
     assert outputs.dtype == torch.float32
@@ -126,7 +126,7 @@ def test_an_impossible_measurement_is_refused(sizes: tuple[int, ...]) -> None:
 
 def test_half_precision_is_told_apart_and_its_agreement_is_counted() -> None:
     module, inputs = MODULES["dense"], images(300)
-    single, half = (TorchBackend("cpu", half=h).predict(module, inputs) for h in (False, True))
+    single, half = (TorchBackend("cpu", precision="half" if h else "single").predict(module, inputs) for h in (False, True))
     assert half.dtype == torch.float32
     assert not torch.equal(single, half)
     torch.testing.assert_close(half, single, atol=0.05, rtol=0.05)

@@ -33,7 +33,10 @@ MODEL = LATENCY + "model: {network: {kind: mlp, hidden: [16]}, dataset: digits, 
 METRICS = (
     "mean", "p50", "p99", "p999", "gap", "unavailable", "accuracy_available", "accuracy_degraded", "accuracy_overall",
 )  # fmt: skip
-COUNTS = ("instances", "utilisation", "busy_seconds_per_query", "bytes_per_query", "queries", "trials")
+COUNTS = (
+    "instances", "price", "utilisation", "busy_seconds_per_query", "bytes_per_query", "relative_cost", "equal_cost",
+    "queries", "trials",
+)  # fmt: skip
 SPY = """\
 import importlib.abc, multiprocessing, os, sys
 class Spy(importlib.abc.MetaPathFinder):

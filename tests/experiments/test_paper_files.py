@@ -13,7 +13,11 @@ from backends import profiles
 from experiments import bundle, cli, loader
 
 PAPER = Path(cli.__file__).parent / "paper"
-FILES = sorted(file for file in PAPER.glob("*.yaml") if file.stem != "paper-latency")
+FILES = sorted(
+    file
+    for file in PAPER.glob("*.yaml")
+    if file.stem != "paper-latency" and "study: accuracy" not in file.read_text(encoding="utf-8")
+)
 LATENCY = [file for file in FILES if file.stem != "joint"]
 
 

@@ -64,7 +64,8 @@ def test_columns_are_exactly_those_of_the_contract(tmp_path):
     metrics = ["mean", "p50", "p99", "p999", "gap"]
     metrics += ["unavailable", "accuracy_available", "accuracy_degraded", "accuracy_overall"]
     columns = ["policy", KEY] + [name + end for name in metrics for end in ("", "_lo", "_hi")]
-    columns += ["instances", "utilisation", "busy_seconds_per_query", "bytes_per_query", "queries", "trials"]
+    columns += ["instances", "price", "utilisation", "busy_seconds_per_query", "bytes_per_query"]
+    columns += ["relative_cost", "equal_cost", "queries", "trials"]
     with (tmp_path / "summary.csv").open(newline="") as file:
         assert next(csv.reader(file)) == columns
     first, second, *_ = read_csv(tmp_path / "summary.csv")

@@ -166,8 +166,8 @@ def test_weights_of_another_size_are_refused_with_both_sizes() -> None:
 def test_codes_are_found_by_name_and_say_whether_they_need_training() -> None:
     assert {"addition", "exact"} <= set(Code.members())
     assert Code.model_validate("exact") == Exact()
-    assert Addition.needs_training
-    assert not Exact.needs_training
+    assert Addition.answered_by == "parity"
+    assert Exact.answered_by == "oracle"
 
 
 def test_row_identity_does_not_depend_on_the_other_rows() -> None:

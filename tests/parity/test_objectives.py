@@ -6,16 +6,9 @@ from torch import Generator, nn
 
 from parity.augment import augment
 from parity.codes import Addition
-from parity.objectives import (
-    Classification,
-    ParityRow,
-    Reconstruction,
-    TrainingData,
-    accuracy,
-    degraded,
-    predict,
-    random_groups,
-)
+from parity.evaluation import degraded, predict, quality, random_groups
+from parity.objectives import Reconstruction, Supervised, TrainingData
+from parity.parts import ParityRow
 from parity.recipes import Best, Paper, Recipe
 from sim.errors import ParmError
 
@@ -25,15 +18,15 @@ CPU = torch.device("cpu")
 def linear(data: TrainingData, seed: int = 0) -> nn.Module:
     """A linear model: its own parity model for every linear code."""
     torch.manual_seed(seed)
-    return nn.Sequential(nn.Flatten(), nn.Linear(64, data.classes, bias=False)).eval()
+    return nn.Sequential(nn.Flatten(), nn.Linear(64, data.outputs, bias=False)).eval()
 
 
 def test_held_out_images_are_the_same_for_both_roles_and_a_tenth_at_most(data: TrainingData) -> None:
     train, held = data.split(5000)
     assert (len(train), len(held)) == (360, 40)
     assert sorted([*train.tolist(), *held.tolist()]) == list(range(400))
-    parity = Reconstruction(data, linear(data), ParityRow(Addition(), 2, 1, 0), Best(), CPU)
-    assert torch.equal(Classification(data, Best(), CPU).held, parity.held)
+    parity = Reconstruction(data, linear(data), ParityRow(Addition(), 2, 1, (0,)), Best(), CPU)
+    assert torch.equal(Supervised(data, Best(), CPU).held, parity.held)
     assert len(data.split(3)[1]) == 3
 
 
@@ -49,13 +42,15 @@ def test_groups_cover_the_images_once_and_change_with_the_generator() -> None:
 def test_degraded_accuracy_of_a_perfect_parity_model_is_the_available_one(data: TrainingData, row: int) -> None:
     module = linear(data)
     outputs = predict(module, data.test)
-    right, agrees = degraded(module, ParityRow(Addition(), 3, 2, row), data.test, outputs, data.test_labels, 4)
-    assert agrees == 1
-    assert right == pytest.approx(accuracy(module, data.test, data.test_labels))
+    both = [module, module]
+    images, labels = data.test, data.test_labels
+    found = degraded(Addition(), 3, 2, both, module, images, outputs, labels, data.task, groupings=4, rows=(row,))
+    assert found.agreement == 1
+    assert found.quality == pytest.approx(quality(module, data.test, data.test_labels, data.task))
 
 
 def test_a_parity_model_that_knows_nothing_scores_low(data: TrainingData) -> None:
-    parity = ParityRow(Addition(), 2, 1, 0)
+    parity = ParityRow(Addition(), 2, 1, (0,))
     objective = Reconstruction(data, linear(data), parity, Best(), CPU)
     assert objective.score(linear(data)) == 1
     assert objective.score(linear(data, seed=5)) < 0.8
@@ -65,7 +60,7 @@ def test_a_parity_model_that_knows_nothing_scores_low(data: TrainingData) -> Non
 @pytest.mark.parametrize("row", [0, 1])
 def test_parity_loss_vanishes_for_a_perfect_parity_model(data: TrainingData, recipe: Recipe, row: int) -> None:
     # With augmentation this holds only if the targets are those of the augmented images.
-    objective = Reconstruction(data, linear(data), ParityRow(Addition(), 3, 2, row), recipe, CPU)
+    objective = Reconstruction(data, linear(data), ParityRow(Addition(), 3, 2, (row,)), recipe, CPU)
     generator = Generator().manual_seed(0)
     rows = objective.rows(generator)[:32]
     assert float(objective.loss(linear(data), rows, generator).detach()) == pytest.approx(0, abs=1e-5)
@@ -73,7 +68,7 @@ def test_parity_loss_vanishes_for_a_perfect_parity_model(data: TrainingData, rec
 
 
 def test_the_paper_keeps_the_targets_of_plain_images(data: TrainingData) -> None:
-    objective = Reconstruction(data, linear(data), ParityRow(Addition(), 2, 1, 0), Paper(shift=2), CPU)
+    objective = Reconstruction(data, linear(data), ParityRow(Addition(), 2, 1, (0,)), Paper(shift=2), CPU)
     generator = Generator().manual_seed(0)
     assert float(objective.loss(linear(data), objective.rows(generator), generator).detach()) > 0.01
 
@@ -81,7 +76,7 @@ def test_the_paper_keeps_the_targets_of_plain_images(data: TrainingData) -> None
 def test_too_few_images_for_a_group_are_refused(data: TrainingData) -> None:
     few = TrainingData("few", "f", "", 4, data.train[:25], data.train_labels[:25], data.test, data.test_labels)
     with pytest.raises(ParmError, match=r"data set few holds out 2 of its 25 training images, too few .* k = 3"):
-        Reconstruction(few, linear(few), ParityRow(Addition(), 3, 1, 0), Best(), CPU)
+        Reconstruction(few, linear(few), ParityRow(Addition(), 3, 1, (0,)), Best(), CPU)
 
 
 def test_augmentation_shifts_by_whole_pixels_and_mirrors() -> None:

@@ -3,7 +3,9 @@ from __future__ import annotations
 import pytest
 import torch
 
+from parity.codes import Addition
 from parity.recipes import Best, Paper, Recipe
+from parity.tasks import TASKS
 
 
 def test_one_cycle_rises_to_its_rate_and_falls_to_zero() -> None:
@@ -29,19 +31,23 @@ def test_paper_recipe_is_the_artifacts() -> None:
 
 def test_parity_losses_are_least_for_a_perfect_parity() -> None:
     outputs = torch.randn(8, 2, 5)
-    target = outputs.sum(1)
     for recipe in (Paper(), Best()):
-        perfect = recipe.parity_loss(target, target, outputs, outputs)
-        off = recipe.parity_loss(target + 0.3, target, outputs + torch.rand(5), outputs)
-        assert float(perfect) == pytest.approx(0, abs=1e-6)
-        assert float(off) > 0.001
+        for task in TASKS.values():
+            assert float(recipe.parity_loss(outputs, outputs, task)) == pytest.approx(0, abs=1e-6)
+            assert float(recipe.parity_loss(outputs + torch.rand(5), outputs, task)) > 0.001
+
+
+def test_the_papers_loss_is_the_error_on_the_sum() -> None:
+    outputs, parity = torch.randn(8, 3, 5), torch.randn(8, 5)
+    decoded = Addition().single_losses(outputs, parity, 1, 0)
+    expected = ((parity - outputs.sum(1)) ** 2).mean()
+    torch.testing.assert_close(Paper().parity_loss(decoded, outputs, TASKS["classification"]), expected)
 
 
 def test_best_loss_is_mse_and_divergence_by_their_weights() -> None:
     outputs, decoded = torch.randn(8, 2, 5), torch.randn(8, 2, 5)
-    unused = torch.zeros(8, 5)
     mse = ((outputs - decoded) ** 2).mean()
     p, q = outputs.softmax(-1), decoded.softmax(-1)
     kl = (p * (p / q).log()).sum(-1).mean()
-    found = Best(mse=0.5, kl=2).parity_loss(unused, unused, decoded, outputs)
+    found = Best(mse=0.5, kl=2).parity_loss(decoded, outputs, TASKS["classification"])
     torch.testing.assert_close(found, 0.5 * mse + 2 * kl)

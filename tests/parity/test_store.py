@@ -31,7 +31,7 @@ def refuse(status: TrainingStatus) -> None:
 def trained(data: TrainingData, tmp_path: Path) -> tuple[ModelStore, Model, Model]:
     store = ModelStore(tmp_path)
     deployed = store.classifier(NETWORK, data, RECIPE, 1)
-    return store, deployed, store.parities(deployed, data, Addition(), 2, 1, RECIPE, 1)[0]
+    return store, deployed, store.parts(deployed, data, Addition(), 2, 1, RECIPE, 1)[0]
 
 
 def test_what_is_trained_is_found(data: TrainingData, trained: tuple[ModelStore, Model, Model]) -> None:
@@ -41,7 +41,7 @@ def test_what_is_trained_is_found(data: TrainingData, trained: tuple[ModelStore,
     for name, value in deployed.module.state_dict().items():
         assert torch.equal(value, again.module.state_dict()[name])
     assert not again.module.training
-    assert store.parities(again, data, Addition(), 2, 1, RECIPE, 1, progress=refuse)[0].key == parity.key
+    assert store.parts(again, data, Addition(), 2, 1, RECIPE, 1, progress=refuse)[0].key == parity.key
 
 
 def test_the_card_says_what_it_is(data: TrainingData, trained: tuple[ModelStore, Model, Model]) -> None:
@@ -53,7 +53,7 @@ def test_the_card_says_what_it_is(data: TrainingData, trained: tuple[ModelStore,
     assert card["identity"]["deployed"] == deployed.key
     assert card["identity"]["code"] == {"kind": "addition", "k": 2, "weights": [1.0, 1.0]}
     assert card["identity"]["seed"] == 1
-    assert card["dataset"] == {"name": "blobs", "note": "synthetic", "fingerprint": data.fingerprint, "classes": 4}
+    assert card["dataset"] == {"name": "blobs", "note": "synthetic", "fingerprint": data.fingerprint, "outputs": 4}
     assert card["validation"]["epochs"] == 2
     assert set(card["test"]) == {"accuracy_degraded", "agreement"}
     assert 0.25 < card["test"]["accuracy_degraded"] <= deployed.card["test"]["accuracy"] + 0.1
@@ -81,7 +81,7 @@ def test_row_0_of_two_parities_is_the_model_of_one(
 ) -> None:
     store, deployed, parity = trained
     seen: list[str] = []
-    both = store.parities(deployed, data, Addition(), 2, 2, RECIPE, 1, progress=lambda s: seen.append(s.label))
+    both = store.parts(deployed, data, Addition(), 2, 2, RECIPE, 1, progress=lambda s: seen.append(s.label))
     assert both[0].key == parity.key
     assert both[1].card["identity"]["code"]["weights"] == [1.0, 2.0]
     assert seen == ["parity mlp on blobs, k = 2, row 1"] * 2
@@ -89,9 +89,9 @@ def test_row_0_of_two_parities_is_the_model_of_one(
 
 def test_the_oracle_needs_no_model(data: TrainingData, trained: tuple[ModelStore, Model, Model]) -> None:
     store, deployed, _ = trained
-    assert store.parities(deployed, data, Exact(), 2, 2, RECIPE, 1, progress=refuse) == []
+    assert store.parts(deployed, data, Exact(), 2, 2, RECIPE, 1, progress=refuse) == []
     with pytest.raises(ValueError, match="weights: 1 x 2 given"):
-        store.parities(deployed, data, Addition(weights=((1.0, 1.0),)), 3, 1, RECIPE, 1)
+        store.parts(deployed, data, Addition(weights=((1.0, 1.0),)), 3, 1, RECIPE, 1)
 
 
 def test_everything_that_determines_training_changes_the_key(
@@ -101,7 +101,7 @@ def test_everything_that_determines_training_changes_the_key(
 
     def obtain(self: ModelStore, work: Any, *_: object) -> Model:
         keys.append(work.key)
-        module = work.network.build(data.shape, data.classes)
+        module = work.network.build(data.shape, data.outputs)
         return Model(module, work.network, {}, tmp_path, work.key)
 
     monkeypatch.setattr(ModelStore, "_obtain", obtain)
@@ -122,8 +122,8 @@ def test_everything_that_determines_training_changes_the_key(
         (deployed, 2, Best(epochs=2, kl=0.5), 1),
         (deployed, 2, RECIPE, 2),
     ):
-        store.parities(model, data, Addition(), k, 1, recipe, seed)
-    store.parities(deployed, data, Addition(weights=((1.0, 2.0),)), 2, 1, RECIPE, 1)
+        store.parts(model, data, Addition(), k, 1, recipe, seed)
+    store.parts(deployed, data, Addition(weights=((1.0, 2.0),)), 2, 1, RECIPE, 1)
     store.classifier(NETWORK, data, RECIPE, 1, role="backup")
     assert len(set(keys)) == len(keys) == 17
     store.classifier(NETWORK, TrainingData(**{**vars(data), "name": "renamed"}), RECIPE, 1)
@@ -230,7 +230,7 @@ def test_digits_parity_models_reconstruct(tmp_path: Path) -> None:
         name=digits.name,
         fingerprint=digits.fingerprint,
         note=digits.note,
-        classes=digits.classes,
+        outputs=digits.classes,
         train=torch.as_tensor(digits.normalised(digits.x_train)),
         train_labels=torch.as_tensor(digits.y_train),
         test=torch.as_tensor(digits.normalised(digits.x_test)),
@@ -240,5 +240,5 @@ def test_digits_parity_models_reconstruct(tmp_path: Path) -> None:
     deployed = store.classifier(Mlp(), data, Best(epochs=20), 0)
     assert deployed.card["test"]["accuracy"] > 0.95
     for k, bar in ((2, 0.93), (3, 0.90)):
-        for model in store.parities(deployed, data, Addition(), k, 2, Best(epochs=25), 0):
+        for model in store.parts(deployed, data, Addition(), k, 2, Best(epochs=25), 0):
             assert model.card["test"]["accuracy_degraded"] > bar

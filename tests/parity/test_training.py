@@ -8,7 +8,7 @@ from torch import Generator, Tensor, nn
 
 from parity.codes import Addition
 from parity.networks import Mlp, Network, ResNet18
-from parity.objectives import Classification, TrainingData
+from parity.objectives import Supervised, TrainingData
 from parity.recipes import Best, Paper, Recipe
 from parity.store import Model, ModelStore
 from parity.training import Fit, TrainingStatus, train
@@ -34,7 +34,7 @@ def run(
             raise Killed
 
     deployed = store.classifier(network, data, recipe, seed, progress=progress)
-    return [deployed, *store.parities(deployed, data, Addition(), 2, 1, recipe, seed, progress=progress)], epochs
+    return [deployed, *store.parts(deployed, data, Addition(), 2, 1, recipe, seed, progress=progress)], epochs
 
 
 def same(left: nn.Module, right: nn.Module) -> bool:
@@ -109,7 +109,7 @@ def test_the_best_epoch_is_kept_and_of_equals_the_last(tmp_path: Path) -> None:
 
 
 def test_a_loss_that_is_not_finite_is_one_clear_sentence(data: TrainingData, tmp_path: Path) -> None:
-    objective = Classification(data, Best(), torch.device("cpu"))
-    module = NETWORK.build(data.shape, data.classes)
+    objective = Supervised(data, Best(), torch.device("cpu"))
+    module = NETWORK.build(data.shape, data.outputs)
     with pytest.raises(ParmError, match=r"diverged in epoch \d.* lr below 1e\+30"):
         train(module, objective, Best(lr=1e30), 64, 0, tmp_path / "state", lambda *_: None)

@@ -15,9 +15,18 @@ from hypothesis import strategies as st
 from sim.cluster import Cluster
 from sim.disciplines import RandomQueue, SingleQueue
 from sim.distributions.families import Deterministic, Exponential, Gamma
-from sim.policies import ApproximateBackup, Coded, EqualResources, Hedged, Replication, Tied, Uncoded
+from sim.policies import (
+    ApproximateBackup,
+    Coded,
+    CodedNonsystematic,
+    EqualResources,
+    Hedged,
+    Replication,
+    Tied,
+    Uncoded,
+)
 from sim.policies.approximate_backup import Pending
-from sim.policies.coded import Group
+from sim.policies.groups import Group
 from sim.simulation import simulate
 from sim.stragglers import SlowPeriods
 from sim.streams import Streams
@@ -63,8 +72,15 @@ def test_promise_2_causality(world: World) -> None:
     assert np.all(began[done])
     assert np.all(tasks.finish[done] <= tasks.back[done])
     assert np.all(np.isnan(tasks.back[~done]))
-    if world.cluster.deadline is not None:
-        assert np.all(queries.latency <= world.cluster.deadline + 1e-9)
+    for deadline in (world.cluster.deadline, world.policy.deadline):
+        if deadline is not None:
+            assert np.all(queries.latency <= deadline + 1e-9)
+    if isinstance(world.policy, CodedNonsystematic):  # no query is sent as it is; its group's coded ones are sent later
+        last = np.full(int(trace.group.max(initial=-1)) + 1, -np.inf)
+        np.maximum.at(last, trace.group, queries.dispatch)
+        assert np.all(tasks.role == Role.PARITY)
+        assert np.all(tasks.queued >= last[tasks.owner])
+        return
     first = np.full(len(trace.batches), np.inf)
     np.minimum.at(first, tasks.owner[tasks.role == Role.DEPLOYED], tasks.queued[tasks.role == Role.DEPLOYED])
     assert np.allclose(first[queries.batch], queries.dispatch, rtol=0, atol=1e-12)
@@ -104,12 +120,18 @@ def test_promise_3_a_backup_is_used_only_when_the_prediction_was_later(world: Wo
     queries, tasks = trace.queries, trace.tasks
     done = tasks.fate == Fate.DONE
     for query in np.flatnonzero(queries.route == Route.BACKUP):
-        assert isinstance(world.policy, ApproximateBackup)
+        assert isinstance(world.policy, (ApproximateBackup, Coded))
         reply, dispatch = queries.reply[query], queries.dispatch[query]
         mine = done & (tasks.owner == queries.batch[query])
         assert not np.any(tasks.back[mine & (tasks.role == Role.DEPLOYED)] < reply)
         back = tasks.back[mine & (tasks.role == Role.BACKUP)].min()
-        if world.policy.after is None:
+        if isinstance(world.policy, Coded):
+            assert world.policy.backup is not None
+            assert world.policy.backup.after is not None
+            asked = tasks.queued[mine & (tasks.role == Role.BACKUP)].min()
+            assert reply == back
+            assert asked == dispatch + world.policy.backup.after
+        elif world.policy.after is None:
             assert back <= reply
         else:
             assert reply == max(back, dispatch + world.policy.after)
@@ -132,26 +154,28 @@ def test_promise_4_a_single_queue_never_idles_an_instance_while_work_waits(world
     """Whenever a task that may run on any instance waits, every instance of its pool is taken or down."""
     if world.stragglers and any(one.kind == "crashes" for one in world.stragglers):
         return
-    if isinstance(world.policy, (Replication, Hedged, Tied)):
+    if isinstance(world.policy, (Replication, Hedged, Tied)) or getattr(world.policy, "hedge", None):
         return  # a copy waits rather than meet another one on the instance that is idle
     trace = world.run()
     tasks = trace.tasks
     network = world.cluster.network
-    for role in Role:
-        for row in range(max(trace.r, 1)):
-            pool = (tasks.role == role) & (tasks.row == row)
-            ran = pool & (tasks.instance >= 0)
-            if not np.any(ran):
-                continue
-            plans = world.policy.pools(world.cluster)
-            size = next(plan.instances for plan in plans if plan.role == role and plan.row == row)
-            sent = tasks.start[ran] - [network.seconds(network.bytes_to(role), int(n)) for n in tasks.size[ran]]
-            back = np.where(np.isnan(tasks.back[ran]), tasks.finish[ran], tasks.back[ran])
-            left_queue = np.where(np.isnan(tasks.start[pool]), tasks.finish[pool], tasks.start[pool])
-            for queued, left in zip(tasks.queued[pool], left_queue, strict=True):
-                middle = (queued + left - network.seconds(network.bytes_to(role), 1)) / 2
-                if queued + 1e-9 < middle < left - 0.01:
-                    assert np.sum((sent <= middle) & (middle < back)) == size
+    plans = world.policy.pools(world.cluster)
+    shared = [plan for plan in plans if plan.rank is not None]
+    for plan in plans:
+        if plan in shared[1:]:
+            continue  # its tasks belong to the pool that it joined
+        pool = np.zeros(len(tasks), dtype=bool)
+        for one in shared if plan in shared else [plan]:
+            pool |= (tasks.role == one.role) & (tasks.row == one.row)
+        ran = pool & (tasks.instance >= 0)
+        to = [network.bytes_to(Role(role)) for role in tasks.role[ran]]
+        sent = tasks.start[ran] - [network.seconds(each, int(n)) for each, n in zip(to, tasks.size[ran], strict=True)]
+        back = np.where(np.isnan(tasks.back[ran]), tasks.finish[ran], tasks.back[ran])
+        left_queue = np.where(np.isnan(tasks.start[pool]), tasks.finish[pool], tasks.start[pool])
+        for queued, left in zip(tasks.queued[pool], left_queue, strict=True):
+            middle = (queued + left - network.seconds(network.bytes_to(plan.role), 1)) / 2
+            if queued + 1e-9 < middle < left - 0.01:
+                assert np.sum((sent <= middle) & (middle < back)) == plan.instances
 
 
 def test_promise_6_common_random_numbers() -> None:

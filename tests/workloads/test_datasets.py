@@ -25,6 +25,7 @@ def test_digits_are_real_balanced_and_all_there():
     data = Digits().load(None)
     assert data.shape == (1, 8, 8)
     assert (len(data.x_train), len(data.x_test), data.classes, data.note) == (1297, 500, 10, "")
+    assert (data.task, data.outputs) == ("classification", 10)
     assert data.x_train.dtype == data.x_test.dtype == np.uint8
     assert data.y_train.dtype == data.y_test.dtype == np.int64
     assert data.x_train.max() == 16
@@ -77,6 +78,17 @@ def test_a_constant_channel_is_normalised_to_zero():
     assert (data.normalised(x) == 0).all()
 
 
+def boxed_variants(data):
+    """The same images with boxes, and with boxes that differ in less than a pixel."""
+    boxes, test_boxes = np.full((300, 4), 0.25, np.float32), np.full((40, 4), 0.25, np.float32)
+    moved = boxes.copy()
+    moved[7, 3] += 0.001
+    return [
+        Data("n", data.x_train, y, data.x_test, test_boxes, 4, task="localisation")
+        for y in (boxes, moved, np.zeros_like(boxes))
+    ]
+
+
 def test_the_fingerprint_sees_pixels_labels_types_and_classes():
     data = example(np.random.default_rng(0))
     x, y = data.x_train, data.y_train
@@ -90,6 +102,7 @@ def test_the_fingerprint_sees_pixels_labels_types_and_classes():
         Data("n", x.astype(np.float32), y, data.x_test, data.y_test, 4),
         Data("n", x, y, data.x_test[:-1], data.y_test[:-1], 4),
         Data("n", x, y, data.x_test, data.y_test, 5),
+        *boxed_variants(data),
     ]
     assert len({variant.fingerprint for variant in variants}) == len(variants)
     assert Data("other", x, y, data.x_test, data.y_test, 4, "note").fingerprint == data.fingerprint
@@ -116,7 +129,10 @@ def test_a_bare_name_is_enough():
 
 def test_every_data_set_is_described_for_the_list():
     members = Dataset.members()
-    assert set(members) == {"cifar10", "cifar100", "digits", "fashion_mnist", "image_folder", "mnist", "npz"}
+    assert set(members) == {
+        *("cifar10", "cifar100", "digits", "fashion_mnist", "image_folder", "mnist", "npz"),
+        *("speech_commands", "cub200", "canvas"),
+    }
     for member in members.values():
         assert member.__doc__
         fields = (field for name, field in member.model_fields.items() if name != "kind")

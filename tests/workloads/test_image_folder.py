@@ -104,8 +104,30 @@ def test_too_few_images_to_split(tmp_path):
 
 
 def test_options_are_checked_when_the_yaml_is_read(tmp_path):
-    with pytest.raises(ValidationError, match=f"no folder 'absent' in {tmp_path}"):
-        load(tmp_path / "absent")
+    with pytest.raises(ValidationError, match=f"no folder '{tmp_path / 'absent'}'"):
+        ImageFolder(path=tmp_path / "absent")
     (tmp_path / "zoo").mkdir()
     with pytest.raises(ValidationError, match="greater than 0"):
         load(tmp_path / "zoo", size=[0, 4])
+
+
+def test_cats_and_dogs_of_every_size_from_the_data_folder(tmp_path):
+    """JPEGs as they come: two folders, all sizes, one grey; the folder is below `--data`, not beside the YAML file."""
+    generator = np.random.default_rng(0)
+    for label, name in enumerate(("Cat", "Dog")):
+        (tmp_path / "data" / "pets" / name).mkdir(parents=True)
+        for number in range(20):
+            size = tuple(generator.integers(20, 90, 2).tolist())
+            image = Image.new("RGB", size, colour_of(label, 100)).convert("L" if number == 7 else "RGB")
+            image.save(tmp_path / "data" / "pets" / name / f"{number}.jpg", quality=95)
+    (tmp_path / "data" / "pets" / "Cat" / "Thumbs.db").write_bytes(b"no picture")
+    dataset = ImageFolder.model_validate({"path": "pets", "size": [24, 32]}, context={"paths": [tmp_path]})
+    data = dataset.load(tmp_path / "data")
+    assert (data.name, data.shape, data.classes) == ("pets", (3, 24, 32), 2)
+    assert np.bincount(data.y_test).tolist() == [4, 4]
+    blues = data.x_train[:, 0].astype(int).mean(axis=(1, 2))
+    coloured = data.x_train[:, 2].mean(axis=(1, 2)) > 180
+    assert coloured.sum() >= 28
+    assert np.abs(blues - 10 - 40 * data.y_train)[coloured].max() < 4
+    with pytest.raises(ParmError, match=r"no folder pets beside the YAML file, .*nowhere; .*--data"):
+        dataset.load(tmp_path / "nowhere")

@@ -121,3 +121,15 @@ def test_a_file_with_other_classes_is_refused(tmp_path):
     np.savez(tmp_path / "cifar100.npz", **COLOUR)
     with pytest.raises(ParmError, match=r"cifar100\.npz has 10 classes, but CIFAR-100 has 100"):
         Cifar100().load(tmp_path)
+
+
+def test_cifar100_has_a_hundred_classes(tmp_path):
+    many = {"x_train": np.repeat(COLOUR["x_train"], 5, axis=0), "y_train": np.arange(200)[:, None] % 100}
+    many |= {"x_test": np.repeat(COLOUR["x_test"], 5, axis=0), "y_test": np.arange(100)[:, None]}
+    np.savez(tmp_path / "cifar100.npz", **many)
+    data = Cifar100().load(tmp_path)
+    assert (data.name, data.shape, data.classes, data.outputs) == ("cifar100", (3, 32, 32), 100, 100)
+    assert sorted(set(data.y_train.tolist())) == list(range(100))
+    np.savez(tmp_path / "cifar100.npz", **(many | {"y_train": many["y_train"] % 20, "y_test": many["y_test"] % 20}))
+    with pytest.raises(ParmError, match="has 20 classes, but CIFAR-100 has 100"):
+        Cifar100().load(tmp_path)

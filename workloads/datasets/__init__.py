@@ -1,9 +1,10 @@
 """Labelled images: the family `Dataset`, and `Data`, which one loads to.
 
 Start reading at `base`. Importing this package makes every member known: `digits` (embedded), `npz`, `image_folder`,
-and the public ones `mnist`, `fashion_mnist`, `cifar10`, `cifar100`.
+the public ones `mnist`, `fashion_mnist`, `cifar10`, `cifar100`, spoken words (`speech_commands`), and for localisation
+`cub200` and `canvas`.
 """
 
-from workloads.datasets import digits, image_folder, npz, public
+from workloads.datasets import canvas, cub200, digits, image_folder, npz, public, speech
 
-__all__ = ["digits", "image_folder", "npz", "public"]
+__all__ = ["canvas", "cub200", "digits", "image_folder", "npz", "public", "speech"]

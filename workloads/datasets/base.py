@@ -7,14 +7,16 @@ from abc import abstractmethod
 from dataclasses import dataclass
 from functools import cached_property
 from pathlib import Path
-from typing import ClassVar
+from typing import Any, ClassVar, Literal
 
 import numpy as np
 from numpy.typing import NDArray
 
+from sim.errors import ParmError
 from sim.kinds import Kind
 
 Labels = NDArray[np.int64]
+Boxes = NDArray[np.float32]
 Images = NDArray[np.uint8] | NDArray[np.float32]
 
 DEFAULT_FOLDER = Path(".parm/data")
@@ -23,19 +25,31 @@ DEFAULT_FOLDER = Path(".parm/data")
 
 @dataclass(frozen=True, eq=False)
 class Data:
-    """Labelled images, split into what models train on and what queries carry."""
+    """Images and what is to be predicted of them, split into what models train on and what queries carry."""
 
     name: str
     x_train: Images
     """Pixels, shape (n, c, h, w), uint8 or float32 as they were stored."""
-    y_train: Labels
-    """Labels 0 .. classes-1, shape (n,)."""
+    y_train: NDArray[Any]
+    """Labels 0 .. classes-1, `Labels` of shape (n,); or, where the task is localisation, `Boxes` of shape (n, 4).
+
+    A box is left, top, right and bottom, as fractions of the image's width and height; right and bottom are the edge
+    after the last pixel.
+    """
     x_test: Images
     """Of the same c, h and w."""
-    y_test: Labels
+    y_test: NDArray[Any]
     classes: int
+    """How many labels there are; 4, the numbers of a box, where the task is localisation."""
     note: str = ""
     """A caveat to print beside every figure that is measured on this data, or empty."""
+    task: Literal["classification", "localisation"] = "classification"
+    """Whether a label or the box around the one object is predicted."""
+
+    @property
+    def outputs(self) -> int:
+        """Numbers that a model of this data returns for each image."""
+        return self.classes
 
     @property
     def shape(self) -> tuple[int, int, int]:
@@ -63,11 +77,12 @@ class Data:
 
     @cached_property
     def fingerprint(self) -> str:
-        """SHA-256 over shapes, types, all labels and an evenly spaced sample of the pixels, as hexadecimal digits."""
+        """SHA-256 over shapes, types, all labels or boxes and an evenly spaced sample of the pixels, in hexadecimal."""
+        kept = "<i8" if self.task == "classification" else "<f4"
         digest = hashlib.sha256(str(self.classes).encode())
         for x, y in ((self.x_train, self.y_train), (self.x_test, self.y_test)):
             digest.update(f"{x.shape}{x.dtype.name}".encode())
-            digest.update(y.astype("<i8").tobytes())
+            digest.update(y.astype(kept).tobytes())
             flat = x.reshape(-1)
             stride = len(flat) // 2**20 | 1  # odd, so that it does not keep to one column of the images
             digest.update(np.ascontiguousarray(flat[::stride], dtype=x.dtype.newbyteorder("<")).tobytes())
@@ -85,7 +100,7 @@ class Data:
 
 
 class Dataset(Kind):
-    """Labelled images that models are trained on and queries carry."""
+    """Labelled images (or sounds as spectrograms) that models are trained on and queries carry."""
 
     family: ClassVar[str] = "dataset"
 
@@ -121,6 +136,18 @@ def seeded_split(labels: Labels, test: int) -> tuple[NDArray[np.int64], NDArray[
         rank[rows] = np.arange(len(rows))
     tested = rank < quota[labels]
     return order[~tested[order]], order[tested[order]]
+
+
+def data_folder(path: Path, folder: Path | None) -> Path:
+    """Return the folder that YAML names by `path`: itself, or below `folder` (`--data`). Raises ParmError without one.
+
+    A relative path is one that was not found beside the YAML file or in the working directory (`files.DataFolder`).
+    """
+    parent = (DEFAULT_FOLDER if folder is None else folder).expanduser()
+    if not (parent / path).is_dir():
+        beside = "" if path.is_absolute() else f" beside the YAML file, in the working directory or in {parent}"
+        raise ParmError(f"there is no folder {path}{beside}; put it there, or name another folder by --data")
+    return parent / path
 
 
 def fixed_order(rows: int) -> NDArray[np.int64]:

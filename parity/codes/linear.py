@@ -22,23 +22,25 @@ import numpy as np
 from numpy.typing import NDArray
 from pydantic import Field, model_validator
 
-from sim.code import Code
+from parity.codes.base import Answerer, TensorCode, coded_answers, own_answers
 
 if TYPE_CHECKING:
     from torch import Tensor
+
+    from parity.parts import Part
 
 SINGULAR = 1e-9
 """A submatrix whose determinant is below this share of its Hadamard bound cannot be solved with in float64."""
 
 
-class LinearCode(Code):
+class LinearCode(TensorCode):
     """A maximum distance separable linear code: any k of the k + r answers of a coding group suffice."""
-
-    needs_training: ClassVar[bool] = True
-    """Whether the parity outputs come from trained parity models."""
 
     weights: tuple[tuple[float, ...], ...] | None = Field(default=None, min_length=1)
     """One row of k weights per parity; by default row j has (i + 1)^j for slot i, from 0: row 0 is the plain sum."""
+    query_weights: tuple[tuple[float, ...], ...] | None = Field(default=None, min_length=1)
+    """Other weights for the queries than for their predictions. [[1, 1], [1, 1]] beside weights [[1, 1], [1, 2]] is the
+    paper's example of two parities for k = 2, whose second target is no function of its parity query."""
 
     @model_validator(mode="after")
     def _weights_decode(self) -> Self:
@@ -49,11 +51,17 @@ class LinearCode(Code):
                     "weights: every row needs the same number of weights, one per slot, at least one weight"
                 )
             found = singular_submatrix(np.array(self.weights))
+            if self.query_weights is not None and [len(row) for row in self.query_weights] != [
+                len(row) for row in self.weights
+            ]:
+                raise ValueError("query_weights: as many rows and columns are needed as in 'weights'")
             if found is not None:
                 raise ValueError(
                     f"weights: the square submatrix of rows {found[0]} and columns {found[1]} (from 0) is singular, so "
                     f"the loss of those slots could not be decoded from those parities"
                 )
+        elif self.query_weights is not None:
+            raise ValueError("query_weights: give 'weights' too, those of the predictions")
         return self
 
     def check(self, k: int, r: int) -> None:
@@ -74,19 +82,25 @@ class LinearCode(Code):
 
     def identity(self, k: int, r: int, row: int) -> dict[str, Any]:
         """Everything of the code that the training of one row's parity model depends on, ready for JSON."""
-        return {"kind": self.name_in_yaml(), "k": k, "weights": self.matrix(k, r)[row].tolist()}
+        known = {"kind": self.name_in_yaml(), "k": k, "weights": self.matrix(k, r)[row].tolist()}
+        return known if self.query_weights is None else known | {"query_weights": list(self.query_weights[row])}
 
     def encode(self, queries: Tensor, r: int) -> Tensor:
         """Make the parity queries: (g, k, *shape) -> (g, r, *shape), in the queries' dtype."""
-        import torch
 
-        g, k, *shape = queries.shape
-        matrix = torch.as_tensor(self.matrix(k, r), dtype=queries.dtype, device=queries.device)
-        return (matrix @ queries.reshape(g, k, -1)).reshape(g, r, *shape)
+        weights = self.matrix(queries.shape[1], r) if self.query_weights is None else np.array(self.query_weights)
+        return _weighted_sums(queries, weights)
 
     def targets(self, outputs: Tensor, r: int) -> Tensor:
         """Return what the parity models should answer: (g, k, c) -> (g, r, c), in float64 so that decoding is exact."""
-        return self.encode(outputs.double(), r)
+        return _weighted_sums(outputs.double(), self.matrix(outputs.shape[1], r))
+
+    def parts(self, k: int, r: int) -> list[Part[Any]]:
+        """Return a parity model for each row, none where an oracle answers. Raises ValueError like `check`."""
+        from parity.parts import ParityRow
+
+        self.check(k, r)
+        return [ParityRow(self, k, r, (row,)) for row in range(r)] if self.answered_by == "parity" else []
 
     def single_losses(self, outputs: Tensor, parity: Tensor, r: int, row: int) -> Tensor:
         """Reconstruct every slot as if it were the only one lost, from one parity row and the others' own answers.
@@ -138,10 +152,17 @@ class LinearCode(Code):
             raise ValueError(
                 f"decode: the answers {pattern:0{k + r}b} (bits, slot 0 rightmost) do not suffice for k = {k}, r = {r}"
             )
-        own = [i for i in range(k) if pattern >> i & 1]
-        missing = [i for i in range(k) if not pattern >> i & 1]
-        rows = [j for j in range(r) if pattern >> (k + j) & 1]
-        return own, missing, rows[: len(missing)]
+        own, missing = own_answers(k, pattern)
+        return own, missing, coded_answers(k, r, pattern)[: len(missing)]
+
+
+def _weighted_sums(values: Tensor, weights: NDArray[np.float64]) -> Tensor:
+    """(g, k, *shape) and weights (r, k) -> (g, r, *shape)."""
+    import torch
+
+    g, k, *shape = values.shape
+    matrix = torch.as_tensor(weights, dtype=values.dtype, device=values.device)
+    return (matrix @ values.reshape(g, k, -1)).reshape(g, len(weights), *shape)
 
 
 class Addition(LinearCode):
@@ -154,7 +175,7 @@ class Exact(LinearCode):
     """An oracle whose parity outputs are the true weighted sums: the upper bound on accuracy of any linear code."""
 
     kind: Literal["exact"] = "exact"
-    needs_training: ClassVar[bool] = False
+    answered_by: ClassVar[Answerer] = "oracle"
 
 
 def singular_submatrix(matrix: NDArray[np.float64]) -> tuple[list[int], list[int]] | None:

@@ -1,0 +1,190 @@
+"""The pictures of a study: how good predictions are when they are reconstructed, and how good they are overall."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from pathlib import Path
+from typing import TYPE_CHECKING
+
+from experiments.accuracy.options import Known
+from experiments.accuracy.table import Line
+from experiments.figures import style
+from experiments.statistics import student_t
+
+if TYPE_CHECKING:
+    from matplotlib.artist import Artist
+    from matplotlib.axes import Axes
+    from matplotlib.figure import Figure
+
+MOST_UNAVAILABLE = 0.1
+"""Where the axis of the fraction unavailable ends, as in the paper."""
+JPEG = "CIFAR-10 is a JPEG copy here"
+
+
+def draw(kinds: Sequence[str], lines: Sequence[Line], reference: Sequence[Known], folder: Path) -> list[Path]:
+    """Draw the figures named, as PNG and PDF; returns the files."""
+    written: list[Path] = []
+    with style.applied():
+        for kind in kinds:
+            figure = _degraded(lines, reference) if kind == "degraded" else _overall(lines)
+            written += style.save(figure, folder, kind)
+    return written
+
+
+def _subjects(lines: Sequence[Line]) -> dict[tuple[str, str, str], list[Line]]:
+    found: dict[tuple[str, str, str], list[Line]] = {}
+    for line in lines:
+        found.setdefault((line.dataset, line.network, line.width), []).append(line)
+    return found
+
+
+def _title(subject: tuple[str, str, str]) -> str:
+    dataset, network, width = subject
+    return f"{dataset}\n{network}{f' width {width}' if width else ''}"
+
+
+def _coding(line: Line) -> str:
+    rows = f", r={line.r}" if line.r > 1 and line.r < line.k else ""
+    return f"{line.code} k={line.k}{rows}{f', {line.losses} lost' if line.losses > 1 else ''}"
+
+
+def _recipes(lines: Sequence[Line]) -> dict[str, style.Look]:
+    names = list(dict.fromkeys(line.recipe for line in lines))
+    return {
+        name: style.Look(style.PALETTE[1 + index % (len(style.PALETTE) - 1)], style.MARKERS[index % 9])
+        for index, name in enumerate(names)
+    }
+
+
+def _small_print(lines: Sequence[Line]) -> str:
+    seeds = len({line.seed for line in lines})
+    parts = [
+        f"{seeds} seeds, 95% intervals over seeds" if seeds > 1 else "1 seed, 95% intervals over test images",
+        "test set, five random groupings",
+    ]
+    if any("JPEG" in line.note for line in lines):
+        parts.append(JPEG)
+    return "; ".join(parts)
+
+
+def _degraded(lines: Sequence[Line], reference: Sequence[Known]) -> Figure:
+    from matplotlib.lines import Line2D
+
+    subjects, looks = _subjects(lines), _recipes(lines)
+    codings = list(dict.fromkeys(_coding(line) for line in lines))
+    legend: list[Artist] = [
+        Line2D([], [], color=look.color, marker=look.marker, linestyle="", label=name or "nothing trained")
+        for name, look in looks.items()
+    ]
+    legend += [
+        Line2D([], [], color=style.INK, linewidth=1.3, label="available, $A_a$"),
+        Line2D([], [], color=style.SOFT, linewidth=1, linestyle=":", label="default answer"),
+    ]
+    known = [one for one in reference if any(_meant(one, line) for line in lines)]
+    legend += [style.hollow(source) for source in dict.fromkeys(one.source for one in known)]
+    columns = min(4, len(subjects))
+    rows = -(-len(subjects) // columns)
+    figure, axes = style.sheet(
+        rows,
+        columns,
+        (max(2.2, 5.2 / columns), 0.9 + 0.3 * len(codings)),
+        "Accuracy of reconstructed predictions, $A_d$",
+        _small_print(lines),
+        legend,
+        sharey=True,
+    )
+    for ax in axes[len(subjects) :]:
+        ax.set_visible(False)
+    for ax, (subject, mine) in zip(axes, subjects.items(), strict=False):
+        _marks(ax, mine, codings, looks)
+        for one in known:
+            for line in mine:
+                if _meant(one, line):
+                    height = codings.index(_coding(line))
+                    ax.plot(100 * one.degraded, height, "o", markersize=8, markerfacecolor="none", color=style.SOFT)
+        ax.set_title(_title(subject), color=style.INK)
+        ax.set_xlabel("accuracy (%)", loc="left")
+        ax.grid(axis="y", visible=False)
+        ax.tick_params(axis="y", length=0)
+        ax.label_outer()
+    axes[0].set_yticks(range(len(codings)), codings)
+    axes[0].set_ylim(len(codings) - 0.5, -0.5)
+    return figure
+
+
+def _marks(ax: Axes, lines: Sequence[Line], codings: Sequence[str], looks: dict[str, style.Look]) -> None:
+    ax.axvline(100 * sum(line.available for line in lines) / len(lines), color=style.INK, linewidth=1.3, zorder=1)
+    ax.axvline(100 * sum(line.default for line in lines) / len(lines), color=style.SOFT, linewidth=1, linestyle=":")
+    for index, (recipe, look) in enumerate(looks.items()):
+        moved = 0.22 * (index - (len(looks) - 1) / 2)
+        for height, coding in enumerate(codings):
+            found = [line for line in lines if line.recipe == recipe and _coding(line) == coding]
+            if not found:
+                continue
+            value, low, high = _interval(found)
+            ax.plot([100 * low, 100 * high], [height + moved] * 2, color=look.color, linewidth=1.2)
+            ax.plot(100 * value, height + moved, color=look.color, marker=look.marker, markersize=5)
+
+
+def _interval(lines: Sequence[Line]) -> tuple[float, float, float]:
+    """Over seeds where there are several, else over test images."""
+    if len(lines) == 1:
+        return lines[0].degraded, lines[0].degraded_lo, lines[0].degraded_hi
+    found = student_t([line.degraded for line in lines])
+    return found.value, found.lo, min(found.hi, 1.0)
+
+
+def _meant(known: Known, line: Line) -> bool:
+    return (
+        known.dataset == line.dataset
+        and known.network in (None, line.network)
+        and (known.code, known.k) == (line.code, line.k)
+        and line.losses == 1
+    )
+
+
+def _overall(lines: Sequence[Line]) -> Figure:
+    from matplotlib.lines import Line2D
+
+    subjects = _subjects(lines)
+    series = list(dict.fromkeys((_coding(line), line.recipe) for line in lines))
+    looks = style.looks(f"{coding} {recipe}" for coding, recipe in [("", ""), *series])
+    legend: list[Artist] = [
+        Line2D([], [], color=looks[f"{coding} {recipe}"].color, label=f"{coding} ({recipe})" if recipe else coding)
+        for coding, recipe in series
+    ]
+    legend.append(Line2D([], [], color=style.SOFT, linestyle=":", linewidth=1, label="default answer"))
+    columns = min(3, len(subjects))
+    figure, axes = style.sheet(
+        -(-len(subjects) // columns),
+        columns,
+        (max(2.4, 5.0 / columns), 2.8),
+        "Overall accuracy, $A_o = (1 - f) A_a + f A_d$",
+        _small_print(lines),
+        legend,
+    )
+    ends = (0.0, MOST_UNAVAILABLE)
+    for ax in axes[len(subjects) :]:
+        ax.set_visible(False)
+    for ax, (subject, mine) in zip(axes, subjects.items(), strict=False):
+        for coding, recipe in series:
+            found = [line for line in mine if (_coding(line), line.recipe) == (coding, recipe)]
+            if not found:
+                continue
+            available = sum(line.available for line in found) / len(found)
+            color = looks[f"{coding} {recipe}"].color
+            value, low, high = ([_mix(available, one, f) for f in ends] for one in _interval(found))
+            ax.plot(ends, value, color=color)
+            ax.fill_between(ends, low, high, color=color, alpha=0.15, linewidth=0)
+            if (coding, recipe) == series[0]:
+                flat = sum(line.default for line in found) / len(found)
+                ax.plot(ends, [_mix(available, flat, f) for f in ends], color=style.SOFT, linestyle=":", linewidth=1)
+        ax.set_title(_title(subject), color=style.INK)
+        ax.set_xlabel("fraction unavailable, $f$", loc="left")
+        ax.set_xlim(*ends)
+    axes[0].set_ylabel("overall accuracy (%)")
+    return figure
+
+
+def _mix(available: float, other: float, unavailable: float) -> float:
+    return 100 * ((1 - unavailable) * available + unavailable * other)

@@ -1,0 +1,65 @@
+"""What a study leaves: a table that grows line by line, the resolved YAML, a manifest and figures."""
+
+from __future__ import annotations
+
+import json
+import os
+import platform
+from pathlib import Path
+
+import yaml
+
+from experiments.accuracy.figures import draw
+from experiments.accuracy.options import Study
+from experiments.accuracy.study import Runner
+from experiments.accuracy.table import Line, as_csv, as_table
+from experiments.manifest import command_line, git_revision, versions
+from experiments.progress import Reporter
+from experiments.session import console
+from experiments.store import writing
+from parity.training import write_atomically
+from sim.errors import ParmError
+
+
+def run(study: Study, folder: Path, data: Path | None, models: Path, device: str, reporter: Reporter) -> list[Line]:
+    """Run the study into `folder`, show the table and name the folder; returns its lines.
+
+    Raises ParmError where none of its data sets is there, or for a full disk.
+    """
+    runner = Runner(study, data, models, device, reporter)
+    lines: list[Line] = []
+    with writing(folder):
+        write_atomically(folder / "study.yaml", yaml.safe_dump(study.resolved(), sort_keys=False).encode())
+        for line in runner.lines():
+            lines.append(line)
+            write_atomically(folder / "accuracy.csv", as_csv(lines).encode())
+            write_atomically(folder / "manifest.json", _manifest(study, runner, complete=False).encode())
+        if not lines:
+            raise ParmError(f"none of the data sets of {study.name} could be loaded: see the lines above.")
+        write_atomically(folder / "manifest.json", _manifest(study, runner, complete=True).encode())
+        draw(study.figures, lines, study.reference, folder / "figures")
+    console().print(as_table(lines))
+    for note in runner.notes:
+        print(f"note: {note}")
+    for name in runner.skipped:
+        print(f"note: {name} was skipped, its data are not here")
+    print(folder)
+    return lines
+
+
+def _manifest(study: Study, runner: Runner, *, complete: bool) -> str:
+    document = {
+        "format": 1,
+        "name": study.name,
+        "seeds": list(study.seeds),
+        "command": command_line(),
+        "complete": complete,
+        "versions": versions(),
+        "platform": {"system": platform.platform(), "machine": platform.machine(), "cores": os.cpu_count()},
+        "git": git_revision(),
+        "device": str(runner.device),
+        "notes": runner.notes,
+        "skipped": runner.skipped,
+        "models": runner.models,
+    }
+    return json.dumps(document, indent=1) + "\n"

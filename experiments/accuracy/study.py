@@ -1,0 +1,169 @@
+"""Runs a study: finds or trains what every case needs, and measures it."""
+
+from __future__ import annotations
+
+from collections.abc import Iterator
+from functools import lru_cache
+from pathlib import Path
+from statistics import median
+from time import perf_counter
+from typing import Any
+
+import torch
+from torch import Tensor, nn
+
+from backends.torch_backend import TorchBackend
+from experiments.accuracy.options import Case, Coding, Study, Subject
+from experiments.accuracy.table import Line
+from experiments.models import describe_training, load_data
+from experiments.progress import Reporter
+from experiments.statistics import wilson
+from parity.codes.base import Coder
+from parity.evaluation import degraded, predict, quality
+from parity.objectives import TrainingData
+from parity.store import TEST_GROUPINGS, Model, ModelStore
+from parity.tasks import Classification, Task
+from sim.errors import ParmError
+
+TIMED = 50
+"""Groups that are encoded and decoded one by one to time it."""
+
+
+class Runner:
+    """Measures the cases of a study, one after the other."""
+
+    def __init__(self, study: Study, data: Path | None, models: Path, device: str, reporter: Reporter) -> None:
+        """Look for data sets in `data` and for models in `models`; train and predict on `device`."""
+        self.study = study
+        self.device = TorchBackend(device).device
+        self.skipped: dict[str, str] = {}
+        """Data sets that could not be loaded, by name, each with the reason."""
+        self.models: dict[str, dict[str, Any]] = {}
+        """What was used, by key, for the manifest."""
+        self.notes: list[str] = []
+        self._store = ModelStore(models)
+        self._reporter = reporter
+        self._folder = data
+        self._data = lru_cache(maxsize=1)(self._load)
+        """The latest data set alone: they are large, and cases come data set by data set."""
+        self._outputs = lru_cache(maxsize=1)(self._predict)
+
+    def lines(self) -> Iterator[Line]:
+        """Yield a line per case; cases whose data set is missing are left out, and named in `skipped`."""
+        for case in self.study.cases():
+            name = str(case.subject.dataset.name_in_yaml())
+            if name in self.skipped:
+                continue
+            try:
+                data = self._data(case.subject)
+            except ParmError as error:
+                self.skipped[name] = str(error)
+                self._reporter.say(f"skipped {name}: {error}")
+                continue
+            yield self._measure(case, data)
+
+    def _load(self, subject: Subject) -> TrainingData:
+        data, _ = load_data(subject.dataset, self._folder)
+        if data.note and data.note not in self.notes:
+            self.notes.append(data.note)
+        return data
+
+    def _predict(self, subject: Subject, seed: int) -> tuple[Model, nn.Module, Tensor, Tensor, Tensor]:
+        """Return the deployed model, its module on the device, and the test set's images, outputs and labels."""
+        data = self._data(subject)
+        store, device = self._store, str(self.device)
+        model = store.classifier(subject.network, data, subject.recipe, seed, device, self._report)
+        module = model.module.to(self.device)
+        images, labels = data.test.to(self.device), data.test_labels.to(self.device)
+        return model, module, images, predict(module, images), labels
+
+    def _measure(self, case: Case, data: TrainingData) -> Line:
+        subject, coding = case.subject, case.coding
+        code, k, r = coding.code, coding.k, coding.r
+        task = data.task if data.task_name == "localisation" else Classification(subject.top)
+        model, deployed, images, outputs, labels = self._outputs(subject, case.seed)
+        parts = self._store.parts(model, data, code, k, r, case.recipe, case.seed, str(self.device), self._report)
+        for one in (model, *parts):
+            self.models[one.key] = {"role": one.card["identity"]["role"], "test": one.card["test"]}
+        trained = [one.module.to(self.device) for one in parts]
+        found = degraded(
+            code,
+            k,
+            r,
+            trained,
+            deployed,
+            images,
+            outputs,
+            labels,
+            task,
+            groupings=TEST_GROUPINGS,
+            losses=coding.losses,
+        )
+        coder, answering = code.at_work(k, r, trained, deployed)
+        encode, decode = _times(coder, answering, coding, images, outputs)
+        interval = wilson(found.quality * len(images), len(images))
+        return Line(
+            dataset=data.name,
+            network=str(subject.network.name_in_yaml()),
+            width=str(getattr(subject.network, "width", "")),
+            code=str(code.name_in_yaml()),
+            k=k,
+            r=r,
+            recipe=case.recipe_name if parts else "",
+            seed=case.seed,
+            epochs=case.recipe.epochs if parts else "",
+            device=parts[0].card["device"] if parts else model.card["device"],
+            available=quality(deployed, images, labels, task),
+            degraded=found.quality,
+            degraded_lo=interval.lo,
+            degraded_hi=interval.hi,
+            default=_default(data, task),
+            train_seconds=sum(float(one.card["seconds"]) for one in parts),
+            losses=coding.losses,
+            agreement=found.agreement,
+            encode_us=1e6 * encode,
+            decode_us=1e6 * decode,
+            note=data.note,
+        )
+
+    def _report(self, status: Any) -> None:
+        self._reporter.status(describe_training(status), last=status.epoch == status.epochs)
+
+
+def _default(data: TrainingData, task: Task) -> float:
+    """Quality of the constant answer that suits the training set best."""
+    if data.task_name == "localisation":
+        constant = data.train_labels.mean(0).expand(len(data.test_labels), -1)
+        return float(task.quality(constant, data.test_labels).mean())
+    shares = torch.bincount(data.train_labels, minlength=data.outputs).double()
+    return float(task.quality(shares.expand(len(data.test_labels), -1), data.test_labels).mean())
+
+
+def _times(
+    coder: Coder, answering: list[nn.Module], coding: Coding, images: Tensor, outputs: Tensor
+) -> tuple[float, float]:
+    """Seconds to encode and to decode one group, the median of some; encoding where the images are, decoding on CPU."""
+    k, r = coding.k, coding.r
+    own = outputs[:k].cpu()[None]
+    if coder.answered_by == "oracle":
+        parities = coder.targets(own, r).to(own.dtype)
+    else:
+        with torch.no_grad():
+            coded = coder.encode(images[None, :k], r)
+            parities = torch.stack([answering[row](coded[:, row]) for row in range(r)], dim=1).cpu()
+    base = (1 << k) - 1 if coding.code.systematic else 0
+    lost = 1 if coding.code.systematic else 1 << k
+    returned = torch.tensor([(base | ((1 << r) - 1) << k) & ~lost])
+    encoding, decoding = [], []
+    for start in range(TIMED):
+        first = start % max(1, len(images) - k)
+        group = images[None, first : first + k]
+        begun = perf_counter()
+        coder.encode(group, r)
+        if images.device.type == "cuda":
+            torch.cuda.synchronize(images.device)
+        encoded = perf_counter()
+        coder.decode(own, parities, returned)
+        decoding.append(perf_counter() - encoded)
+        encoding.append(encoded - begun)
+    return median(encoding), median(decoding)

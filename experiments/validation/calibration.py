@@ -1,0 +1,146 @@
+"""From measured rounds to the cluster that is simulated beside the real pool.
+
+The measurement is a real run as well, of the same policies on the same workers, but of other queries at other times and
+without slow periods: what is validated is never what the profile was taken from. One task in ten is slowed down by
+chance, so that what a competing pass takes is measured too, and not assumed to be what a pass takes: it finds the model
+in the core's cache.
+"""
+
+from __future__ import annotations
+
+from collections import defaultdict
+from collections.abc import Sequence
+from dataclasses import dataclass
+from pathlib import Path
+from typing import TYPE_CHECKING, cast
+
+import numpy as np
+
+from experiments.validation.driving import RealRun, Round
+from sim.cluster import Cluster
+from sim.distributions import Distribution
+from sim.distributions.families import Deterministic
+from sim.distributions.measured import Profile
+from sim.errors import ParmError
+from sim.network import Network
+from sim.stragglers import PerTask, Straggler
+from sim.stragglers.base import Effect, Setting
+from sim.trace import Role
+from sim.work import Task
+
+if TYPE_CHECKING:
+    from backends.profile import ServiceProfile
+
+FEWEST = 100
+"""Tasks of a role that have to be measured at least."""
+PROBES = PerTask(slowdown=Deterministic(value=4.0), probability=0.1)
+"""Slows some tasks of a calibrating run down."""
+
+
+@dataclass(frozen=True, slots=True)
+class Frontend:
+    """What the frontend and the pipes take, in seconds; medians."""
+
+    overhead: float
+    """From a query's arrival to its dispatch."""
+    latency: float
+    """Half of what a task takes besides the worker's own time: a pipe, one way, and waking up whoever reads it."""
+    encode: float
+    decode: float
+
+
+_DISTURBED = 1.5
+
+
+def frontend_times(runs: Sequence[RealRun], encode: float, decode: float) -> Frontend:
+    """Return what the frontend took in the calibrating runs."""
+    pipes = [one.back - one.sent - (one.ended - one.begun) for run in runs for one in run.rounds]
+    lateness = np.concatenate([run.lateness for run in runs])
+    return Frontend(max(0.0, float(np.median(lateness))), max(0.0, float(np.median(pipes)) / 2), encode, decode)
+
+
+def service_profile(runs: Sequence[RealRun], latency: float, *, device: str, network: str, how: str) -> ServiceProfile:
+    """Return the service times by role and batch size.
+
+    A service is the whole time for which the instance was taken, from sending to the answer at the frontend, less a
+    message of `latency` seconds each way: what is irregular about pipes and waking up stays in the distribution. Raises
+    ParmError where a role has fewer than `FEWEST` tasks.
+    """
+    from backends.profile import Quantiles, RoleName, ServiceProfile
+
+    names: dict[Role, RoleName] = {Role.DEPLOYED: "deployed", Role.PARITY: "parity", Role.BACKUP: "backup"}
+    by_role: dict[Role, dict[int, list[float]]] = defaultdict(lambda: defaultdict(list))
+    for one in undisturbed(runs):
+        by_role[one.role][one.size].append(max(one.back - one.sent - 2 * latency, 1e-6))
+    roles: dict[RoleName, dict[int, Quantiles]] = {}
+    for role, sizes in sorted(by_role.items()):
+        count = sum(len(times) for times in sizes.values())
+        if count < FEWEST:
+            raise ParmError(
+                f"only {count} tasks of the {names[role]} model were measured, but {FEWEST} are needed: "
+                "give --calibrate more seconds."
+            )
+        most = max(len(times) for times in sizes.values())
+        known = {size: np.asarray(times) for size, times in sorted(sizes.items()) if len(times) >= min(FEWEST, most)}
+        roles[names[role]] = {size: Quantiles.of(times) for size, times in known.items()}
+    return ServiceProfile(device=device, network=network, how=how, roles=roles)
+
+
+def undisturbed(runs: Sequence[RealRun]) -> list[Round]:
+    """Return the tasks of several runs with which nothing competed."""
+    return [one for run in runs for one in run.rounds if one.factor < _DISTURBED]
+
+
+def competing_share(runs: Sequence[RealRun]) -> float:
+    """Return what a competing pass takes, as a share of the worker's own time for a task; 1 where none was measured.
+
+    Medians over the deployed model's tasks, by the workers' clocks.
+    """
+    disturbed = [one for run in runs for one in run.rounds if one.factor >= _DISTURBED and one.role == Role.DEPLOYED]
+    if not disturbed:
+        return 1.0
+    alone = float(np.median([one.ended - one.begun for one in undisturbed(runs) if one.role == Role.DEPLOYED]))
+    passes = [(one.ended - one.begun - alone) / (one.factor - 1) for one in disturbed]
+    return max(0.0, float(np.median(passes)) / max(alone, 1e-9))
+
+
+@dataclass(frozen=True)
+class Competing:
+    """A straggler as real workers have it: what it adds to a service are competing passes."""
+
+    of: Straggler
+    """What slows down."""
+    share: float
+    """What a competing pass takes, as a share of a service."""
+
+    def as_straggler(self) -> Straggler:
+        """Return this as what it stands in for; it has no name in YAML, which is all that it lacks."""
+        return cast(Straggler, self)
+
+    def attach(self, setting: Setting) -> Effect:
+        """Bend by the measured share of what the straggler would add."""
+        bend = self.of.attach(setting).bend
+        if bend is None:
+            return Effect()
+
+        def compete(task: Task, instance: int, start: float, seconds: float) -> float:
+            return seconds + self.share * (bend(task, instance, start, seconds) - seconds)
+
+        return Effect(bend=compete)
+
+
+def measured_cluster(cluster: Cluster, profile: Path, roles: Sequence[str], frontend: Frontend) -> Cluster:
+    """Return the cluster with the profile's service times and the frontend's and the pipes' own."""
+    drawn: dict[str, Distribution] = {
+        role: Profile.model_validate({"kind": "profile", "file": profile.absolute(), "role": role}) for role in roles
+    }
+    return cluster.model_copy(
+        update={
+            "service": drawn["deployed"],
+            "parity_service": drawn.get("parity"),
+            "backup_service": drawn.get("backup"),
+            "network": Network(latency=frontend.latency, overhead=frontend.overhead),
+            "encode": Deterministic(value=frontend.encode),
+            "decode": Deterministic(value=frontend.decode),
+        }
+    )

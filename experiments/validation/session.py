@@ -1,0 +1,339 @@
+"""One `parm validate`: calibrate, run for real, simulate the same, compare, and write what came of it."""
+
+from __future__ import annotations
+
+import json
+import os
+import platform
+from collections.abc import Sequence
+from dataclasses import asdict, dataclass
+from pathlib import Path
+from time import perf_counter
+from typing import Any
+
+import numpy as np
+import torch
+
+from backends.real.service import NetworkService
+from backends.real.workers import Workers
+from experiments.cells import Cell
+from experiments.manifest import command_line, git_revision, versions
+from experiments.models import load_data, need
+from experiments.progress import Reporter
+from experiments.runner import default_workers, draw_samples
+from experiments.schema import Experiment, Model
+from experiments.store import writing
+from experiments.validation import calibration, figure
+from experiments.validation.comparison import REPORTED, Latencies, Redrawn, Trial, compare
+from experiments.validation.driving import Machines, RealRun, attach, drive
+from experiments.validation.frontend import Payloads, Place
+from parity.codes import LinearCode
+from sim.cluster import Cluster
+from sim.errors import ParmError
+from sim.policies import Coded, Policy
+from sim.schedule import OpenSchedule
+from sim.simulation import simulate
+from sim.stragglers import Straggler
+from sim.stragglers.base import Setting
+from sim.streams import Streams
+from sim.trace import Role
+
+OTHER_DAY = 1_000_000
+"""Calibrating runs draw from the streams of this trial and later ones, which no experiment has."""
+TASKS_NEEDED = 2 * calibration.FEWEST
+_TIMED = 200
+
+
+@dataclass(frozen=True)
+class Options:
+    """How the command line wants it."""
+
+    seconds: float = 60.0
+    """Of each real run."""
+    calibrate: float = 15.0
+    """Of each calibrating run."""
+    redraws: int = 50
+    """Simulations of each real run."""
+    emulate: bool = False
+    """Let passes take what the cluster's service times say."""
+    pin: bool | None = None
+    """Whether everybody stays on a core; None: where there are enough cores for a core each."""
+    device: str = "cpu"
+    data: Path | None = None
+
+
+class Validation:
+    """An experiment's policies on a real pool and in the simulator."""
+
+    def __init__(self, experiment: Experiment, options: Options, reporter: Reporter) -> None:
+        """Check that the experiment can be run for real; raises ParmError, in one sentence, where it cannot."""
+        rate = experiment.workload.arrivals.mean_rate()
+        if experiment.model is None:
+            raise ParmError("validate needs a 'model' in the experiment: its networks are what the workers run.")
+        if rate is None:
+            raise ParmError(
+                "validate sends queries at times that are fixed beforehand; give 'workload.arrivals' a rate."
+            )
+        if experiment.sweep:
+            raise ParmError("validate runs one point, but the experiment has a 'sweep': take it out, or use --set.")
+        if experiment.cluster.batching.start().adapts:
+            raise ParmError("validate measures one batch size; use batching of kind 'fixed'.")
+        self._experiment = experiment
+        self._model: Model = experiment.model
+        self._options = options
+        self._reporter = reporter
+        self._probes = (calibration.PROBES,) if experiment.stragglers else ()
+        self._cluster = experiment.machines
+        self._queries = max(1, round(rate * options.seconds))
+        self._calibrating = max(1, round(rate * options.calibrate))
+        self._codes = {policy.label: _code(self._cell(policy, 0, self._queries)) for policy in experiment.policies}
+        for policy in experiment.policies:
+            _possible(policy, self._cluster)
+            of_instance = [
+                (int(plan.role), plan.row) for plan in policy.pools(self._cluster) for _ in range(plan.instances)
+            ]
+            attach(experiment.stragglers, Setting(Streams(0), 0, of_instance, self._cluster.network))
+        if experiment.warmup_floor >= self._queries:
+            raise ParmError(f"warmup leaves nothing of the {self._queries} queries of a run: give --seconds more.")
+
+    def run(self, folder: Path) -> dict[str, Any]:
+        """Run everything, write it into `folder`, and return what `validation.json` holds."""
+        began, load = perf_counter(), load_average()
+        experiment, options = self._experiment, self._options
+        training, _ = load_data(self._model.dataset, options.data)
+        self._images = training.test
+        torch.set_num_threads(1)
+        models, service = self._service(training.shape, training.outputs)
+        count = max(policy.instances(self._cluster) for policy in experiment.policies)
+        cores = self._cores(count)
+        self._reporter.say(f"starting {count} workers")
+        with writing(folder):
+            folder.mkdir(parents=True, exist_ok=True)
+        allowed = os.sched_getaffinity(0) if cores else None
+        try:
+            with Workers(service, count, cores[1:] if cores else None) as workers:
+                if cores:
+                    os.sched_setaffinity(0, {cores[0]})
+                runs, real = self._real(Machines(workers, models, dict.fromkeys(Role, 1.0)))
+        finally:
+            if allowed is not None:
+                os.sched_setaffinity(0, allowed)
+        return self._conclude(folder, runs, real, count, cores, began, load)
+
+    def _real(self, machines: Machines) -> tuple[list[RealRun], dict[str, list[RealRun]]]:
+        """Calibrate before each trial, then run every policy; nothing is compared before all have run."""
+        experiment = self._experiment
+        calibrating: list[RealRun] = []
+        real: dict[str, list[RealRun]] = {policy.label: [] for policy in experiment.policies}
+        with self._reporter.task("running", 2 * experiment.trials * len(experiment.policies)) as advance:
+            for trial in range(experiment.trials):
+                for policy in experiment.policies:
+                    calibrating.append(self._drive(policy, OTHER_DAY + trial, machines, calm=True))
+                    advance(f"calibrating, {policy.label}, trial {trial}")
+                taken: dict[Role, list[float]] = {}
+                for one in calibration.undisturbed(calibrating):
+                    taken.setdefault(one.role, []).append(one.ended - one.begun)
+                machines = Machines(
+                    machines.workers, machines.models, {role: float(np.mean(times)) for role, times in taken.items()}
+                )
+                for policy in experiment.policies:
+                    real[policy.label].append(self._drive(policy, trial, machines, calm=False))
+                    advance(f"{policy.label}, trial {trial}")
+        return calibrating, real
+
+    def _drive(self, policy: Policy, trial: int, machines: Machines, *, calm: bool) -> RealRun:
+        queries = self._calibrating if calm else self._queries
+        cell = self._cell(policy, trial, queries)
+        payloads = Payloads(
+            self._images, draw_samples(cell, len(self._images)), self._codes[policy.label], policy.group[1]
+        )
+        stragglers = self._probes if calm else self._experiment.stragglers
+        streams = Streams(self._experiment.seed, trial)
+        return drive(self._cluster, policy, stragglers, self._schedule(trial, queries), streams, machines, payloads)
+
+    def _schedule(self, trial: int, queries: int) -> OpenSchedule:
+        generator = Streams(self._experiment.seed, trial).generator("arrivals")
+        schedule = self._experiment.workload.arrivals.schedule(queries, generator)
+        assert isinstance(schedule, OpenSchedule)  # it has a mean rate
+        return schedule
+
+    def _cell(self, policy: Policy, trial: int, queries: int) -> Cell:
+        workload = self._experiment.workload.model_copy(update={"queries": queries})
+        alone = self._experiment.model_copy(update={"policies": (policy,), "workload": workload})
+        return Cell("", "", policy, {}, trial, alone)
+
+    def _service(self, shape: tuple[int, int, int], classes: int) -> tuple[dict[Place, int], NetworkService]:
+        """Return the number of each pool's model, and what makes them in the workers."""
+        plans = [plan for policy in self._experiment.policies for plan in policy.pools(self._cluster)]
+        places = sorted({(plan.role, plan.row) for plan in plans})
+        backup = self._model.backup
+        networks = [
+            backup.network if role == Role.BACKUP and backup is not None else self._model.network for role, _ in places
+        ]
+        size = self._cluster.batching.start().now
+        emulated = [self._cluster.service_of(role, size).sample for role, _ in places] if self._options.emulate else []
+        service = NetworkService(
+            tuple(networks), shape, classes, self._options.device, tuple(emulated), self._experiment.seed
+        )
+        return {place: number for number, place in enumerate(places)}, service
+
+    def _cores(self, workers: int) -> list[int] | None:
+        """Return the frontend's core and then the workers', or None where nobody is to stay on one."""
+        if not hasattr(os, "sched_getaffinity"):
+            if self._options.pin:
+                raise ParmError("--pin: this system does not let processes choose their cores.")
+            return None
+        cores = sorted(os.sched_getaffinity(0))
+        enough = len(cores) > workers
+        if self._options.pin and len(cores) < 2:
+            raise ParmError("--pin: there is one core only, which the frontend and the workers have to share.")
+        return cores if self._options.pin or (self._options.pin is None and enough) else None
+
+    def _conclude(
+        self,
+        folder: Path,
+        calibrating: Sequence[RealRun],
+        real: dict[str, list[RealRun]],
+        count: int,
+        cores: list[int] | None,
+        began: float,
+        load: float | None,
+    ) -> dict[str, Any]:
+        experiment, options = self._experiment, self._options
+        coded = [policy for policy in experiment.policies if isinstance(policy, Coded)]
+        frontend = calibration.frontend_times(calibrating, *self._coding_seconds(coded))
+        share = calibration.competing_share(calibrating)
+        stragglers = [calibration.Competing(one, share).as_straggler() for one in experiment.stragglers]
+        profile = calibration.service_profile(
+            calibrating,
+            frontend.latency,
+            device=f"{count} worker processes on {options.device} of a machine with {default_workers()} cores",
+            network=str(self._model.network.name_in_yaml()),
+            how=f"measured by parm validate: {len(calibrating)} calm runs of {self._calibrating} queries; from sending "
+            f"a task to its answer at the frontend, less {frontend.latency * 1e3:.4f} ms each way",
+        )
+        path = folder / "profile.json"
+        with writing(path):
+            profile.write(path)
+        cluster = calibration.measured_cluster(self._cluster, path, list(profile.roles), frontend)
+        trials: dict[str, list[Trial]] = {}
+        for policy in experiment.policies:
+            trials[policy.label] = [
+                self._beside(policy, trial, one, cluster, stragglers) for trial, one in enumerate(real[policy.label])
+            ]
+        runs = [run for of_policy in real.values() for run in of_policy]
+        lateness = np.concatenate([run.lateness for run in runs])
+        document: dict[str, Any] = {
+            "format": 1,
+            "name": experiment.name,
+            "seconds_per_run": options.seconds,
+            "queries_per_run": self._queries,
+            "trials": experiment.trials,
+            "workers": count,
+            "cores": default_workers(),
+            "pinned": cores is not None,
+            "load_before": load,
+            "emulated": options.emulate,
+            "frontend": {
+                **{f"{name}_seconds": seconds for name, seconds in asdict(frontend).items()},
+                "busy": float(np.mean([run.busy for run in runs])),
+                "lateness_seconds": {f"p{100 * p:g}": float(np.quantile(lateness, p)) for p in (0.5, 0.99, 0.999)},
+            },
+            "competing_pass": share,
+            "service_seconds": {
+                role: {
+                    str(size): {f"p{100 * p:g}": times.at(p) for p in (0.5, 0.9, 0.99)} for size, times in sizes.items()
+                }
+                for role, sizes in profile.roles.items()
+            },
+            "policies": {
+                policy: {
+                    **{name: compare(of_policy, name).plain() for name in REPORTED},
+                    "stood_in": {
+                        "real": float(np.mean([trial.real.reconstructed for trial in of_policy])),
+                        "simulated": float(
+                            np.mean([[one.reconstructed for one in trial.simulated] for trial in of_policy])
+                        ),
+                    },
+                }
+                for policy, of_policy in trials.items()
+            },
+        }
+        manifest = {
+            "format": 1,
+            "name": experiment.name,
+            "seed": experiment.seed,
+            "command": command_line(),
+            "versions": versions(),
+            "platform": {"system": platform.platform(), "machine": platform.machine(), "cores": os.cpu_count()},
+            "load_average": {"before": load, "after": load_average()},
+            "git": git_revision(),
+            "device": options.device,
+            "seconds": perf_counter() - began,
+            "experiment": experiment.resolved(),
+            "notes": ["measured on real processes: the same command gives other numbers"],
+        }
+        with writing(folder):
+            for name, content in (("validation.json", document), ("manifest.json", manifest)):
+                (folder / name).write_text(json.dumps(content, indent=1, allow_nan=False) + "\n", encoding="utf-8")
+            figure.draw(trials, self._queries, folder / "figures")
+        return document
+
+    def _beside(
+        self, policy: Policy, trial: int, real: RealRun, cluster: Cluster, stragglers: Sequence[Straggler]
+    ) -> Trial:
+        """Simulate what was run, once for each redraw of the service times."""
+        experiment, warmup = self._experiment, self._experiment.warmup_floor
+        schedule = self._schedule(trial, self._queries)
+        simulated = [
+            Latencies.of(
+                simulate(cluster, policy, stragglers, schedule, Redrawn(experiment.seed, trial, redraw)),
+                warmup,
+            )
+            for redraw in range(self._options.redraws)
+        ]
+        return Trial(Latencies.of(real.trace, warmup), simulated)
+
+    def _coding_seconds(self, policies: Sequence[Coded]) -> tuple[float, float]:
+        """Time encoding and decoding by themselves, as calm runs hardly ever decode: medians, of one coded policy."""
+        if not policies:
+            return 0.0, 0.0
+        code, (k, r) = self._codes[policies[0].label], policies[0].group
+        assert code is not None
+        queries = self._images[:k][None]
+        outputs, parities = torch.randn(1, k, 10), torch.randn(1, r, 10)
+        one_lost = torch.full((1,), ((1 << k + 1) - 1) & ~1)
+        taken: tuple[list[float], list[float]] = ([], [])
+        for _ in range(_TIMED):
+            began = perf_counter()
+            code.encode(queries, r)
+            encoded = perf_counter()
+            code.decode(outputs, parities, one_lost)
+            taken[0].append(encoded - began)
+            taken[1].append(perf_counter() - encoded)
+        return float(np.median(taken[0])), float(np.median(taken[1]))
+
+
+def load_average() -> float | None:
+    """Return how many processes wanted to run, on average over the last minute; None where the system does not say."""
+    return os.getloadavg()[0] if hasattr(os, "getloadavg") else None
+
+
+def _code(cell: Cell) -> LinearCode | None:
+    """Return the code that a policy's frontend works with. Raises ParmError where it is not a linear one."""
+    code = next((one.code for one in need(cell) if one.code is not None), None)
+    if code is not None and not isinstance(code, LinearCode):
+        raise ParmError(f"validate runs linear codes, such as 'addition', but not '{code.name_in_yaml()}'.")
+    return code
+
+
+def _possible(policy: Policy, cluster: Cluster) -> None:
+    """Raise ParmError where a policy does what cannot be done to real workers."""
+    if any(plan.rank is not None for plan in policy.pools(cluster)):
+        raise ParmError(f"policy '{policy.label}' has pools that share their instances, but a worker has one model.")
+    for cancels in (policy, getattr(policy, "hedge", None)):
+        if getattr(cancels, "cancel", None) == "all":
+            raise ParmError(
+                f"policy '{policy.label}' stops running tasks (cancel: all), but a forward pass that is under way "
+                "cannot be stopped: use 'cancel: queued'."
+            )

@@ -1,0 +1,70 @@
+"""Concatenation: a coded query shows its k queries side by side, each made smaller, in an image of one query's size.
+
+Source: Kosaian, Rashmi, Venkataraman, "Parity Models", SOSP 2019, section 4.2: halves for k = 2, quadrants for k = 4.
+"""
+
+from __future__ import annotations
+
+from typing import TYPE_CHECKING, Any, Literal
+
+from parity.codes.linear import LinearCode
+from sim.errors import ParmError
+
+if TYPE_CHECKING:
+    from torch import Tensor
+
+LAYOUTS: dict[int, tuple[int, ...]] = {2: (2,), 3: (2, 1), 4: (2, 2), 5: (2, 3), 6: (3, 3), 9: (3, 3, 3)}
+"""By k: how many queries stand in each row of the picture. k = 3 has two quadrants above one half."""
+
+
+class Concatenation(LinearCode):
+    """Smaller copies of the queries side by side in one image, answered by a parity model, decoded by subtraction."""
+
+    kind: Literal["concatenation"] = "concatenation"
+    weights: None = None
+    """Predictions are always summed with weight 1."""
+    query_weights: None = None
+    """Queries are not weighted."""
+
+    def check(self, k: int, r: int) -> None:
+        """Raise ValueError where there is no layout for k queries, or more than one row is asked for."""
+        if k not in LAYOUTS:
+            raise ValueError(f"concatenation has layouts for k = {', '.join(map(str, LAYOUTS))}, not for k = {k}")
+        if r != 1:
+            raise ValueError(f"concatenation makes one coded query per group, not r = {r}; 'addition' takes any r")
+        super().check(k, r)
+
+    def identity(self, k: int, r: int, row: int) -> dict[str, Any]:
+        """See `LinearCode.identity`; the layout belongs to it."""
+        return super().identity(k, r, row) | {"layout": list(LAYOUTS[k])}
+
+    def encode(self, queries: Tensor, r: int) -> Tensor:
+        """Resize by averaging and place: images (g, k, channels, height, width) -> (g, 1, channels, height, width).
+
+        Raises ParmError for queries that are no images, or smaller than the layout.
+        """
+        from torch.nn.functional import interpolate
+
+        k = queries.shape[1]
+        self.check(k, r)
+        if queries.dim() != 5:
+            raise ParmError(f"concatenation needs images (channels, height, width), not shape {queries.shape[2:]}")
+        layout = LAYOUTS[k]
+        height, width = queries.shape[3:]
+        if height < len(layout) or width < max(layout):
+            raise ParmError(f"concatenation cannot show {k} queries in an image of {height}x{width} pixels")
+        picture = queries.new_empty(len(queries), *queries.shape[2:])
+        slot = 0
+        for row, columns in enumerate(layout):
+            top, bottom = row * height // len(layout), (row + 1) * height // len(layout)
+            for column in range(columns):
+                left, right = column * width // columns, (column + 1) * width // columns
+                small = interpolate(queries[:, slot], size=(bottom - top, right - left), mode="area")
+                picture[:, :, top:bottom, left:right] = small
+                slot += 1
+        return picture[:, None]
+
+    def targets(self, outputs: Tensor, r: int) -> Tensor:
+        """Sum the predictions: (g, k, c) -> (g, 1, c), in float64."""
+        self.check(outputs.shape[1], r)
+        return outputs.double().sum(1, keepdim=True)

@@ -1,0 +1,102 @@
+"""Codes that need no training: coded queries are points of a curve near the queries, answered by the deployed model.
+
+A curve u is laid near k queries, X_j belonging to alpha_j = cos((2j + 1) pi / 2k), and read at n = k + s points z_i. The
+deployed model F answers all n coded queries u(z_i). A second curve is laid near the answers that are back, any k of
+them or more, and read at the alpha_j: that is the prediction of X_j. Both curves depend linearly on what they are laid
+near, so both steps are a matrix. No answer is a prediction as it is: every reply is decoded, and approximate.
+
+Nothing here depends on the normalisation of images: the rows of both matrices sum to one.
+"""
+
+from __future__ import annotations
+
+from abc import abstractmethod
+from fractions import Fraction
+from typing import TYPE_CHECKING, ClassVar, Literal
+
+import numpy as np
+from numpy.typing import NDArray
+
+from parity.codes.base import Answerer, TensorCode, coded_answers
+
+if TYPE_CHECKING:
+    from torch import Tensor
+
+Matrix = NDArray[np.float64]
+Angles = tuple[Fraction, ...]
+"""Points cos(pi a) of the interval by their exact a, so that equal points are found to be equal."""
+
+
+class CurveCode(TensorCode):
+    """A member says what curve it lays: how its values at some points follow from what it is laid near at others."""
+
+    systematic: ClassVar[bool] = False
+    answered_by: ClassVar[Answerer] = "deployed"
+
+    nodes: Literal["cifar_script", "latency_script"] = "cifar_script"
+    """Points z_i of the n coded queries, named for scripts of ApproxIFER's authors: cos(i pi / n), i = 0 .. n - 1, from
+    which their accuracies come, or cos(i pi / (n - 1)), both ends included, far worse where one answer may be lost."""
+
+    @abstractmethod
+    def encoder(self, at: Angles, read: Angles) -> Matrix:
+        """Return the values at `read` (n points) of the curve near queries at `at` (k points): (n, k)."""
+
+    @abstractmethod
+    def decoder(self, at: Angles, read: Angles) -> Matrix:
+        """Return the values at `read` (k points) of the curve near answers at `at` (k points or more): (k, answers)."""
+
+    def sufficient(self, k: int, r: int, returned: int) -> bool:
+        """Any k of the r coded answers suffice; the queries' own bits mean nothing here."""
+        del r
+        return (returned >> k).bit_count() >= k
+
+    def check(self, k: int, r: int) -> None:
+        """Raise ValueError where there would be fewer coded queries than queries."""
+        if r < k or k < 2:
+            raise ValueError(
+                f"code '{self.name_in_yaml()}' replaces k >= 2 queries by k or more coded ones, not k = {k} by {r}"
+            )
+
+    def angles(self, k: int, n: int) -> tuple[Angles, Angles]:
+        """Return where k queries and n coded queries lie: a of cos(pi a), growing. Raises ValueError like `check`."""
+        self.check(k, n)
+        last = n - 1 if self.nodes == "latency_script" else n
+        return tuple(Fraction(2 * j + 1, 2 * k) for j in range(k)), tuple(Fraction(i, last) for i in range(n))
+
+    def encode(self, queries: Tensor, r: int) -> Tensor:
+        """Make all r = n coded queries: (g, k, *shape) -> (g, n, *shape), in the queries' dtype."""
+        import torch
+
+        g, k, *shape = queries.shape
+        at, read = self.angles(k, r)
+        matrix = torch.tensor(self.encoder(at, read), dtype=queries.dtype, device=queries.device)
+        return (matrix @ queries.reshape(g, k, -1)).reshape(g, r, *shape)
+
+    def decode(self, outputs: Tensor, parities: Tensor, returned: Tensor) -> Tensor:
+        """Predict from coded answers alone: parities (g, n, c) -> (g, k, c), in their dtype, computed in float64.
+
+        Of `outputs` (g, k, c) only the shape is looked at. Raises ValueError where fewer than k answers are back.
+        """
+        import torch
+
+        g, k = outputs.shape[:2]
+        n = parities.shape[1]
+        read, at = self.angles(k, n)
+        decoded = parities.new_empty(g, k, parities.shape[2])
+        patterns, group_pattern = torch.unique(returned, return_inverse=True)
+        for number, pattern in enumerate(patterns.tolist()):
+            rows = coded_answers(k, n, pattern)
+            if pattern >> (k + n) or len(rows) < k:
+                raise ValueError(
+                    f"decode: the answers {pattern:0{k + n}b} (bits, slot 0 rightmost) do not suffice: {k} of {n}"
+                )
+            groups = (group_pattern == number).nonzero().squeeze(1).to(parities.device)
+            back = parities[groups][:, rows].double()
+            matrix = self.decoder(tuple(at[row] for row in rows), read)
+            decoded[groups] = (torch.tensor(matrix, device=parities.device) @ back).to(parities.dtype)
+        return decoded
+
+
+def points(angles: Angles) -> Matrix:
+    """Return the points cos(pi a), shape (len(angles),)."""
+    return np.cos(np.pi * np.array(angles, dtype=np.float64))

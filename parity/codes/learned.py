@@ -1,0 +1,84 @@
+"""A learned encoder and a learned decoder around the deployed model as it is.
+
+Source: Kosaian, Rashmi, Venkataraman, "Learning a Code: Machine Learning for Approximate Non-Linear Coded Computation"
+(2018), and its artifact for the layers: a perceptron or a dilated convolutional network that makes r coded queries of
+k, and a perceptron that makes k predictions of k + r answers, the missing ones being zero.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from typing import TYPE_CHECKING, Any, ClassVar, Literal
+
+from pydantic import Field
+
+from parity.codes.base import Answerer, Coder, TensorCode
+
+if TYPE_CHECKING:
+    from torch import Tensor, nn
+
+    from parity.coders import LearnedCoder
+    from parity.parts import Part
+
+
+class Learned(TensorCode):
+    """A trained encoder and decoder; the deployed model itself answers the coded queries. Slow to encode and decode."""
+
+    kind: Literal["learned"] = "learned"
+    answered_by: ClassVar[Answerer] = "deployed"
+    encoder: Literal["mlp", "conv"] = "conv"
+    """A perceptron over all pixels of all queries, or seven convolutions whose dilations grow."""
+    width: int = Field(default=20, ge=1)
+    """Channels of the convolutional encoder for each query of the group; the source has 20."""
+
+    def encode(self, queries: Tensor, r: int) -> Tensor:
+        """There is no encoder before it is trained: `at_work` brings it. Raises TypeError."""
+        raise TypeError("a learned code encodes with what was trained for it: see at_work")
+
+    def decode(self, outputs: Tensor, parities: Tensor, returned: Tensor) -> Tensor:
+        """There is no decoder before it is trained: `at_work` brings it. Raises TypeError."""
+        raise TypeError("a learned code decodes with what was trained for it: see at_work")
+
+    def parts(self, k: int, r: int) -> list[Part[Any]]:
+        """Return the one encoder and decoder."""
+        from parity.parts import EncoderDecoder
+
+        return [EncoderDecoder(self, k, r, tuple(range(r)))]
+
+    def at_work(
+        self, k: int, r: int, trained: Sequence[nn.Module], deployed: nn.Module
+    ) -> tuple[Coder, list[nn.Module]]:
+        """Return the code with its encoder and decoder; the deployed model answers every coded query."""
+        from parity.coders import LearnedCoder
+
+        del k
+        (coder,) = (module for module in trained if isinstance(module, LearnedCoder))
+        return _AtWork(self, coder), [deployed] * r
+
+
+class _AtWork:
+    """The code with its trained encoder and decoder."""
+
+    def __init__(self, code: Learned, coder: LearnedCoder) -> None:
+        self.coder = coder
+        self.answered_by: Answerer = "deployed"
+        self.targets = code.targets
+
+    def encode(self, queries: Tensor, r: int) -> Tensor:
+        """See `Coder.encode`."""
+        import torch
+
+        del r
+        with torch.no_grad():
+            return self.coder.to(queries.device).encode(queries)
+
+    def decode(self, outputs: Tensor, parities: Tensor, returned: Tensor) -> Tensor:
+        """See `Coder.decode`: slots that returned unchanged, the others as the decoder has them."""
+        import torch
+
+        k, r = outputs.shape[1], parities.shape[1]
+        bits = torch.arange(k + r, device=returned.device)
+        there = ((returned[:, None] >> bits) & 1).bool().to(outputs.device)
+        with torch.no_grad():
+            decoded = self.coder.to(outputs.device).decode(outputs, parities, there)
+        return torch.where(there[:, :k, None], outputs, decoded.to(outputs.dtype))

@@ -1,0 +1,170 @@
+"""`parm accuracy`: from a study's YAML to its table, figures and manifest."""
+
+from __future__ import annotations
+
+import csv
+import json
+import sys
+from pathlib import Path
+
+import pytest
+import yaml
+
+from experiments import cli, loader
+from experiments.accuracy.options import Study
+from parity.codes import Addition
+from parity.networks import Mlp
+
+PAPER = Path(cli.__file__).parent / "paper"
+STUDIES = sorted(file for file in PAPER.glob("*.yaml") if "study: accuracy" in file.read_text())
+SMALL = """
+study: accuracy
+name: small
+models:
+  - {network: {kind: mlp, hidden: [24]}, dataset: digits, recipe: {kind: best, epochs: 3}}
+  - {network: {kind: mlp, hidden: [24]}, dataset: {kind: npz, file: nowhere.npz}}
+codes:
+  - {k: 2}
+  - {k: 2, r: 2, losses: 2, code: exact}
+recipes:
+  quick: {kind: best, epochs: 2}
+reference:
+  - {dataset: digits, k: 2, degraded: 0.9, source: somebody}
+figures: [degraded, overall]
+"""
+
+
+def parm(*words: object, monkeypatch: pytest.MonkeyPatch) -> int:
+    monkeypatch.setattr(sys, "argv", ["parm", *map(str, words)])
+    try:
+        cli.main()
+    except SystemExit as exit_:
+        return int(exit_.code or 0)
+
+
+def test_a_study_leaves_a_table_figures_and_a_manifest(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+) -> None:
+    monkeypatch.chdir(tmp_path)
+    file = tmp_path / "small.yaml"
+    file.write_text(SMALL)
+    assert parm("accuracy", file, "--models", tmp_path / "models", monkeypatch=monkeypatch) == 0
+    shown = capsys.readouterr()
+    folder = tmp_path / "runs/small"
+    lines = list(csv.DictReader((folder / "accuracy.csv").read_text().splitlines()))
+    # The data set that is missing is named and left out; the others are measured.
+    assert "skipped npz" in shown.out + shown.err
+    assert [(line["code"], line["r"], line["losses"], line["recipe"]) for line in lines] == [
+        ("addition", "1", "1", "quick"),
+        ("exact", "2", "2", ""),
+    ]
+    sum_, oracle = lines
+    assert list(sum_)[:16] == [
+        "dataset", "network", "width", "code", "k", "r", "recipe", "seed", "epochs", "device", "available", "degraded",
+        "degraded_lo", "degraded_hi", "default", "train_seconds",
+    ]  # fmt: skip
+    assert float(oracle["agreement"]) == 1
+    assert float(oracle["degraded"]) == pytest.approx(float(oracle["available"]), abs=0.01)
+    assert 0.3 < float(sum_["degraded"]) < float(sum_["available"])
+    assert float(sum_["degraded_lo"]) < float(sum_["degraded"]) < float(sum_["degraded_hi"])
+    assert float(sum_["default"]) == pytest.approx(0.1, abs=0.03)
+    assert min(float(sum_[name]) for name in ("train_seconds", "encode_us", "decode_us")) > 0
+    manifest = json.loads((folder / "manifest.json").read_text())
+    assert manifest["complete"]
+    assert set(manifest["skipped"]) == {"npz"}
+    assert {one["role"] for one in manifest["models"].values()} == {"deployed", "parity"}
+    assert yaml.safe_load((folder / "study.yaml").read_text())["codes"][0]["code"]["kind"] == "addition"
+    for stem in ("degraded", "overall"):
+        assert (folder / "figures" / f"{stem}.png").stat().st_size > 10_000
+        assert (folder / "figures" / f"{stem}.pdf").is_file()
+    # Again: every model is found, and the table is the same but for what is timed.
+    before = sum_
+    assert parm("accuracy", folder / "study.yaml", "--models", tmp_path / "models", monkeypatch=monkeypatch) == 0
+    (after, _) = csv.DictReader((folder / "accuracy.csv").read_text().splitlines())
+    assert {k: v for k, v in before.items() if not k.endswith("_us")} == {
+        k: v for k, v in after.items() if not k.endswith("_us")
+    }
+
+
+@pytest.mark.parametrize(
+    ("old", "new", "sentence"),
+    [
+        ("k: 2}", "k: 2, losses: 2}", r"small.yaml:8: codes.0: losses: 2 lost answers .* with 1 to spare"),
+        ("k: 2}", "k: 1}", r"small.yaml:8: codes.0.k"),
+        ("network: {", "netwrk: {", r"models.0.netwrk.*network"),
+        ("figures: [degraded", "figures: [degrade", r"figures.0"),
+        ("name: small", "name: a/b", "cannot name a folder"),
+        ("code: exact", "code: concatenation", "one coded query per group, not r = 2"),
+    ],
+)
+def test_a_studys_mistakes_are_named_with_their_line(
+    tmp_path: Path,
+    monkeypatch: pytest.MonkeyPatch,
+    capsys: pytest.CaptureFixture[str],
+    old: str,
+    new: str,
+    sentence: str,
+) -> None:
+    file = tmp_path / "small.yaml"
+    file.write_text(SMALL.strip().replace(old, new, 1))
+    assert parm("accuracy", file, monkeypatch=monkeypatch) == 2
+    said = capsys.readouterr().err
+    import re
+
+    assert re.search(sentence, said), said
+
+
+def test_without_any_data_set_it_fails(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+) -> None:
+    file = tmp_path / "small.yaml"
+    file.write_text(SMALL.replace("dataset: digits", "dataset: {kind: npz, file: neither.npz}"))
+    assert parm("accuracy", file, "--out", tmp_path / "o", monkeypatch=monkeypatch) == 2
+    assert "none of the data sets of small could be loaded" in capsys.readouterr().err
+
+
+def test_run_says_which_verb_a_study_takes(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+) -> None:
+    file = tmp_path / "small.yaml"
+    file.write_text(SMALL)
+    assert parm("run", file, monkeypatch=monkeypatch) == 2
+    assert f"is a study of accuracy: run it with 'parm accuracy {file}'" in capsys.readouterr().err
+
+
+def test_the_papers_studies_are_valid_and_named_for_their_files() -> None:
+    assert {file.stem for file in STUDIES} >= {
+        "fig5", "fig6", "fig8", "concat", "localisation", "fashion_networks", "two_losses",
+    }  # fmt: skip
+    for file in STUDIES:
+        assert loader.load_as(Study, file).name == file.stem
+
+
+def test_fig8_is_the_papers_table() -> None:
+    study = loader.load_as(Study, PAPER / "fig8.yaml")
+    assert [coding.k for coding in study.codes] == [2, 3, 4]
+    assert all(coding.code == Addition() for coding in study.codes)
+    known = {(one.dataset, one.k): one.degraded for one in study.reference}
+    assert len(known) == 18
+    assert known["cifar10", 4] == 0.5292
+    for subject in study.models:
+        assert subject.recipes is not None
+        paper = subject.recipes["paper"]
+        assert paper.epochs == (500 if str(subject.label) in ("MNIST", "Fashion-MNIST", "spoken digits") else 1000)
+
+
+def test_cases_are_every_combination_model_by_model() -> None:
+    study = Study.model_validate(
+        {
+            "study": "accuracy",
+            "name": "x",
+            "seeds": [1, 2],
+            "models": [{"network": "mlp", "dataset": "digits"}, {"network": "lenet5", "dataset": "digits"}],
+            "codes": [{"k": 2}, {"k": 3}],
+            "recipes": {"a": "best", "b": "paper"},
+        }
+    )
+    cases = list(study.cases())
+    assert len(cases) == 16
+    assert [case.subject.network == Mlp() for case in cases] == [True] * 8 + [False] * 8
+    assert [case.seed for case in cases[:8]] == [1, 1, 1, 1, 2, 2, 2, 2]
