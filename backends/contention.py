@@ -3,7 +3,9 @@
 from __future__ import annotations
 
 import contextlib
+import copy
 import multiprocessing
+import time
 from collections.abc import Iterator, Sequence
 from multiprocessing.synchronize import Event
 from typing import TYPE_CHECKING
@@ -28,7 +30,7 @@ def contending(count: int, module: nn.Module, shape: Sequence[int], batch: int, 
         return
     # Started afresh rather than forked: neither CUDA nor a pool of threads outlives a fork.
     context = multiprocessing.get_context("spawn")
-    stop, given = context.Event(), module.cpu()
+    stop, given = context.Event(), copy.deepcopy(module).cpu()
     started = [context.Event() for _ in range(count)]
     processes = [
         context.Process(target=_interfere, args=(given, (batch, *shape), device, ready, stop), daemon=True)
@@ -37,9 +39,11 @@ def contending(count: int, module: nn.Module, shape: Sequence[int], batch: int, 
     try:
         for process in processes:
             process.start()
+        patient_until = time.monotonic() + PATIENCE
         for process, ready in zip(processes, started, strict=True):
-            if not ready.wait(PATIENCE) or not process.is_alive():
-                raise ParmError(f"an interfering process did not start (exit status {process.exitcode})")
+            while not ready.wait(0.2):
+                if not process.is_alive() or time.monotonic() > patient_until:
+                    raise ParmError(f"an interfering process did not start (exit status {process.exitcode})")
         yield
     finally:
         stop.set()

@@ -6,6 +6,8 @@ answered is remembered, so that the clients' answers need no second pass.
 
 from __future__ import annotations
 
+import contextlib
+import weakref
 from collections.abc import Sequence
 
 import numpy as np
@@ -14,6 +16,7 @@ from numpy.typing import NDArray
 from torch import Tensor, nn
 
 from backends.answers import HELD, Answers, TensorCode, check_finite, collect, held_queries, reconstruct
+from backends.contention import contending
 from backends.metrics import in_top, top_answer
 from backends.reconstruction import Words, reconstructed_words
 from backends.torch_backend import TorchBackend
@@ -48,12 +51,14 @@ class HardwareInTheLoop:
         code: TensorCode | None = None,
         parities: Sequence[nn.Module] = (),
         backup: nn.Module | None = None,
+        contention: int = 0,
     ) -> None:
         """Let query q carry test sample `samples[q]`; the other arguments are as in `backends.answers.Predictor`.
 
         `parities` holds one module per parity row, `backup` is the approximate backup. A code that needs no parity
         models has the deployed model run in their place, for the time that one takes; its answers are then what the
-        code says that they are.
+        code says that they are. `contention` processes keep the device busy with the deployed model from the first task
+        until the answers are asked for.
         """
         self.backend = backend
         self.deployed = deployed
@@ -64,6 +69,9 @@ class HardwareInTheLoop:
         self.code = code
         self.parities = tuple(parities)
         self.backup = backup
+        self.contention = contention
+        self._interference = contextlib.ExitStack()
+        weakref.finalize(self, self._interference.close)  # where a simulation fails, nobody asks for answers
         self._rows = 0
         """Parity rows that have a pool; the simulation launches all pools before it starts a task."""
         self._outputs: dict[tuple[Role, int], dict[int, Tensor]] = {}
@@ -89,6 +97,8 @@ class HardwareInTheLoop:
 
         def run(task: Task, _instance: int, _start: float, _seconds: float) -> float:
             owner = task.owner
+            if self.contention:
+                self._interfere(owner.size)
             inputs = self._parity_queries(owner, row) if role == Role.PARITY else self._queries(owner)
             if owner.size not in warm:
                 warm.add(owner.size)
@@ -111,6 +121,7 @@ class HardwareInTheLoop:
         that ran nowhere and that `agrees` needs nevertheless. Raises ValueError where the trace is another
         simulation's, ParmError where a reconstruction is not finite.
         """
+        self._interference.close()
         route, labels = trace.queries.route, self.labels[self.samples]
         ran = self._ran(trace)
         missing = np.setdiff1d(self.samples, self.samples[ran])
@@ -145,6 +156,12 @@ class HardwareInTheLoop:
         answer = top_answer(answered).masked_fill(by_default, self.default_answer)
         top5 = in_top(answered, torch.from_numpy(labels))
         return collect(answer, top5, top_answer(own), torch.from_numpy(labels), by_default, passes, reused)
+
+    def _interfere(self, size: int) -> None:
+        """Start the processes that contend for the device."""
+        count, self.contention = self.contention, 0
+        shape, device = self.images.shape[1:], str(self.backend.device)
+        self._interference.enter_context(contending(count, self.deployed, shape, size, device))
 
     def _module(self, role: Role, row: int) -> nn.Module:
         if role == Role.DEPLOYED:

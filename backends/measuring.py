@@ -30,6 +30,8 @@ class Coding:
     """As YAML names it."""
     k: int
     r: int
+    model: nn.Module | None = None
+    """Who answers its first coded query; None where nobody does."""
 
     @property
     def label(self) -> str:
@@ -94,20 +96,19 @@ def _works(
     generator = torch.Generator().manual_seed(size)
     inputs = torch.randn(size, *shape, generator=generator)
     found: dict[tuple[str, int], Work] = {}
-    classes = 0
     for role, module in modules.items():
         runner = backend.runner(module)
-        classes = classes or runner(inputs).shape[1]
         found[role, size] = lambda runner=runner: runner(inputs).cpu()  # type: ignore[misc]
     if backend.device.type == "cuda":
         found["copy", size] = lambda: inputs.to(backend.device, non_blocking=True)
+    classes = runner(inputs).shape[1] if codings else 0
     for coding in codings:
         k, r, code = coding.k, coding.r, coding.code
         queries = backend.place(torch.randn(size, k, *shape, generator=generator))
         outputs = backend.place(torch.randn(size, k, classes, generator=generator))
-        parities = backend.place(torch.randn(size, r, classes, generator=generator))
-        everything = (1 << (k + r)) - 1
-        returned = backend.place(torch.full((size,), everything & ~1))
+        width = backend.runner(coding.model)(inputs).shape[1] if coding.model is not None else classes
+        parities = backend.place(torch.randn(size, r, width, generator=generator))
+        returned = backend.place(torch.full((size,), (1 << (k + r)) - 2))  # all but slot 0
 
         def encode(code: TensorCode = code, queries: Tensor = queries, r: int = r) -> object:
             return code.encode(queries, r)

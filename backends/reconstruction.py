@@ -67,7 +67,7 @@ def reconstructed_words(trace: Trace) -> Words:
     seat = seats[keys // longest]
     used = queries.used[lost]
     taken = (used[:, None] >> np.arange(trace.k)) & 1 == 1
-    if (seat[:, 0] < 0).any() or (taken & (seat[word] < 0)).any():
+    if (seat[:, :1] < 0).any() or (taken & (seat[word] < 0)).any():
         raise ValueError("the trace has a reconstruction in a coding group that was never full")
     for slot in range(1, trace.k):
         seat[:, slot] = np.where(seat[:, slot] < 0, seat[:, slot - 1], seat[:, slot])

@@ -101,8 +101,8 @@ class TorchBackend:
             begin = perf_counter()
             outputs = torch.cat([runner(chunk).cpu() for chunk in chunks])  # waits for each
             seconds = perf_counter() - begin
-        if 0 < len(chunks[-1]) < LEAST_ROWS or self.device.type == "cuda":
-            return self.predict(module, inputs), seconds
+            if 0 < len(chunks[-1]) < LEAST_ROWS or self.device.type == "cuda":
+                outputs = runner.outputs(len(inputs), lambda chunk: inputs[chunk]).cpu()
         return outputs.clone(), seconds
 
     def wait(self) -> None:

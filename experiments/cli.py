@@ -129,6 +129,8 @@ def profile(
     outputs: Annotated[int, typer.Option(min=1, help="Classes for --network.")] = 10,
     batches: Annotated[str, typer.Option(metavar="B,B,...", help="Batch sizes to measure.")] = "1",
     repeats: Annotated[int, typer.Option(min=1, help="Services per batch size.")] = 500,
+    contention: Annotated[int, typer.Option(min=0, help="Processes that keep the device busy meanwhile.")] = 0,
+    half: Annotated[bool, typer.Option("--half", help="Measure half precision.")] = False,
     out: Annotated[Path, typer.Option(metavar="FILE", help="The profile to write.")] = Path("profile.json"),
     overrides: Overrides = None,
     data: DataFolder = None,
@@ -136,7 +138,7 @@ def profile(
     plugin: Plugins = None,
     debug: Debug = False,
 ) -> None:
-    """Measure a network's service times on this machine, for clusters with `service: {kind: profile, ...}`."""
+    """Measure a network's service times, and its codes', on this machine, for `service: {kind: profile, ...}`."""
     del debug
     from experiments import loader
 
@@ -147,20 +149,20 @@ def profile(
         experiment = loader.load(file, overrides or (), plugin or ())
         if experiment.model is None:
             raise ParmError(f"{file} has no 'model' to measure; name one with --network.")
-        from experiments.profiling import measure_model
+        from experiments.profiling import Effort, measure_model
 
-        measured = measure_model(experiment.model, data, device, sizes, repeats)
+        effort = Effort(device, sizes, repeats, "half" if half else "single", contention)
+        measured = measure_model(experiment.model, experiment.policies, data, effort)
     else:
         loader.import_plugins(plugin or (), Path.cwd())
-        from experiments.profiling import measure_network, parse_network
+        from experiments.profiling import Effort, measure_network, parse_network
 
         dimensions = _numbers(shape, "--shape")
         if len(dimensions) != 3:
             raise ParmError(f"--shape {shape}: must be three numbers: channels, height and width.")
         channels, height, width = dimensions
-        measured = measure_network(
-            parse_network(network or ""), (channels, height, width), outputs, device, sizes, repeats
-        )
+        effort = Effort(device, sizes, repeats, "half" if half else "single", contention)
+        measured = measure_network(parse_network(network or ""), (channels, height, width), outputs, effort)
     from experiments.store import writing
 
     with writing(out):

@@ -170,6 +170,7 @@ class Models:
             code=code,
             parities=parities,
             backup=backup,
+            contention=cell.experiment.contention,
         )
         return loop.bend, lambda trace: Answered(samples, loaded.labels, loop.answers(trace))
 
@@ -217,6 +218,8 @@ class Models:
             from backends.answers import Predictor
 
             training, data = self._training_data(model)
+            if data.task != "classification":
+                raise ParmError(f"data set {data.name} has boxes instead of classes: judge codes on it by 'parm accuracy'.")
             trained = self._store.classifier(
                 model.network, training, model.recipe, model.training_seed, self.device, self._report
             )

@@ -36,6 +36,8 @@ if TYPE_CHECKING:
 
 FARTHEST = 8
 """The search goes up to this many times the file's instances where nothing else is said."""
+WORTH_A_WORKER = 100_000
+"""Queries of a round for each process that simulates it; less is done sooner than a process has started."""
 
 
 def plan_command(
@@ -127,7 +129,8 @@ def _runner(store: RunStore, workers: int | None, answerer: Models | None, repor
         nonlocal done
         outcomes, _ = store.finished(todo, traces=False)
         missing = [cell for cell in todo if cell.id not in outcomes]
-        count = 1 if alone else min(workers or default_workers(), max(1, len(missing)))
+        queries = sum(cell.experiment.workload.queries for cell in missing)
+        count = 1 if alone else min(workers or default_workers(), max(1, queries // WORTH_A_WORKER))
         for cell, outcome in run_cells(missing, store, workers=count, answerer=answerer, reporter=_Quiet()):
             outcomes[cell.id] = outcome
             done += 1

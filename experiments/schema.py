@@ -112,6 +112,9 @@ class Experiment(Options):
     execution: Literal["deferred", "in_the_loop"] = "deferred"
     """When the models compute: after each cell's simulation, or in it, where each task really runs when it starts and
     takes the time that is then measured, whatever `cluster.service` says."""
+    contention: int = Field(default=0, ge=0, le=1024)
+    """Processes that run the deployed model on the same device, over and over, while services are timed in the loop: a
+    slowdown by real interference, measured rather than assumed."""
     traces: bool = True
     """Whether to keep one row per query and per task as Parquet."""
 
@@ -205,8 +208,6 @@ class Experiment(Options):
                 ("warmup",),
                 f"must be less than workload.queries ({self.workload.queries}), but is {self.warmup}",
             )
-        if self.execution == "in_the_loop" and self.model is None:
-            yield ("execution",), "in_the_loop needs a 'model' to run"
         for index, figure in enumerate(self.figures or ()):
             kind = figure.name_in_yaml()
             if kind in ("accuracy", "latency_accuracy") and self.model is None:
@@ -215,6 +216,10 @@ class Experiment(Options):
                 yield ("figures", index), "timeline needs 'traces: true'"
 
         yield from self._comparison_problems(labels)
+        if self.execution == "in_the_loop" and self.model is None:
+            yield ("execution",), "in_the_loop needs a 'model' to run"
+        if self.contention and self.execution != "in_the_loop":
+            yield ("contention",), "needs 'execution: in_the_loop': a deferred run measures no services"
 
     def _comparison_problems(self, labels: Mapping[str, int]) -> Iterator[tuple[Key, str]]:
         """Yield what references and claims name that is not there."""

@@ -98,8 +98,11 @@ def train(
     before, started = fit.seconds, time.perf_counter()
     written = started
     while fit.epoch < recipe.epochs and not _stale(fit, recipe):
-        generator = Generator(device).manual_seed(seed_of(seed, fit.epoch))
-        loss = _epoch(module, objective, recipe, optimiser, batch, fit.epoch, generator)
+        chance = seed_of(seed, fit.epoch)
+        generator = Generator(device).manual_seed(chance)
+        with torch.random.fork_rng([device] if device.type == "cuda" else []):
+            torch.manual_seed(chance)  # for layers of a user's own network that draw, such as dropout
+            loss = _epoch(module, objective, recipe, optimiser, batch, fit.epoch, generator)
         if not math.isfinite(loss):
             raise ParmError(
                 f"training diverged in epoch {fit.epoch + 1} (loss {loss}): set the recipe's lr below {recipe.lr}"

@@ -219,11 +219,13 @@ class SharedPool(Pool):
         task.queued = self.clock.now
         waiting = self._waiting
         avoid = task.avoid
-        if avoid is None:
+        if not avoid:
             while waiting:
                 instance = waiting.popleft()
                 if self._outages and self._down(instance):
                     continue
+                if avoid is not None:
+                    avoid.append(instance)
                 self._start(task, instance)
                 return
         else:

@@ -31,16 +31,11 @@ def draw(kinds: Sequence[str], lines: Sequence[Line], reference: Sequence[Known]
     return written
 
 
-def _subjects(lines: Sequence[Line]) -> dict[tuple[str, str, str], list[Line]]:
-    found: dict[tuple[str, str, str], list[Line]] = {}
+def _subjects(lines: Sequence[Line]) -> dict[str, list[Line]]:
+    found: dict[str, list[Line]] = {}
     for line in lines:
-        found.setdefault((line.dataset, line.network, line.width), []).append(line)
+        found.setdefault(line.model, []).append(line)
     return found
-
-
-def _title(subject: tuple[str, str, str]) -> str:
-    dataset, network, width = subject
-    return f"{dataset}\n{network}{f' width {width}' if width else ''}"
 
 
 def _coding(line: Line) -> str:
@@ -102,7 +97,7 @@ def _degraded(lines: Sequence[Line], reference: Sequence[Known]) -> Figure:
                 if _meant(one, line):
                     height = codings.index(_coding(line))
                     ax.plot(100 * one.degraded, height, "o", markersize=8, markerfacecolor="none", color=style.SOFT)
-        ax.set_title(_title(subject), color=style.INK)
+        ax.set_title(subject, color=style.INK)
         ax.set_xlabel("accuracy (%)", loc="left")
         ax.grid(axis="y", visible=False)
         ax.tick_params(axis="y", length=0)
@@ -179,7 +174,7 @@ def _overall(lines: Sequence[Line]) -> Figure:
             if (coding, recipe) == series[0]:
                 flat = sum(line.default for line in found) / len(found)
                 ax.plot(ends, [_mix(available, flat, f) for f in ends], color=style.SOFT, linestyle=":", linewidth=1)
-        ax.set_title(_title(subject), color=style.INK)
+        ax.set_title(subject, color=style.INK)
         ax.set_xlabel("fraction unavailable, $f$", loc="left")
         ax.set_xlim(*ends)
     axes[0].set_ylabel("overall accuracy (%)")

@@ -36,7 +36,7 @@ class Subject(Options):
     @property
     def title(self) -> str:
         """What figures call it."""
-        return self.label or f"{self.network.name_in_yaml()}, {self.dataset.name_in_yaml()}"
+        return self.label or f"{self.network.name_in_yaml()} on {self.dataset.name_in_yaml()}"
 
 
 class Coding(Options):
@@ -112,6 +112,14 @@ class Study(Options):
         if not NAME.fullmatch(name):
             raise ValueError(f"'{name}' cannot name a folder: use up to 100 letters, digits, '.', '_' and '-'")
         return name
+
+    @model_validator(mode="after")
+    def _models_have_names(self) -> Self:
+        titles = [subject.title for subject in self.models]
+        twice = next((title for title in titles if titles.count(title) > 1), None)
+        if twice is not None:
+            raise ValueError(f"models: two of them are called '{twice}'; tell them apart with a 'label' each")
+        return self
 
     def cases(self) -> Iterator[Case]:
         """Yield every combination, those of one deployed model together."""

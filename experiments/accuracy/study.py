@@ -123,6 +123,7 @@ class Runner:
             agreement=found.agreement,
             encode_us=1e6 * encode,
             decode_us=1e6 * decode,
+            model=subject.title,
             note=data.note,
         )
 

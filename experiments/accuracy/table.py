@@ -9,7 +9,7 @@ from dataclasses import dataclass, fields
 
 from rich.table import Table
 
-HEADING = ("data set", "network", "code", "k", "r", "lost", "recipe", "seed", "A_a %", "A_d % (95%)", "default %")
+HEADING = ("model", "code", "k", "r", "lost", "recipe", "seed", "A_a %", "A_d % (95%)", "default %")
 
 
 @dataclass(frozen=True)
@@ -46,6 +46,8 @@ class Line:
     encode_us: float
     decode_us: float
     """Microseconds for one group, the median on the device of the study; decoding on the CPU."""
+    model: str
+    """What the study calls the deployed model."""
     note: str
     """The data set's caveat."""
 
@@ -66,11 +68,9 @@ def as_table(lines: Sequence[Line]) -> Table:
     """Return the lines as a table for the terminal."""
     table = Table(*HEADING, box=None, header_style="bold", pad_edge=False)
     for line in lines:
-        network = f"{line.network} {line.width}".strip()
         interval = f"{100 * line.degraded:.1f} ({100 * line.degraded_lo:.1f} to {100 * line.degraded_hi:.1f})"
         table.add_row(
-            line.dataset,
-            network,
+            line.model,
             line.code,
             str(line.k),
             str(line.r),

@@ -31,7 +31,7 @@ from sim.work import Task
 if TYPE_CHECKING:
     from backends.profile import ServiceProfile
 
-FEWEST = 100
+FEWEST = 50
 """Tasks of a role that have to be measured at least."""
 PROBES = PerTask(slowdown=Deterministic(value=4.0), probability=0.1)
 """Slows some tasks of a calibrating run down."""

@@ -40,7 +40,6 @@ from sim.trace import Role
 
 OTHER_DAY = 1_000_000
 """Calibrating runs draw from the streams of this trial and later ones, which no experiment has."""
-TASKS_NEEDED = 2 * calibration.FEWEST
 _TIMED = 200
 
 

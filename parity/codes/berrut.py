@@ -1,8 +1,8 @@
 """ApproxIFER: Berrut's rational interpolation lays the curve, through the queries and through the answers.
 
 Source: Soleymani, Ali, Mahdavifar, Avestimehr, "ApproxIFER: A Model-Agnostic Approach to Resilient and Robust
-Prediction Serving Systems", AAAI 2022; Berrut, "Rational functions for guaranteed and experimentally well-conditioned global
-interpolation", 1988. Through values v_j at points x_j in their order, the curve is
+Prediction Serving Systems", AAAI 2022; Berrut, "Rational functions for guaranteed and experimentally well-conditioned
+global interpolation", 1988. Through values v_j at points x_j in their order, the curve is
 
     u(z) = sum_j w_j(z) v_j / sum_j w_j(z),    w_j(z) = (-1)^j / (z - x_j),    u(x_j) = v_j
 

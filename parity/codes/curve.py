@@ -1,7 +1,7 @@
 """Codes that need no training: coded queries are points of a curve near the queries, answered by the deployed model.
 
-A curve u is laid near k queries, X_j belonging to alpha_j = cos((2j + 1) pi / 2k), and read at n = k + s points z_i. The
-deployed model F answers all n coded queries u(z_i). A second curve is laid near the answers that are back, any k of
+A curve u is laid near k queries, X_j belonging to alpha_j = cos((2j + 1) pi / 2k), and read at n = k + s points z_i.
+The deployed model F answers all n coded queries u(z_i). A second curve is laid near the answers that are back, any k of
 them or more, and read at the alpha_j: that is the prediction of X_j. Both curves depend linearly on what they are laid
 near, so both steps are a matrix. No answer is a prediction as it is: every reply is decoded, and approximate.
 

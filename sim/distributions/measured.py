@@ -115,8 +115,11 @@ class Profile(Distribution):
     kind: Literal["profile"] = "profile"
     file: Path
     """A profile's name, such as `k80-resnet18`, or the path of its JSON file."""
-    role: Literal["deployed", "parity", "backup", "backlog"] = "deployed"
-    """Whose service times: the deployed, parity or backup model's; `backlog` is what a bulk flow leaves in a buffer."""
+    role: Literal["deployed", "parity", "backup", "backlog", "encode", "decode", "copy"] = "deployed"
+    """Whose service times: the deployed, parity or backup model's; `backlog` is what a bulk flow leaves in a buffer,
+    `encode` and `decode` are the frontend's work for a coding group, `copy` that of moving a batch to a device."""
+    code: str | None = None
+    """Which code's `encode` or `decode`, as 'addition k=2 r=1'; not needed where the profile has only one."""
     batch: int = Field(1, ge=1)
     """Queries in the batch, where nothing else tells."""
 
@@ -136,7 +139,9 @@ class Profile(Distribution):
 
     @model_validator(mode="after")
     def _read(self) -> Self:
-        self._measured = read_curves(self.file, self.role)
+        if self.code is not None and self.role not in ("encode", "decode"):
+            raise ValueError(f"code: only the roles 'encode' and 'decode' have one, not '{self.role}'")
+        self._measured = read_curves(self.file, self.role if self.code is None else f"{self.role} {self.code}")
         self._curve = between(self._measured, self.batch)
         return self
 
@@ -193,7 +198,10 @@ def between(measured: dict[int, Curve], size: int) -> Curve:
 
 
 def read_curves(path: Path, role: str) -> dict[int, Curve]:
-    """Read a profile's inverse CDFs for one role, by batch size. Raises ValueError where it is no profile."""
+    """Read a profile's inverse CDFs for one role, by batch size. Raises ValueError where it is no profile.
+
+    `encode` and `decode` stand for the only code that has them.
+    """
     try:
         content = json.loads(path.read_text(encoding="utf-8"))
     except ValueError as error:
@@ -201,6 +209,12 @@ def read_curves(path: Path, role: str) -> dict[int, Curve]:
     if not isinstance(content, dict) or content.get("format") != 1 or not isinstance(content.get("roles"), dict):
         raise ValueError(f"{path} is not a service-time profile of format 1")
     roles = content["roles"]
+    if role in ("encode", "decode"):
+        coded = [name for name in roles if name.startswith(f"{role} ")]
+        if len(coded) > 1:
+            choice = ", ".join(f"'{name.removeprefix(role + ' ')}'" for name in coded)
+            raise ValueError(f"{path} has the role '{role}' for several codes; choose a 'code' of {choice}")
+        role = coded[0] if coded else role
     if not isinstance(roles.get(role), dict) or not roles[role]:
         raise ValueError(f"{path} has no service times for the role '{role}'; it has {', '.join(roles) or 'none'}")
     return {

@@ -52,9 +52,11 @@ class Coded(Policy):
     """Whether parity queries run on instances of their own. Otherwise those instances join the deployed model's, all
     run both models, and a parity query starts only when no query waits there, or takes its turn among the queries."""
     hedge: Hedging | None = None
-    """With it, a query that is out too long gets a further copy on the deployed model's instances as well."""
+    """With it, a query that is out too long gets a further copy on the deployed model's instances as well. Its options
+    are those of the policy `hedged`; what a settled group has no use for leaves the queues in any case."""
     backup: LastResort | None = None
-    """With it, a backup model is asked where neither a prediction nor a reconstruction came for too long."""
+    """With it, a backup model is asked where neither a prediction nor a reconstruction came for too long: `after`
+    seconds, or the `after_quantile` (0.99) of latencies; `instances` (1) serve that model."""
 
     @model_validator(mode="after")
     def _possible(self) -> Coded:

@@ -14,6 +14,7 @@ from torch import Tensor, nn
 import backends.answers
 from backends.answers import Answers, Predictor
 from backends.reconstruction import reconstructed_words
+from backends.runner import Gather
 from backends.torch_backend import TorchBackend
 from parity.codes import Addition, Exact
 from sim.errors import ParmError
@@ -68,13 +69,9 @@ class CountingBackend(TorchBackend):
         super().__init__("cpu")
         self.seen: dict[nn.Module, int] = {}
 
-    def predict(self, module: nn.Module, inputs: Tensor) -> Tensor:
-        self.seen[module] = self.seen.get(module, 0) + len(inputs)
-        return super().predict(module, inputs)
-
-    def predict_samples(self, module: nn.Module, resident: Tensor, indices: Tensor) -> Tensor:
-        self.seen[module] = self.seen.get(module, 0) + len(indices)
-        return super().predict_samples(module, resident, indices)
+    def outputs(self, module: nn.Module, rows: int, gather: Gather) -> Tensor:
+        self.seen[module] = self.seen.get(module, 0) + rows
+        return super().outputs(module, rows, gather)
 
 
 class World:
@@ -138,7 +135,9 @@ class World:
             if mask >> (k + row) & 1:
                 mixed = sum(float(w) * self.images[sample] for w, sample in zip(weights[row], members, strict=True))
                 equations.append(weights[row])
-                right.append(self.output(self.parities[row], mixed) if code.answered_by != "oracle" else weights[row] @ true)
+                right.append(
+                    self.output(self.parities[row], mixed) if code.answered_by != "oracle" else weights[row] @ true
+                )
         solved: NDArray[np.float64] = np.linalg.solve(np.array(equations), np.array(right))
         return solved[b.slot[batch]]
 
@@ -163,7 +162,7 @@ def test_every_route_is_answered_as_by_a_loop_over_the_queries(
     found = zip(answers.answer, answers.correct, answers.agrees, answers.top5, strict=True)
     assert [tuple(row) for row in found] == world.loop(trace, samples, code)
     assert answers.answer.dtype == np.int16
-    monkeypatch.setattr(backends.answers, "WORDS_PER_CHUNK", 3)
+    monkeypatch.setattr(backends.answers, "VALUES_PER_CHUNK", 3 * (k + r) * CLASSES)
     assert np.array_equal(world.answer(trace, samples, code).answer, answers.answer)
 
 
@@ -306,4 +305,4 @@ def test_a_model_that_answers_nan_is_refused(world: World) -> None:
         world.answer(trace, np.array([0, 1]), Addition())
     nn.init.constant_(world.deployed[3].bias, torch.nan)
     with pytest.raises(ParmError, match="the deployed model answers with numbers that are not finite"):
-        world.new_predictor().answer(trace, np.array([0, 1]))
+        world.new_predictor().answer(trace, np.array([0, 1]), Addition(), world.parities)

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import contextlib
 from collections.abc import Iterator, Sequence
 
 import numpy as np
@@ -12,6 +13,7 @@ from torch import Tensor, nn
 from backends.answers import Answers, Predictor
 from backends.loop import WARM_UP, HardwareInTheLoop
 from backends.reconstruction import reconstructed_words
+from backends.runner import Gather
 from backends.torch_backend import TorchBackend
 from parity.codes import Addition, Exact, LinearCode
 from sim.batching import Fixed
@@ -68,18 +70,14 @@ class CountingBackend(TorchBackend):
         self.seen: dict[nn.Module, int] = {}
         self.latest = torch.empty(0)
 
-    def predict(self, module: nn.Module, inputs: Tensor) -> Tensor:
-        self.seen[module] = self.seen.get(module, 0) + len(inputs)
-        return super().predict(module, inputs)
-
     def serve(self, module: nn.Module, inputs: Tensor) -> tuple[Tensor, float]:
         self.seen[module] = self.seen.get(module, 0) + len(inputs)
         self.latest, seconds = super().serve(module, inputs)
         return self.latest, seconds
 
-    def predict_samples(self, module: nn.Module, resident: Tensor, indices: Tensor) -> Tensor:
-        self.seen[module] = self.seen.get(module, 0) + len(indices)
-        return super().predict_samples(module, resident, indices)
+    def outputs(self, module: nn.Module, rows: int, gather: Gather) -> Tensor:
+        self.seen[module] = self.seen.get(module, 0) + rows
+        return super().outputs(module, rows, gather)
 
 
 class World:
@@ -363,3 +361,28 @@ def test_a_model_that_answers_nan_is_refused(world: World, clock: FakeClock) -> 
     nn.init.constant_(world.deployed[3].bias, torch.nan)
     with pytest.raises(ParmError, match="the deployed model answers with numbers that are not finite"):
         world.run(world.loop(), Uncoded())
+
+
+def test_contention_lasts_from_the_first_task_to_the_answers(
+    world: World, clock: FakeClock, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    log: list[tuple[object, ...]] = []
+
+    @contextlib.contextmanager
+    def contending(count: int, module: nn.Module, shape: Sequence[int], batch: int, device: str) -> Iterator[None]:
+        log.append((count, module, tuple(shape), batch, device, len(clock.took)))
+        yield
+        log.append(("gone", len(clock.took)))
+
+    monkeypatch.setattr("backends.loop.contending", contending)
+    loop = HardwareInTheLoop(
+        world.backend, world.deployed, world.images, world.labels, world.samples, default_answer=DEFAULT, contention=3
+    )
+    assert log == []
+    trace = world.run(loop, Uncoded(), batching=BATCHINGS["threes"])
+    assert log == [(3, world.deployed, (1, 4, 4), 3, "cpu", 0)]
+    loop.answers(trace)
+    assert log[1:] == [("gone", len(clock.took))]
+    alone = world.loop()
+    alone.answers(world.run(alone, Uncoded()))
+    assert len(log) == 2

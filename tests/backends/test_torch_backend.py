@@ -126,7 +126,9 @@ def test_an_impossible_measurement_is_refused(sizes: tuple[int, ...]) -> None:
 
 def test_half_precision_is_told_apart_and_its_agreement_is_counted() -> None:
     module, inputs = MODULES["dense"], images(300)
-    single, half = (TorchBackend("cpu", precision="half" if h else "single").predict(module, inputs) for h in (False, True))
+    single, half = (
+        TorchBackend("cpu", precision="half" if h else "single").predict(module, inputs) for h in (False, True)
+    )
     assert half.dtype == torch.float32
     assert not torch.equal(single, half)
     torch.testing.assert_close(half, single, atol=0.05, rtol=0.05)

@@ -18,7 +18,18 @@ import numpy as np
 
 from sim.cluster import Cluster
 from sim.distributions.families import Exponential, Gamma
-from sim.policies import ApproximateBackup, Coded, EqualResources, Hedged, Policy, Replication, Uncoded
+from sim.policies import (
+    ApproximateBackup,
+    Coded,
+    CodedNonsystematic,
+    EqualResources,
+    Hedged,
+    Policy,
+    Replication,
+    Uncoded,
+)
+from sim.policies.coded import LastResort
+from sim.policies.hedged import Hedging
 from sim.simulation import simulate
 from sim.stragglers import SlowPeriods, Straggler
 from sim.streams import Streams
@@ -101,6 +112,9 @@ def main() -> None:
         ApproximateBackup(),
         Coded(k=3),
         Coded(k=2, r=2),
+        Coded(parity_pool="low_priority"),
+        Coded(hedge=Hedging(), backup=LastResort()),
+        CodedNonsystematic(k=4),
     )
     names = [f"{policy.kind} {policy.model_dump(exclude_defaults=True) or ''}" for policy in policies]  # type: ignore[attr-defined]
     report(

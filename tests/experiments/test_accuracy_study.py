@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import csv
 import json
+import re
 import sys
 from pathlib import Path
 
@@ -22,7 +23,7 @@ study: accuracy
 name: small
 models:
   - {network: {kind: mlp, hidden: [24]}, dataset: digits, recipe: {kind: best, epochs: 3}}
-  - {network: {kind: mlp, hidden: [24]}, dataset: {kind: npz, file: nowhere.npz}}
+  - {network: {kind: mlp, hidden: [24]}, dataset: {kind: image_folder, path: nowhere}}
 codes:
   - {k: 2}
   - {k: 2, r: 2, losses: 2, code: exact}
@@ -53,7 +54,7 @@ def test_a_study_leaves_a_table_figures_and_a_manifest(
     folder = tmp_path / "runs/small"
     lines = list(csv.DictReader((folder / "accuracy.csv").read_text().splitlines()))
     # The data set that is missing is named and left out; the others are measured.
-    assert "skipped npz" in shown.out + shown.err
+    assert "skipped image_folder" in shown.out + shown.err
     assert [(line["code"], line["r"], line["losses"], line["recipe"]) for line in lines] == [
         ("addition", "1", "1", "quick"),
         ("exact", "2", "2", ""),
@@ -71,7 +72,7 @@ def test_a_study_leaves_a_table_figures_and_a_manifest(
     assert min(float(sum_[name]) for name in ("train_seconds", "encode_us", "decode_us")) > 0
     manifest = json.loads((folder / "manifest.json").read_text())
     assert manifest["complete"]
-    assert set(manifest["skipped"]) == {"npz"}
+    assert set(manifest["skipped"]) == {"image_folder"}
     assert {one["role"] for one in manifest["models"].values()} == {"deployed", "parity"}
     assert yaml.safe_load((folder / "study.yaml").read_text())["codes"][0]["code"]["kind"] == "addition"
     for stem in ("degraded", "overall"):
@@ -89,11 +90,12 @@ def test_a_study_leaves_a_table_figures_and_a_manifest(
 @pytest.mark.parametrize(
     ("old", "new", "sentence"),
     [
-        ("k: 2}", "k: 2, losses: 2}", r"small.yaml:8: codes.0: losses: 2 lost answers .* with 1 to spare"),
-        ("k: 2}", "k: 1}", r"small.yaml:8: codes.0.k"),
+        ("k: 2}", "k: 2, losses: 2}", r"small.yaml:7: codes.0: losses: 2 lost answers .* with 1 to spare"),
+        ("k: 2}", "k: 1}", r"small.yaml:7: codes.0.k"),
         ("network: {", "netwrk: {", r"models.0.netwrk.*network"),
         ("figures: [degraded", "figures: [degrade", r"figures.0"),
         ("name: small", "name: a/b", "cannot name a folder"),
+        ("dataset: {kind: image_folder, path: nowhere}", "dataset: digits", "two of them are called 'mlp on digits'"),
         ("code: exact", "code: concatenation", "one coded query per group, not r = 2"),
     ],
 )
@@ -109,8 +111,6 @@ def test_a_studys_mistakes_are_named_with_their_line(
     file.write_text(SMALL.strip().replace(old, new, 1))
     assert parm("accuracy", file, monkeypatch=monkeypatch) == 2
     said = capsys.readouterr().err
-    import re
-
     assert re.search(sentence, said), said
 
 
@@ -118,7 +118,8 @@ def test_without_any_data_set_it_fails(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
 ) -> None:
     file = tmp_path / "small.yaml"
-    file.write_text(SMALL.replace("dataset: digits", "dataset: {kind: npz, file: neither.npz}"))
+    text = SMALL.replace("dataset: digits, recipe", "label: other, dataset: {kind: image_folder, path: no}, recipe")
+    file.write_text(text)
     assert parm("accuracy", file, "--out", tmp_path / "o", monkeypatch=monkeypatch) == 2
     assert "none of the data sets of small could be loaded" in capsys.readouterr().err
 

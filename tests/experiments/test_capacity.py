@@ -99,7 +99,7 @@ def test_the_answer_is_too_small_no_more_often_than_it_may_be() -> None:
 def experiment(**changes: Any) -> Experiment:
     plain: dict[str, Any] = {
         "name": "planned",
-        "workload": {"arrivals": {"kind": "poisson", "rate": 200}, "queries": 10000},
+        "workload": {"arrivals": {"kind": "poisson", "rate": 210}, "queries": 10000},
         "cluster": {"instances": 12, "extra": 5, "service": {"kind": "exponential", "mean": 0.025}},
         "policies": ["none"],
     }
@@ -140,7 +140,7 @@ def erlang_p99(rate: float, mean: float, servers: int) -> float:
 
 @pytest.mark.parametrize("servers", [7, 8])
 def test_mmc_needs_as_many_as_erlang_says(servers: int) -> None:
-    few, enough = (1000 * erlang_p99(200, 0.025, count) for count in (servers - 1, servers))
+    few, enough = (1000 * erlang_p99(210, 0.025, count) for count in (servers - 1, servers))
     target = Target("p99", math.sqrt(few * enough))
     (found,) = plan(experiment(), [target], Looks(40), 96, simulated)
     assert found.answer.fewest == found.instances == servers

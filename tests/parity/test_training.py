@@ -1,13 +1,14 @@
 from __future__ import annotations
 
 from pathlib import Path
+from typing import Literal
 
 import pytest
 import torch
 from torch import Generator, Tensor, nn
 
 from parity.codes import Addition
-from parity.networks import Mlp, Network, ResNet18
+from parity.networks import Mlp, Network, ResNet18, Shape
 from parity.objectives import Supervised, TrainingData
 from parity.recipes import Best, Paper, Recipe
 from parity.store import Model, ModelStore
@@ -113,3 +114,24 @@ def test_a_loss_that_is_not_finite_is_one_clear_sentence(data: TrainingData, tmp
     module = NETWORK.build(data.shape, data.outputs)
     with pytest.raises(ParmError, match=r"diverged in epoch \d.* lr below 1e\+30"):
         train(module, objective, Best(lr=1e30), 64, 0, tmp_path / "state", lambda *_: None)
+
+
+class Dropping(Network):
+    """A user's network that draws random numbers of its own in training."""
+
+    kind: Literal["dropping"] = "dropping"
+
+    def build(self, shape: Shape, outputs: int) -> nn.Module:
+        return nn.Sequential(nn.Flatten(), nn.Linear(64, 16), nn.Dropout(0.5), nn.Linear(16, outputs))
+
+
+def test_layers_that_draw_are_seeded_and_leave_the_callers_random_state_alone(
+    data: TrainingData, tmp_path: Path
+) -> None:
+    torch.manual_seed(1)
+    first = ModelStore(tmp_path / "a").classifier(Dropping(), data, Best(epochs=2), 0)
+    after = torch.rand(3)
+    torch.manual_seed(1)
+    assert torch.equal(after, torch.rand(3))
+    torch.manual_seed(2)
+    assert same(first.module, ModelStore(tmp_path / "b").classifier(Dropping(), data, Best(epochs=2), 0).module)

@@ -60,6 +60,12 @@ def test_a_budget_bounds_the_copies() -> None:
     assert np.sum(trace.tasks.attempt == 1) == 20
 
 
+def test_a_copy_that_the_budget_does_not_allow_is_not_asked_for_again() -> None:
+    """Not even after no wait at all: at any moment, a query asks once."""
+    trace = run(Hedged(after=0.0, budget=0.5, copies=3), [0, 0.25, 5], slow(9.0, 8.0, 1.0))
+    assert sorted(trace.tasks.owner[trace.tasks.attempt > 0].tolist()) == [0, 2]
+
+
 def test_hedging_after_a_quantile_costs_what_the_quantile_says() -> None:
     """Without slow machines, five in a hundred queries exceed the 95th percentile, and are sent again."""
     streams = Streams(5)

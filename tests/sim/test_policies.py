@@ -156,6 +156,13 @@ def test_replication_cancels_what_it_is_told_to(cancel: str, fates: list[Fate], 
     assert trace.busy_seconds == pytest.approx(busy)
 
 
+def test_a_cancelled_copy_takes_its_instance_for_as_long_as_that_takes() -> None:
+    policy = Replication(copies=2, cancel="all", cancel_seconds=0.25)
+    trace = run(policy, [0, 0], slow(1.0, 2.0), instances=2, extra=0)
+    assert trace.queries.reply.tolist() == [1.0, 2.0]
+    assert trace.busy_seconds == pytest.approx(1.0 + 1.25 + 1.0 + 0.75 + 0.25)
+
+
 def test_copies_never_meet_on_one_instance_even_when_others_are_busy() -> None:
     for queue in ("single_queue", "round_robin", "random", "shortest_queue", "best_of"):
         trace = run(Replication(copies=3, cancel="nothing"), np.linspace(0, 3, 40).tolist(), queue=queue)

@@ -12,6 +12,7 @@ import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
+from sim.clock import Call
 from sim.cluster import Cluster
 from sim.disciplines import RandomQueue, SingleQueue
 from sim.distributions.families import Deterministic, Exponential, Gamma
@@ -19,6 +20,7 @@ from sim.policies import (
     ApproximateBackup,
     Coded,
     CodedNonsystematic,
+    DefaultAnswer,
     EqualResources,
     Hedged,
     Replication,
@@ -26,7 +28,11 @@ from sim.policies import (
     Uncoded,
 )
 from sim.policies.approximate_backup import Pending
+from sim.policies.coded import LastResort
 from sim.policies.groups import Group
+from sim.policies.hedged import Hedging
+from sim.policies.replication import CopySet
+from sim.policies.resorts import Resorts
 from sim.simulation import simulate
 from sim.stragglers import SlowPeriods
 from sim.streams import Streams
@@ -184,7 +190,12 @@ def test_promise_6_common_random_numbers() -> None:
     schedule = poisson(100.0, 400, streams)
     cluster = Cluster(instances=4, extra=2, service=Gamma(shape=2.0, mean=0.02))
     first: dict[str, np.ndarray] = {}
-    for policy in (Uncoded(), EqualResources(), Replication(), Coded(k=2), Coded(k=3, r=2), ApproximateBackup(after=0)):
+    shared = Coded(k=4, parity_pool="low_priority")
+    hedged = Coded(k=5, hedge=Hedging(after=0.03), backup=LastResort(after=0.05))
+    for policy in (
+        *(Uncoded(), EqualResources(), DefaultAnswer(after=1.0), Replication(), ApproximateBackup(after=0)),
+        *(Coded(k=2), Coded(k=3, r=2), shared, hedged),
+    ):
         trace = simulate(cluster, policy, (), schedule, streams)
         assert np.array_equal(trace.queries.arrival, schedule.times)
         tasks = trace.tasks
@@ -213,7 +224,14 @@ def test_promise_8_equal_resources_and_coded_use_the_same_number_of_instances(k:
     cluster = Cluster(instances=k * share, extra=share, service=Deterministic(value=0.01))
     assert EqualResources().instances(cluster) == Coded(k=k).instances(cluster)
     wider = Cluster(instances=k * share, extra=share + 3, service=Deterministic(value=0.01))
-    assert EqualResources().instances(wider) == Coded(k=k, parity_instances="budget").instances(wider)
+    for policy in (
+        Coded(k=k, parity_instances="budget"),
+        Coded(k=k, parity_instances="budget", parity_pool="low_priority"),
+        Coded(k=k, parity_instances="budget", backup=LastResort(instances=2)),
+        CodedNonsystematic(k=k),
+        DefaultAnswer(after=1.0),
+    ):
+        assert EqualResources().instances(wider) == policy.instances(wider)
 
 
 @settings(max_examples=40, deadline=None)
@@ -260,7 +278,7 @@ def test_promise_10_replication_matches_redundancy_d(servers: int, d: int, load:
 def test_a_simulation_leaves_no_cycles_behind() -> None:
     """The collector rests while a simulation runs, so tasks that hold each other would stay."""
     streams = Streams(1)
-    schedule = poisson(150.0, 2000, streams)
+    schedule = poisson(150.0, 1000, streams)
     slow = (SlowPeriods(mean_normal=1.0, mean_slow=0.3),)
     for deadline in (None, 0.05):
         cluster = Cluster(instances=4, extra=2, service=Exponential(mean=0.02), deadline=deadline)
@@ -272,13 +290,19 @@ def test_a_simulation_leaves_no_cycles_behind() -> None:
             Coded(k=3, r=2),
             ApproximateBackup(),
             ApproximateBackup(after=0.01, cancel="nothing"),
+            Coded(k=2, parity_pool="low_priority"),
+            Coded(k=2, hedge=Hedging(after=0.03, cancel="all"), backup=LastResort(after=0.05)),
+            Coded(k=3, hedge=Hedging(after=0.01, cancel="nothing"), backup=LastResort(after=0.02)),
+            CodedNonsystematic(k=2, max_wait=0.05),
         ):
             gc.collect()
             gc.disable()
             try:
                 trace: Trace = simulate(cluster, policy, slow, schedule, streams)
-                left = sum(type(thing) in (Task, Batch, Group, Pending) for thing in gc.get_objects())
+                left = sum(
+                    type(thing) in (Task, Batch, Group, Pending, CopySet, Resorts, Call) for thing in gc.get_objects()
+                )
             finally:
                 gc.enable()
-            assert len(trace.tasks) >= 2000
+            assert len(trace.tasks) >= 1000
             assert left < 12, (policy.label, deadline)  # the last, incomplete coding group
