@@ -3,7 +3,7 @@ PYTHON ?= python3
 VENV ?= .venv
 BIN := $(VENV)/bin
 
-.PHONY: quickstart paper-latency test lint bench clean
+.PHONY: quickstart paper-latency paper-accuracy test lint bench clean
 .DEFAULT_GOAL := quickstart
 
 $(VENV)/installed: pyproject.toml
@@ -19,6 +19,13 @@ quickstart: $(VENV)/installed
 paper-latency: $(VENV)/installed
 	$(BIN)/parm run experiments/paper/paper-latency.yaml --out runs/paper-latency
 
+# DATA=DIR names the folder with the data sets; those that are not there are skipped. Full size takes a GPU (DEVICE=cuda).
+DATA ?= data
+DEVICE ?= auto
+STUDIES ?= $(addprefix experiments/paper/,$(addsuffix .yaml,fig5 fig6 fig8 concat localisation fashion_networks two_losses))
+paper-accuracy: $(VENV)/installed
+	$(BIN)/parm accuracy $(STUDIES) --data $(DATA) --device $(DEVICE) --out runs/paper-accuracy
+
 lint: $(VENV)/installed
 	$(BIN)/ruff check .
 	$(BIN)/ruff format --check .
@@ -30,6 +37,7 @@ test: lint
 bench: $(VENV)/installed
 	$(BIN)/pip install --quiet --editable '.[bench]'
 	$(BIN)/python -m tests.benchmarks
+	$(BIN)/python -m tests.benchmarks.inference
 
 clean:
 	rm -rf $(VENV) runs build *.egg-info

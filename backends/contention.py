@@ -51,6 +51,7 @@ def contending(count: int, module: nn.Module, shape: Sequence[int], batch: int, 
             process.join(5.0)
             if process.is_alive():
                 process.kill()
+                process.join()
 
 
 def _interfere(module: nn.Module, shape: tuple[int, ...], device: str, ready: Event, stop: Event) -> None:

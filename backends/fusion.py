@@ -97,20 +97,16 @@ def _fold_batch_norm(traced: fx.GraphModule) -> int:
 def _use_onednn(traced: fx.GraphModule) -> int:
     """Replace convolutions, with the sum and the activation that follow them; return how many."""
     parts, calls = dict(traced.named_modules()), _calls(traced)
-    taken: set[fx.Node] = set()
     done = 0
     for node in _calling(traced, parts, nn.Conv2d):
         convolution = parts[str(node.target)]
         assert isinstance(convolution, nn.Conv2d)
         if calls[str(node.target)] > 1 or convolution.padding_mode != "zeros" or isinstance(convolution.padding, str):
             continue
-        chain = [node]
-        other = _addend(node, _only_user(node))
-        if other is not None and (total := _only_user(node)) not in taken and total is not None:
-            taken.add(total)  # of two convolutions that are added, only one can add the other
-            chain.append(total)
-        else:
-            other = None
+        # Of two convolutions that are added, the first adds the other, which then has no sum as its user any more.
+        total = _only_user(node)
+        other = _addend(node, total)
+        chain = [node] if total is None or other is None else [node, total]
         activation = _only_user(chain[-1])
         if activation in _calling(traced, parts, nn.ReLU, nn.ReLU6) and activation is not None:
             chain.append(activation)

@@ -58,8 +58,8 @@ class TorchBackend:
         """Decide the precision of `module` where that is left to the backend; return it made ready.
 
         With `precision: auto` on CUDA half precision is taken where at least `LEAST_AGREEMENT` of the answers to the
-        `held` samples (n, *shape) are the same class. On the CPU single precision stays: bfloat16 is twice as fast
-        there, but too coarse to give the same answers.
+        `held` samples (n, *shape) are the same class. On the CPU single precision stays: bfloat16 changed one
+        answer in a thousand there.
         """
         runner = self.runner(module)
         if self.precision == "auto" and self.device.type == "cuda" and not runner.settled:

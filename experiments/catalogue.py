@@ -16,7 +16,7 @@ from pydantic_core import PydanticUndefined
 from experiments.messages import fields_in_yaml, shown
 from experiments.reference import Reference
 from experiments.schema import Experiment, Model, Workload
-from sim.cluster import Cluster
+from sim.cluster import Cluster, Prices
 from sim.errors import ParmError
 from sim.kinds import Kind, Options
 from sim.network import Network as ClusterNetwork
@@ -27,6 +27,7 @@ _SECTIONS: dict[str, type[Options]] = {
     "workload": Workload,
     "cluster": Cluster,
     "cluster.network": ClusterNetwork,
+    "cluster.prices": Prices,
     "reference": Reference,
 }
 """Parts of the YAML that are not families of kinds."""

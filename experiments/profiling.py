@@ -67,7 +67,7 @@ def measure_network(
     shape: Shape,
     outputs: int,
     effort: Effort,
-    policies: Sequence[Policy] = (),
+    policies: Sequence[Policy] = DEFAULT_POLICIES,
     backup: Network | None = None,
 ) -> ServiceProfile:
     """Measure untrained networks, whose speed is that of trained ones: as deployed, parity and backup model.
@@ -83,9 +83,7 @@ def measure_network(
     torch.manual_seed(SEED)
     backend = TorchBackend(effort.device, precision=effort.precision)
     deployed = network.build(shape, outputs)
-    codings = [
-        _coding(code, k, r, network, shape, outputs, deployed) for code, k, r in _codes(policies or DEFAULT_POLICIES)
-    ]
+    codings = [_coding(code, k, r, network, shape, outputs, deployed) for code, k, r in _codes(policies)]
     modules: dict[RoleName, nn.Module] = {
         "deployed": deployed,
         "parity": next((coding.model for coding in codings if coding.model is not None), None)

@@ -24,7 +24,7 @@ from parity.networks import Network
 from parity.recipes import Best, Recipe
 from sim.cluster import Cluster, Prices
 from sim.kinds import Options
-from sim.policies import Policy
+from sim.policies import CodedNonsystematic, Policy
 from sim.simulation import check
 from sim.stragglers import Crashes, Straggler
 from sim.trace import Role
@@ -196,6 +196,11 @@ class Experiment(Options):
             else:
                 if self.model is not None and self.model.backup is None and policy.uses(Role.BACKUP, self.machines):
                     yield ("policies", index), f"{policy.name_in_yaml()} needs 'model.backup', the model that it asks"
+                if self.model is not None and isinstance(policy, CodedNonsystematic) and policy.code is None:
+                    yield (
+                        ("policies", index),
+                        "needs a 'code', such as approxifer, to compute answers with the 'model'",
+                    )
         for index, straggler in enumerate(self.stragglers):
             if isinstance(straggler, Crashes) and not straggler.retry and self.cluster.deadline is None:
                 yield (
@@ -208,18 +213,21 @@ class Experiment(Options):
                 ("warmup",),
                 f"must be less than workload.queries ({self.workload.queries}), but is {self.warmup}",
             )
+        yield from self._figure_problems()
+        yield from self._comparison_problems(labels)
+        if self.execution == "in_the_loop" and self.model is None:
+            yield ("execution",), "in_the_loop needs a 'model' to run"
+        if self.contention and self.execution != "in_the_loop":
+            yield ("contention",), "needs 'execution: in_the_loop': a deferred run measures no services"
+
+    def _figure_problems(self) -> Iterator[tuple[Key, str]]:
+        """Yield what figures need that is not there."""
         for index, figure in enumerate(self.figures or ()):
             kind = figure.name_in_yaml()
             if kind in ("accuracy", "latency_accuracy") and self.model is None:
                 yield ("figures", index), f"{kind} needs a 'model'"
             if kind == "timeline" and not self.traces:
                 yield ("figures", index), "timeline needs 'traces: true'"
-
-        yield from self._comparison_problems(labels)
-        if self.execution == "in_the_loop" and self.model is None:
-            yield ("execution",), "in_the_loop needs a 'model' to run"
-        if self.contention and self.execution != "in_the_loop":
-            yield ("contention",), "needs 'execution: in_the_loop': a deferred run measures no services"
 
     def _comparison_problems(self, labels: Mapping[str, int]) -> Iterator[tuple[Key, str]]:
         """Yield what references and claims name that is not there."""

@@ -4,7 +4,8 @@
     manifest.json     versions, device, git revision, seed, and what each cell cost
     cells/*.json      one Outcome per finished cell; a cell counts as finished once its file is there
     traces/*.parquet  one row per query of each cell; traces/tasks/*.parquet one row per task
-    summary.csv, summary.json, differences.csv, figures/; reference.csv, claims.json, frontier.csv where the experiment has such
+    summary.csv, summary.json, differences.csv, figures/
+    reference.csv, claims.json, frontier.csv where the experiment has such
 
 The bytes of a trace depend on the experiment and its seed alone: no times of day, no order of the workers.
 """

@@ -33,9 +33,8 @@ class Lane(Pool):
         return self._ranks[rank]
 
     def _start(self, task: Task, instance: int) -> None:
-        Pool._start(
-            task.lane, task, instance
-        )  # whichever lane of the rank it was taken from, it is its own lane's work
+        # Whichever lane of its rank took it from their queue, it is its own lane's work.
+        Pool._start(task.lane, task, instance)
 
     def _idle(self, instance: int) -> None:
         if self._outages and self._down(instance):

@@ -13,7 +13,7 @@ class RunningQuantile:
     A sorted list, since moving the rest of a list of a thousand costs less than any tree would.
     """
 
-    __slots__ = ("_latest", "_least", "_share", "_sorted", "_window")
+    __slots__ = ("_count", "_latest", "_least", "_place", "_share", "_sorted", "_window")
 
     def __init__(self, share: float, window: int = 1000, least: int = 100) -> None:
         """Keep `window` values; there is no quantile before the first `least` of them."""
@@ -22,6 +22,15 @@ class RunningQuantile:
         self._least = least
         self._latest: deque[float] = deque()
         self._sorted: list[float] = []
+        self._count = 0
+        """Values for which `_place` holds: where the quantile is among them, or -1."""
+        self._place = -1
+
+    def beside(self, share: float) -> RunningQuantile:
+        """Return another quantile of the values that this one sees."""
+        other = RunningQuantile(share, self._window, self._least)
+        other._latest, other._sorted = self._latest, self._sorted
+        return other
 
     def see(self, value: float) -> None:
         """Take a value in, and drop the oldest where there are more than the window holds."""
@@ -34,4 +43,7 @@ class RunningQuantile:
     def now(self) -> float | None:
         """Return the quantile, or None where too few values have been seen."""
         count = len(self._sorted)
-        return self._sorted[math.ceil(self._share * count) - 1] if count >= self._least else None
+        if count != self._count:
+            self._count = count
+            self._place = math.ceil(self._share * count) - 1 if count >= self._least else -1
+        return self._sorted[self._place] if self._place >= 0 else None

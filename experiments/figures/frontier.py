@@ -27,6 +27,10 @@ AREA = 190.0
 PALE = 0.28
 """How much of its colour a dominated choice keeps."""
 BUDGET = "cluster.extra"
+DEPTH = 3.0
+"""The accuracy axis reaches down this many times as far as the frontier does."""
+SHALLOWEST = 1.2
+"""But at least so many points."""
 
 
 class Frontier(Figure):
@@ -37,8 +41,8 @@ class Frontier(Figure):
     """The latency on the horizontal axis, and the one that decides who dominates."""
     panels: int = Field(default=4, ge=1, le=9)
     """Most conditions shown (values of the swept `workload` and `stragglers` keys), evenly spread."""
-    reach: PositiveFloat = Field(default=8.0, gt=1)
-    """The latency axis ends at this many times the lowest latency; what is later is drawn at its end."""
+    reach: PositiveFloat = Field(default=5.0, gt=1)
+    """The latency axis ends at this many times the lowest latency; what is later is an arrow at its end."""
 
     def reason(self, material: Material) -> str | None:
         """Return why the figure cannot be drawn, or None."""
@@ -73,7 +77,7 @@ class Frontier(Figure):
             ax.set_title(", ".join(style.pair(key, at) for key, at in group[0].conditions.items()))
         axes[0].margins(x=0.1, y=0.1)
         axes[0].autoscale_view()
-        log = style.wants_log(plane.latencies, 5)
+        log = style.wants_log(plane.latencies, 3)
         style.milliseconds(axes[0], "x", log)
         for index, ax in enumerate(axes):
             ax.set_visible(index < len(shown))
@@ -109,8 +113,13 @@ class _Plane:
         self._end = reach * min(every)
         self.latencies = [value for value in every if value <= self._end]
         """All that are on the axis, in ms."""
-        self.beyond = f"arrows: beyond {self._end:.3g} ms" if len(self.latencies) < len(every) else ""
-        """What to say of those that are not."""
+        right = [at.scaled(100).value for choice in choices if (at := choice.row.metrics[ACCURACY]) is not None]
+        best = [at.scaled(100).value for choice in choices if _best(choice) and (at := choice.row.metrics[ACCURACY])]
+        self._floor = max(best) - max(SHALLOWEST, DEPTH * (max(best) - min(best))) if best else -math.inf
+        off = [f"{self._end:.3g} ms"] * (len(self.latencies) < len(every))
+        off += [f"{self._floor:.3g}%"] * (min(right, default=math.inf) < self._floor)
+        self.beyond = f"arrows: beyond {' and '.join(off)}" if off else ""
+        """What to say of choices that are not in the plane."""
 
     def seen(self, choice: Choice) -> bool:
         """Say whether the choice lies in the plane."""
@@ -122,16 +131,16 @@ class _Plane:
         if not self.seen(choice):
             return
         (x, left, right), (y, *_) = self._at(choice.row)
-        best, late = _best(choice), x > self._end
-        if best and not late:
+        best = _best(choice)
+        if best and x <= self._end:
             ax.plot([left, min(right, self._end)], [y, y], color=look.color, linewidth=1.0, alpha=0.7, zorder=4)
         ax.scatter(
             min(x, self._end),
-            y,
+            max(y, self._floor),
             s=self._area * choice.spent,
             color=look.color if best else style.pale(look.color, PALE),
-            marker=">" if late else look.marker,
-            edgecolor="white",
+            marker=r"$\rightarrow$" if x > self._end else r"$\downarrow$" if y < self._floor else look.marker,
+            edgecolor="none" if x > self._end or y < self._floor else "white",
             lw=0.8 if best else 0.5,
             zorder=5 if best else 3,
         )
@@ -196,4 +205,4 @@ def _options(family: Sequence[Choice]) -> str:
         others = {key: at for key, at in choice.options.items() if key != BUDGET}
         budget = f"+{choice.options[BUDGET]}" if BUDGET in choice.options else ""
         words.append(" ".join(filter(None, [describe(others), budget])))
-    return ("" if all(word.startswith("+") for word in words) else "/").join(f" {word} " for word in words).strip()
+    return (" " if all(word.startswith("+") for word in words) else " / ").join(words)

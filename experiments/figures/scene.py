@@ -21,7 +21,7 @@ class Scene:
     query: int
     """That query's number."""
     own: int | None
-    """Row of the task that would have answered it, if there was one."""
+    """Row of the task that would have answered it, if there was one; see `own_tasks`."""
     used: list[int]
     """Rows of the tasks whose answers made its reply."""
     unit: int
@@ -44,6 +44,29 @@ def units_of_tasks(trace: Trace) -> Ints:
     return np.where(is_parity, tasks.owner, trace.batches.group[batch]).astype(np.int64)
 
 
+def only_decoded(trace: Trace) -> bool:
+    """Say whether every prediction is decoded, from answers to coded queries that the deployed model itself gave."""
+    return bool(trace.k) and not np.any(trace.tasks.role == Role.DEPLOYED)
+
+
+def own_tasks(trace: Trace) -> Ints:
+    """Return for each batch the row of its first task, or -1; shape (batches,).
+
+    Where every prediction is decoded, it is the last of the group's coded tasks to end: the one to be overtaken.
+    """
+    tasks, batches = trace.tasks, trace.batches
+    if only_decoded(trace):
+        ran = np.flatnonzero(tasks.instance >= 0)
+        ran = ran[np.argsort(tasks.finish[ran], kind="stable")]
+        last = np.full(int(batches.group.max(initial=0)) + 1, -1, dtype=np.int64)
+        last[tasks.owner[ran]] = ran
+        return last[batches.group]
+    first = (tasks.role == Role.DEPLOYED) & (tasks.attempt == 0)
+    own = np.full(len(batches), -1, dtype=np.int64)
+    own[tasks.owner[first]] = np.flatnonzero(first)
+    return own
+
+
 def choose(trace: Trace, units: int) -> Scene | None:
     """Return the scene of `units` units around a telling reply, or None where every reply was the query's own."""
     for route in (Route.RECONSTRUCTION, Route.REPLICA, Route.BACKUP):
@@ -57,10 +80,7 @@ def choose(trace: Trace, units: int) -> Scene | None:
 
 def _scene(trace: Trace, route: Route, candidates: Ints, units: int) -> Scene:
     tasks, queries = trace.tasks, trace.queries
-    first = (tasks.role == Role.DEPLOYED) & (tasks.attempt == 0)
-    own_task = np.full(len(trace.batches), -1, dtype=np.int64)
-    own_task[tasks.owner[first]] = np.flatnonzero(first)
-    own = own_task[queries.batch[candidates]]
+    own = own_tasks(trace)[queries.batch[candidates]]
     end = np.where(own >= 0, tasks.finish[own], np.nan)
     gain = np.nan_to_num(end - queries.reply[candidates], nan=-1.0)
     service = float(np.nanmedian(tasks.finish - tasks.start))

@@ -9,7 +9,7 @@ from pydantic import Field
 
 from experiments.figures import style
 from experiments.figures.base import Figure, Material
-from experiments.figures.scene import Scene, choose, units_of_tasks
+from experiments.figures.scene import Scene, choose, only_decoded, own_tasks, units_of_tasks
 from experiments.summary import MS
 from sim.trace import Fate, Floats, Role, Route, Trace
 
@@ -85,7 +85,12 @@ class _Drawing:
         self.span = 1.05 * (until - self.since)
         self.until = self.since + self.span
         ran = scene.tasks[tasks.instance[scene.tasks] >= 0]
-        roles = {int(tasks.instance[row]): int(tasks.role[row]) for row in ran}
+        self.only_decoded = only_decoded(trace)
+        models = {int(tasks.instance[row]): set[int]() for row in ran}
+        for instance, served in models.items():
+            served.update(np.unique(tasks.role[tasks.instance == instance]).tolist())
+        # Where instances are shared, or there is but one model, a role does not tell them apart.
+        roles = {one: -1 if len(served) > 1 or self.only_decoded else served.pop() for one, served in models.items()}
         self.instances = sorted(roles, key=lambda instance: (roles[instance], instance))
         self.roles = roles
         self.never_ran = len(ran) < len(scene.tasks)
@@ -111,10 +116,14 @@ class _Drawing:
             self._task(ax, int(task))
         self._replies(ax)
         self._story(ax)
-        names = [f"{Role(self.roles[instance]).name.lower()} {instance}" for instance in self.instances]
+        kinds = [self.roles[instance] for instance in self.instances]
+        names = [
+            f"{'instance' if kind < 0 else Role(kind).name.lower()} {instance}"
+            for kind, instance in zip(kinds, self.instances, strict=True)
+        ]
         ax.set_yticks(range(rows), names + ["cancelled in queue"] * self.never_ran)
-        for instance, tick in zip(self.instances, ax.get_yticklabels(), strict=False):
-            tick.set_color(INKS[Role(self.roles[instance])])
+        for kind, tick in zip(kinds, ax.get_yticklabels(), strict=False):
+            tick.set_color(style.INK if kind < 0 else INKS[Role(kind)])
         ax.tick_params(axis="y", length=0)
         ax.grid(axis="y", visible=False)
         ax.spines["left"].set_visible(False)
@@ -141,15 +150,20 @@ class _Drawing:
 
         present = {int(self.trace.tasks.role[row]) for row in self.scene.tasks}
         handles: list[Artist] = [
-            Patch(color=COLORS[role], label=f"{role.name.lower()} model") for role in COLORS if role in present
+            Patch(color=COLORS[role], label="coded query" if self.only_decoded else f"{role.name.lower()} model")
+            for role in COLORS
+            if role in present
         ]
         handles += [
             Patch(facecolor="white", edgecolor=RED, hatch="////", label="too late, not used"),
             Patch(color=OTHERS, label="other queries"),
             Line2D([], [], color=style.SOFT, linewidth=1, linestyle=(0, (1, 1.5)), label="waiting in queue"),
-            Line2D(
-                [], [], color=style.INK, marker="|", markersize=9, markeredgewidth=1.6, linestyle="", label="own reply"
-            ),
+        ]
+        if not self.only_decoded:
+            own = Line2D([], [], color=style.INK, marker="|", markersize=9, markeredgewidth=1.6, linestyle="")
+            own.set_label("own reply")
+            handles.append(own)
+        handles += [
             Line2D([], [], color=RED, marker="*", markersize=10, linestyle="", label=self._other_way()),
         ]
         return handles
@@ -212,6 +226,9 @@ class _Drawing:
     def _late(self, task: int) -> bool:
         """Say whether a deployed model's answer came, if at all, after its queries had another one."""
         tasks, queries = self.trace.tasks, self.trace.queries
+        if self.only_decoded:
+            reply = queries.reply[self.trace.group == tasks.owner[task]].max()
+            return bool(tasks.fate[task] != Fate.DONE or reply < tasks.finish[task])
         if tasks.role[task] != Role.DEPLOYED:
             return False
         if tasks.fate[task] != Fate.DONE:
@@ -229,29 +246,29 @@ class _Drawing:
         letter = self._letter(int(self.units[task]))
         role, attempt = Role(int(tasks.role[task])), int(tasks.attempt[task])
         if role == Role.PARITY:
-            return f"{letter} parity" + (f" {int(tasks.row[task]) + 1}" if self.trace.r > 1 else "")
+            return f"{letter} {'coded' if self.only_decoded else 'parity'}" + (
+                f" {int(tasks.row[task]) + 1}" if self.trace.r > 1 else ""
+            )
         if role == Role.BACKUP:
             return f"{letter} backup"
         if self.trace.k:
-            return f"{letter}{int(self.trace.batches.slot[tasks.owner[task]]) + 1}"
+            copy = f" copy {attempt + 1}" if attempt else ""
+            return f"{letter}{int(self.trace.batches.slot[tasks.owner[task]]) + 1}{copy}"
         return f"{letter} copy {attempt + 1}"
 
     def _replies(self, ax: Axes) -> None:
         """Mark every reply on the row of the query's own task."""
-        tasks, queries = self.trace.tasks, self.trace.queries
-        rows = {int(tasks.owner[task]): int(task) for task in self.scene.tasks[::-1] if self._is_own(int(task))}
+        queries = self.trace.queries
+        own = own_tasks(self.trace)
         for query in self.scene.queries:
-            task = rows.get(int(queries.batch[query]))
-            if task is None:
+            task = int(own[queries.batch[query]])
+            if task < 0:
                 continue
             time, height = self.at(float(queries.reply[query])), self.row(task)
             if queries.route[query] == Route.OWN:
                 ax.plot([time] * 2, [height - 0.42, height + 0.42], color=style.INK, linewidth=1.6, zorder=5)
             else:
                 ax.plot(time, height, marker="*", color=RED, markersize=12, markeredgecolor="white", zorder=7)
-
-    def _is_own(self, task: int) -> bool:
-        return bool(self.trace.tasks.role[task] == Role.DEPLOYED and self.trace.tasks.attempt[task] == 0)
 
     def _story(self, ax: Axes) -> None:
         """Draw the arrows from the answers that were used to the reply, and say how much earlier it was."""
@@ -275,10 +292,11 @@ class _Drawing:
                 zorder=6,
             )
         end = self.at(float(tasks.finish[scene.own]))
+        answer = "last coded answer" if self.only_decoded else "own answer"
         if tasks.fate[scene.own] == Fate.DONE:
-            text = f"reply {self.reply:.0f} ms; own answer {end:.0f} ms"
+            text = f"reply {self.reply:.0f} ms; {answer} {end:.0f} ms"
         else:
-            text = f"reply {self.reply:.0f} ms; own answer never came"
+            text = f"reply {self.reply:.0f} ms; {answer} never came"
         right = self.reply < self.since + 0.6 * self.span
         ax.annotate(
             text,

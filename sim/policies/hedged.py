@@ -60,7 +60,7 @@ class Hedged(Hedging, Policy):
 class Hedges:
     """One timer for each batch that may still get a copy; it is cancelled with the reply."""
 
-    __slots__ = ("_batches", "_budget", "_clock", "_hedges", "_most", "_send", "_waiting")
+    __slots__ = ("_batches", "_budget", "_clock", "_hedges", "_most", "_send", "waiting")
 
     def __init__(self, clock: Clock, options: Hedging, send: Callable[[Batch], object]) -> None:
         """Let `send` submit a further copy."""
@@ -68,7 +68,7 @@ class Hedges:
         self._send = send
         self._most = options.copies
         self._budget = float("inf") if options.budget is None else options.budget
-        self._waiting = options.waiting(TAIL_AT_SCALE)
+        self.waiting = options.waiting(TAIL_AT_SCALE)
         """For replies. Copies change their latencies only beyond the quantile, so that stays what it says."""
         self._batches = self._hedges = 0
 
@@ -78,7 +78,7 @@ class Hedges:
         self._wait(batch, copies)
 
     def _wait(self, batch: Batch, copies: CopySet) -> None:
-        wait = self._waiting.now()
+        wait = self.waiting.now()
         if wait is not None:
             copies.timer = timer = Call(self._overdue, (batch, copies))
             self._clock.at(self._clock.now + wait, timer)
@@ -94,7 +94,7 @@ class Hedges:
 
     def replied(self, copies: CopySet) -> None:
         """Hear that the batch has a reply that is a prediction, and wait no longer."""
-        self._waiting.see(self._clock.now - copies.dispatched)
+        self.waiting.see(self._clock.now - copies.dispatched)
         self.call_off(copies)
 
     def call_off(self, copies: CopySet) -> None:

@@ -49,6 +49,8 @@ class ResortingExecution(CodedExecution):
         self._cancel_seconds = 0.0 if hedge is None else hedge.cancel_seconds
         self._backups = None if last is None else frontend.others[-1]
         self._waiting = None if last is None else last.waiting(LATEST)
+        if self._waiting is not None and self._hedges is not None:
+            self._waiting.beside(self._hedges.waiting)
 
     def dispatched(self, batch: Batch) -> None:
         """Do as `coded` does, and wait for the answer."""
@@ -92,7 +94,7 @@ class ResortingExecution(CodedExecution):
                 self._one_less(group)
             return
         resorts.copies.remove(task)
-        if self._cancel != "nothing":
+        if resorts.copies and self._cancel != "nothing":
             self._cancel_copies(resorts)
         super().done(task)
 
@@ -122,7 +124,8 @@ class ResortingExecution(CodedExecution):
     def _settle(self, group: Group) -> None:
         """Cancel the copies too: those that wait in any case, running ones where the hedge says so."""
         for batch in group.batches:
-            self._cancel_copies(batch.state[2])
+            if batch.state[2].copies:
+                self._cancel_copies(batch.state[2])
         super()._settle(group)
 
     def lost(self, task: Task) -> None:

@@ -30,11 +30,19 @@ class Wait(Options):
 class Waiting:
     """A wait in one simulation."""
 
-    __slots__ = ("_fixed", "_latencies")
+    __slots__ = ("_fixed", "_latencies", "_quantile", "_sees")
 
     def __init__(self, fixed: float | None, quantile: float) -> None:
         self._fixed = fixed
+        self._quantile = quantile
         self._latencies = RunningQuantile(quantile)
+        self._sees = fixed is None
+
+    def beside(self, other: Waiting) -> None:
+        """Leave it to `other` to see the latencies, where both have to."""
+        if self._sees and other._sees:
+            self._latencies = other._latencies.beside(self._quantile)
+            self._sees = False
 
     def now(self) -> float | None:
         """Return the wait as it stands, in seconds, or None where too few latencies have been seen."""
@@ -42,5 +50,5 @@ class Waiting:
 
     def see(self, latency: float) -> None:
         """Take a latency in, where it matters."""
-        if self._fixed is None:
+        if self._sees:
             self._latencies.see(latency)

@@ -5,11 +5,12 @@ from __future__ import annotations
 import multiprocessing
 import time
 from pathlib import Path
+from types import SimpleNamespace
 
 import pytest
 import torch
 from pydantic import ValidationError
-from torch import nn
+from torch import Tensor, nn
 
 from backends.contention import contending
 from backends.measuring import Coding, by_events, clock_of, measure, take_turns
@@ -55,6 +56,22 @@ def test_services_encoding_and_decoding_are_measured_by_size_and_drawn_from(tmp_
     assert Profile(file=file, role="decode").mean() == pytest.approx(only.roles[f"decode {labels[0]}"][1].mean)
 
 
+def test_what_is_decoded_lacks_the_first_slot_and_has_as_many_columns_as_its_model(
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    decode, seen = Addition.decode, set()
+
+    def watching(code: Addition, outputs: Tensor, parities: Tensor, returned: Tensor) -> Tensor:
+        seen.add((tuple(outputs.shape), tuple(parities.shape), *returned.tolist()))
+        return decode(code, outputs, parities[..., :5], returned)
+
+    monkeypatch.setattr(Addition, "decode", watching)
+    wide = nn.Sequential(nn.Flatten(), nn.Linear(16, 9))
+    coding = Coding(Addition(), "addition", 3, 2, wide)
+    measure(TorchBackend("cpu"), {"deployed": module()}, (1, 4, 4), (2,), 2, 0, network="tiny", codings=[coding])
+    assert seen == {((2, 3, 5), (2, 2, 9), 0b11110, 0b11110)}
+
+
 def test_all_works_take_turns_and_the_warm_up_is_discarded() -> None:
     done: list[str] = []
     works = {(name, 1): lambda name=name: done.append(name) for name in "ab"}  # type: ignore[misc]
@@ -93,19 +110,6 @@ def test_cudas_events_enclose_the_work(monkeypatch: pytest.MonkeyPatch) -> None:
     assert log == ["record", "work", "record", "wait", "read"]
 
 
-class Unsendable(nn.Module):
-    """Cannot be unpickled in another process."""
-
-    def __reduce__(self) -> tuple[object, ...]:
-        return (_fail, ())
-
-
-def _fail() -> nn.Module:
-    if multiprocessing.parent_process() is not None:
-        raise RuntimeError("not here")
-    return nn.Identity()
-
-
 def test_contention_runs_while_it_is_measured_and_no_longer() -> None:
     before = set(multiprocessing.active_children())
     with contending(1, module(), (1, 4, 4), 2, "cpu"):
@@ -121,13 +125,32 @@ def test_contention_runs_while_it_is_measured_and_no_longer() -> None:
         assert set(multiprocessing.active_children()) == before
 
 
-def test_an_interfering_process_that_dies_is_told() -> None:
+class DeadOnArrival:
+    """A process that never comes to anything."""
+
+    exitcode = 7
+
+    def __init__(self, **_given: object) -> None:
+        self.joined = False
+
+    def start(self) -> None:
+        pass
+
+    def is_alive(self) -> bool:
+        return False
+
+    def join(self, timeout: float) -> None:
+        self.joined = True
+
+
+def test_an_interfering_process_that_dies_is_told(monkeypatch: pytest.MonkeyPatch) -> None:
+    context = SimpleNamespace(Process=DeadOnArrival, Event=multiprocessing.Event)
+    monkeypatch.setattr(multiprocessing, "get_context", lambda _method: context)
     with (
-        pytest.raises(ParmError, match="an interfering process did not start"),
-        contending(1, Unsendable(), (1,), 1, "cpu"),
+        pytest.raises(ParmError, match=r"an interfering process did not start \(exit status 7\)"),
+        contending(2, module(), (1,), 1, "cpu"),
     ):
         raise AssertionError("nothing interferes")
-    assert not multiprocessing.active_children()
 
 
 def _cpu_ticks(pid: int) -> int:

@@ -342,7 +342,8 @@ def test_profile_measures_the_backup_as_well(tmp_path: Path, monkeypatch: pytest
     file.write_text(f"{LATENCY}\n{model}\n")
     assert parm("profile", file, "--repeats", "3", "--out", out, monkeypatch=monkeypatch) == 0
     written = json.loads(out.read_text())
-    assert set(written["roles"]) == {"deployed", "parity", "backup"}
+    coding = {"encode addition k=2 r=1", "decode addition k=2 r=1"}
+    assert set(written["roles"]) == {"deployed", "parity", "backup"} | coding
     assert written["network"] == "mlp, backup mlp"
 
 
@@ -353,11 +354,13 @@ def test_profile_writes_what_a_cluster_can_use(
     words = ["profile", "--network", "mlp", "--shape", "1,8,8", "--batches", "1,2", "--repeats", "5", "--out", out]
     assert parm(*words, "--device", "cpu", monkeypatch=monkeypatch) == 0
     measured = json.loads(out.read_text())
-    assert set(measured["roles"]) == {"deployed", "parity"}
+    assert {"deployed", "parity", "encode addition k=2 r=1", "decode addition k=4 r=1"} <= set(measured["roles"])
     assert set(measured["roles"]["deployed"]) == {"1", "2"}
     assert "deployed, batch 2: mean " in capsys.readouterr().out
     text = LATENCY.replace("{kind: exponential, mean: 0.03}", "{kind: profile, file: mine.json}")
     assert parm("check", write(tmp_path, text), monkeypatch=monkeypatch) == 0
+    encode = "cluster.encode={kind: profile, file: mine.json, role: encode, code: addition k=2 r=1}"
+    assert parm("check", tmp_path / "experiment.yaml", "--set", encode, monkeypatch=monkeypatch) == 0
 
 
 def test_the_help_imports_nothing_heavy() -> None:

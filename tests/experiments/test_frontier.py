@@ -12,7 +12,7 @@ import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from experiments import loader, summary
+from experiments import frontier, loader, summary
 from experiments.cells import cells
 from experiments.figures.base import Material
 from experiments.figures.frontier import Frontier
@@ -120,6 +120,13 @@ def test_some_choice_is_always_left_and_dominates_what_it_should(worlds: list[tu
     for choice in group:
         assert choice not in choice.dominated_by
         assert all(choice not in one.dominated_by for one in choice.dominated_by)
+
+
+def test_nobody_in_a_circle_is_dominated_by_it(monkeypatch: pytest.MonkeyPatch) -> None:
+    """Allowances may close a circle; what it beats together is still dominated."""
+    beats = {("a", "b"), ("b", "c"), ("c", "a"), ("c", "d")}
+    monkeypatch.setattr(frontier, "dominates", lambda one, other, _: (one.row.policy, other.row.policy) in beats)
+    assert best(*(trials(name, 40) for name in "abcd")) == ["a", "b", "c"]
 
 
 def test_the_table_names_who_dominates() -> None:

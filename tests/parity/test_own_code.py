@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import csv
+import os
 import re
 import subprocess
 import sys
@@ -20,6 +21,8 @@ model:
 workload: {arrivals: {kind: poisson, rate: 40}, queries: 600}
 cluster: {instances: 2, extra: 1, service: {kind: exponential, mean: 0.02}}
 policies: [{kind: coded, k: 2, code: mean}]
+figures: []
+traces: false
 """
 
 
@@ -30,9 +33,8 @@ def test_the_code_of_one_s_own_runs_as_it_stands_in_the_documentation(tmp_path: 
     (tmp_path / "my_code.py").write_text(module)
     (tmp_path / "own.yaml").write_text(EXPERIMENT)
     command = [sys.executable, "-m", "experiments.cli", "run", "own.yaml", "--plugin", "my_code", "--workers", "1"]
-    done = subprocess.run(
-        command, capture_output=True, text=True, cwd=tmp_path, env={"PYTHONPATH": f"{ROOT}:{tmp_path}"}, check=False
-    )
+    environment = os.environ | {"PYTHONPATH": f"{ROOT}:{tmp_path}", "OMP_NUM_THREADS": "1"}
+    done = subprocess.run(command, capture_output=True, text=True, cwd=tmp_path, env=environment, check=False)
     assert done.returncode == 0, done.stderr
     with (tmp_path / "runs/own/summary.csv").open() as file:
         (row,) = csv.DictReader(file)

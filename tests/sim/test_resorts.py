@@ -138,6 +138,16 @@ def test_what_a_backup_answered_still_helps_its_group() -> None:
     assert trace.queries.reply.tolist() == [2.5, 4.0]
 
 
+def test_a_group_answered_by_backups_leaves_the_queues() -> None:
+    """One slow instance: query 1 waits there when the backup answers for it, and its parity is no faster."""
+    policy = Coded(k=2, parity_instances=1, backup=LastResort(after=2.0))
+    trace = run(policy, [0, 0], slow(9.0, 9.0, 1.0), instances=1, backup_service=0.5)
+    assert trace.queries.reply.tolist() == [2.5, 3.0]
+    waited = trace.tasks.instance < 0
+    assert trace.tasks.finish[waited].tolist() == [3.0]
+    assert trace.tasks.owner[waited].tolist() == [1]
+
+
 def test_a_quantile_of_the_replies_times_copies_and_backups() -> None:
     streams = Streams(5)
     cluster = Cluster(instances=30, service=Exponential(mean=0.02))

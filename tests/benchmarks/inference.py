@@ -1,0 +1,241 @@
+"""How fast models are run, against plain PyTorch and the device's own limits in the same run.
+
+`python -m tests.benchmarks.inference [--device cuda] [--out DIR]` prints tables and writes `DEVICE.json` with its
+manifest and `DEVICE-roofline.png`. Contenders take turns. Each number is the median over the rounds, but the limits of
+the device are the best that was seen. On the CPU, time is CPU time divided by the number of threads, so that what else
+the machine does does not count.
+"""
+
+from __future__ import annotations
+
+import argparse
+import json
+import statistics
+import time
+from collections.abc import Callable, Mapping
+from dataclasses import asdict, dataclass
+from pathlib import Path
+from typing import Any
+
+import torch
+from torch import Tensor, nn
+from torch.utils.flop_counter import FlopCounterMode
+
+from backends.runner import Runner
+from backends.torch_backend import TorchBackend
+from experiments.manifest import git_revision, versions
+from parity.networks import LeNet5, Mlp, MobileNetV2, Network, ResNet18, Shape
+from tests.benchmarks import stages
+from tests.benchmarks.roofline import draw
+
+SEED = 1
+Work = Callable[[], object]
+
+
+@dataclass(frozen=True, slots=True)
+class Limits:
+    """What the device can do, measured: 10^9 per second."""
+
+    single: float
+    """Floating-point operations in single precision, by a big matrix product."""
+    half: float
+    """The same in half precision."""
+    bytes: float
+    """Bytes read and written by a copy that fits no cache."""
+
+
+@dataclass(frozen=True, slots=True)
+class Speed:
+    """One way to run one network."""
+
+    network: str
+    contender: str
+    batch: int
+    images: float
+    """Per second."""
+    gflops: float
+    """Arithmetic done per second, 10^9."""
+    share: float
+    """Of the measured matrix rate in the precision used."""
+    ratio: float
+    """Times as fast as eager single precision at its best batch size."""
+    intensity: float
+    """Operations per byte of weights, inputs and outputs of all layers."""
+
+
+class Clock:
+    """Seconds that are the device's own."""
+
+    def __init__(self, backend: TorchBackend) -> None:
+        self._wait = backend.wait
+        self._threads = 0 if backend.device.type == "cuda" else torch.get_num_threads()
+
+    def __call__(self, work: Work) -> float:
+        """Run `work` to its end on the device; return the seconds."""
+        self._wait()
+        begin = self._now()
+        work()
+        self._wait()
+        return self._now() - begin
+
+    def _now(self) -> float:
+        return time.process_time() / self._threads if self._threads else time.perf_counter()
+
+
+def take_turns(
+    works: Mapping[Any, Work], clock: Clock, rounds: int, of: Callable[[list[float]], float] = statistics.median
+) -> dict[Any, float]:
+    """Return the median seconds of each work over `rounds` rounds, or what `of` makes of them, after one discarded."""
+    seconds: dict[Any, list[float]] = {name: [] for name in works}
+    for step in range(rounds + 1):
+        for name, work in works.items():
+            took = clock(work)
+            if step:
+                seconds[name].append(took)
+    return {name: of(times) for name, times in seconds.items()}
+
+
+def limits(backend: TorchBackend, clock: Clock, rounds: int) -> Limits:
+    """Measure the device's matrix rates and its memory."""
+    on_cuda = backend.device.type == "cuda"
+    n, values = (8192, 2**28) if on_cuda else (1024, 2**25)
+    single = backend.place(torch.randn(n, n))
+    half = single.to(torch.float16 if on_cuda else torch.bfloat16)
+    big = backend.place(torch.ones(values))
+    other = torch.empty_like(big)
+    works: dict[str, Work] = {
+        "single": lambda: single @ single,
+        "half": lambda: half @ half,
+        "copy": lambda: other.copy_(big),
+    }
+    took = take_turns(works, clock, 4 * rounds, min)
+    work = 2 * n**3 / 1e9
+    return Limits(work / took["single"], work / took["half"], 2 * 4 * values / 1e9 / took["copy"])
+
+
+def arithmetic(module: nn.Module, shape: Shape) -> tuple[float, float]:
+    """Return the floating-point operations of one sample, and the bytes that its layers read and write in float32.
+
+    Weights count once per batch, and are left out: batches are large.
+    """
+    moved = 0
+
+    def look(_module: nn.Module, inputs: tuple[Tensor, ...], outputs: Tensor) -> None:
+        nonlocal moved
+        moved += 4 * (sum(given.numel() for given in inputs) + outputs.numel())
+
+    leaves = [part for part in module.modules() if isinstance(part, nn.Conv2d | nn.Linear)]
+    hooks = [part.register_forward_hook(look) for part in leaves]
+    with FlopCounterMode(display=False) as counter, torch.no_grad():
+        module.eval()(torch.randn(1, *shape))
+    for hook in hooks:
+        hook.remove()
+    return float(counter.get_total_flops()), float(moved)
+
+
+def race(
+    network: Network, shape: Shape, backend: TorchBackend, clock: Clock, rounds: int, images: int, peak: Limits
+) -> list[Speed]:
+    """Let ways to run one network take turns over the same images; return each at its best batch size."""
+    torch.manual_seed(SEED)
+    module = network.build(shape, 10)
+    flops, moved = arithmetic(module, shape)
+    inputs = backend.place(torch.randn(images, *shape))
+    eager = network.build(shape, 10).to(backend.device).eval()
+    sizes = (512, 2048, 4096) if backend.device.type == "cuda" else (16, 32, 64, 128, 256)
+
+    def plainly(batch: int) -> Work:
+        return lambda: [eager(chunk) for chunk in torch.split(inputs, batch)]
+
+    works: dict[tuple[str, int], Work] = {("eager, single", size): plainly(size) for size in sizes}
+    for half in (False, True):
+        runner = Runner(module, backend.device, half=half)
+        with torch.inference_mode():
+            batch = runner.batch_for(lambda chunk: inputs[chunk])
+        works[f"parm, {'half' if half else 'single'}", batch] = lambda runner=runner: runner.outputs(  # type: ignore[misc]
+            images, lambda chunk: inputs[chunk]
+        )
+    with torch.inference_mode():
+        took = take_turns(works, clock, rounds)
+    best: dict[str, tuple[int, float]] = {}
+    for (name, batch), seconds in took.items():
+        if name not in best or images / seconds > best[name][1]:
+            best[name] = batch, images / seconds
+    base = best["eager, single"][1]
+    label = str(network.name_in_yaml()) + (f", width {network.width:g}" if hasattr(network, "width") else "")
+    return [
+        Speed(
+            label,
+            name,
+            batch,
+            speed,
+            speed * flops / 1e9,
+            speed * flops / 1e9 / (peak.half if "half" in name else peak.single),
+            speed / base,
+            flops / (moved / 2 if "half" in name else moved),
+        )
+        for name, (batch, speed) in best.items()
+    ]
+
+
+def main() -> None:
+    """Run the benchmarks, print them and write them down."""
+    parser = argparse.ArgumentParser(description=__doc__.splitlines()[0])
+    parser.add_argument("--device", default="auto")
+    parser.add_argument("--threads", type=int, help="on the CPU")
+    parser.add_argument("--rounds", type=int, default=5)
+    parser.add_argument("--images", type=int, help="per round")
+    parser.add_argument("--out", type=Path, help="folder for the results")
+    given = parser.parse_args()
+    if given.threads:
+        torch.set_num_threads(given.threads)
+    backend = TorchBackend(given.device)
+    on_cuda = backend.device.type == "cuda"
+    clock, images = Clock(backend), given.images or (65536 if on_cuda else 256)
+    peak = limits(backend, clock, given.rounds)
+    print(f"{backend.name}, torch {torch.__version__}, median of {given.rounds}")
+    print(f"matrix rate {peak.single:,.0f} GFLOP/s single, {peak.half:,.0f} half; memory {peak.bytes:,.0f} GB/s\n")
+    networks: list[tuple[Network, Shape]] = [
+        (ResNet18(width=16), (3, 32, 32)),
+        (MobileNetV2(width=0.25), (3, 32, 32)),
+        (LeNet5(), (1, 28, 28)),
+        (Mlp(), (1, 28, 28)),
+    ]
+    if on_cuda:
+        networks.insert(0, (ResNet18(), (3, 32, 32)))
+    speeds: list[Speed] = []
+    for network, shape in networks:
+        speeds += race(network, shape, backend, clock, given.rounds, images, peak)
+        for speed in speeds[-3:]:
+            print(
+                f"{speed.network:<26}{speed.contender:<16}batch {speed.batch:<6}{speed.images:>10,.0f} images/s"
+                f"{speed.gflops:>9,.0f} GFLOP/s {speed.share:>6.0%} of the matrix rate{speed.ratio:>7.2f} x"
+            )
+    found = stages.measure(backend, clock, given.rounds)
+    print(f"\n{found.title}")
+    for name, seconds in found.seconds.items():
+        print(f"  {name:<44}{seconds * 1e3:>10.1f} ms")
+    if given.out:
+        given.out.mkdir(parents=True, exist_ok=True)
+        stem = "cpu" if not on_cuda else backend.name.lower().replace("nvidia ", "").replace(" ", "-")
+        document = {
+            "manifest": {
+                "command": f"python -m tests.benchmarks.inference --device {backend.device} --rounds {given.rounds}"
+                + ("" if on_cuda else f" --threads {torch.get_num_threads()}"),
+                "device": backend.name,
+                "seed": SEED,
+                "revision": git_revision(),
+                "versions": versions(),
+                "images": images,
+            },
+            "limits": asdict(peak),
+            "speeds": [asdict(speed) for speed in speeds],
+            "stages": asdict(found),
+        }
+        (given.out / f"{stem}.json").write_text(json.dumps(document, indent=1) + "\n", encoding="utf-8")
+        draw(speeds, peak, backend.name, given.out / f"{stem}-roofline.png")
+        print(given.out / f"{stem}.json")
+
+
+if __name__ == "__main__":
+    main()
