@@ -219,7 +219,7 @@ class Models:
 
             training, data = self._training_data(model)
             if data.task != "classification":
-                raise ParmError(f"data set {data.name} has boxes instead of classes: judge codes on it by 'parm accuracy'.")
+                raise ParmError(f"data set {data.name} has boxes, not classes: judge codes on it by 'parm accuracy'.")
             trained = self._store.classifier(
                 model.network, training, model.recipe, model.training_seed, self.device, self._report
             )
