@@ -57,9 +57,11 @@ class Need:
         what = f"{self.model.network.name_in_yaml()} on {self.model.dataset.name_in_yaml()}"
         if self.code is None:
             return f"deployed {what}"
-        if not self.code.parts(self.k, self.r):
-            return f"nothing to train for code {self.code.name_in_yaml()}, k = {self.k}, r = {self.r}"
-        return f"{len(self.code.parts(self.k, self.r))} parts for {what}, code {self.code.name_in_yaml()}, k = {self.k}"
+        code = f"code {self.code.name_in_yaml()}, k = {self.k}"
+        parts = self.code.parts(self.k, self.r)
+        if not parts:
+            return f"no parity models for {code}, r = {self.r}"
+        return f"{len(parts)} {parts[0].role} {what} for {code}"
 
 
 def need(cell: Cell) -> list[Need]:

@@ -74,7 +74,7 @@ LEFT_OUT = "Field required"
         (
             {"kind": "profile", "file": "x", "role": "frontend"},
             ("role",),
-            "'deployed', 'parity', 'backup' or 'backlog'",
+            "'backup', 'backlog', 'encode', 'decode' or 'copy'",
         ),
     ],
 )
