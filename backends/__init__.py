@@ -8,4 +8,5 @@ service times without the device; the profiles that come with the project are in
 `answers.py` turns a simulated `Trace` into answers, after the simulation and with no more forward passes than those
 answers need; `reconstruction.py` finds out which those are for the queries that were reconstructed, and `metrics.py`
 says which answers were right. `loop.py` has the hardware in the simulation's loop instead.
+`real/` is a small real pool of processes, each started as `processes.py` has it.
 """

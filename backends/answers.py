@@ -9,7 +9,7 @@ from __future__ import annotations
 
 from collections.abc import Sequence
 from dataclasses import dataclass, field
-from typing import Any, Literal, Protocol
+from typing import Any
 
 import numpy as np
 import torch
@@ -19,6 +19,7 @@ from torch import Tensor, nn
 from backends.metrics import in_top, top_answer
 from backends.reconstruction import Words, reconstructed_words
 from backends.torch_backend import TorchBackend
+from parity.codes.base import Coder
 from sim.errors import ParmError
 from sim.trace import Ints, Route, Trace
 
@@ -27,23 +28,6 @@ VALUES_PER_CHUNK = 2**25
 
 HELD = 1024
 """Samples on which a model's half precision is held against its single precision, where that is to be decided."""
-
-
-class TensorCode(Protocol):
-    """What has to be known of an erasure code to compute answers with it; `parity.codes` has the codes themselves."""
-
-    @property
-    def answered_by(self) -> Literal["parity", "deployed", "oracle"]:
-        """Who answers coded queries; an oracle's answers are by definition what `targets` says, and nothing runs."""
-
-    def encode(self, queries: Tensor, r: int) -> Tensor:
-        """Turn queries (g, k, *shape) into parity queries (g, r, *shape)."""
-
-    def targets(self, outputs: Tensor, r: int) -> Tensor:
-        """Say what ideal parity models answer where the deployed model answers `outputs`; (g, k, c) -> (g, r, c)."""
-
-    def decode(self, outputs: Tensor, parities: Tensor, returned: Tensor) -> Tensor:
-        """Fill in the outputs (g, k, c) that the bit mask `returned` (g,) lacks, using parities (g, r, c)."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -108,7 +92,7 @@ class Predictor:
         self,
         trace: Trace,
         samples: Ints,
-        code: TensorCode | None = None,
+        code: Coder | None = None,
         parities: Sequence[nn.Module] = (),
         backup: nn.Module | None = None,
     ) -> Answers:
@@ -196,7 +180,7 @@ class Predictor:
         return len(new), int(wanted.sum()) - len(new)
 
     def _reconstruct(
-        self, words: Words, carried: Tensor, code: TensorCode, parities: Sequence[nn.Module], r: int
+        self, words: Words, carried: Tensor, code: Coder, parities: Sequence[nn.Module], r: int
     ) -> tuple[Tensor, Tensor, Tensor]:
         """Decode the queries `words.query`, in that order, where query q carried sample `carried[q]`.
 
@@ -220,7 +204,7 @@ class Predictor:
         return answer, top5, finite
 
     def _parity_outputs(
-        self, members: Tensor, outputs: Tensor, words: Words, code: TensorCode, parities: Sequence[nn.Module], r: int
+        self, members: Tensor, outputs: Tensor, words: Words, code: Coder, parities: Sequence[nn.Module], r: int
     ) -> Tensor:
         """Compute the used parity rows of words that carry samples `members` (w, k); (w, r, p), NaN where unused."""
         if code.answered_by == "oracle":
@@ -245,7 +229,7 @@ class Predictor:
         return result if len(result) else outputs.new_full((len(members), r, outputs.shape[1]), torch.nan)
 
 
-def held_queries(code: TensorCode, images: Tensor, k: int, r: int) -> Tensor:
+def held_queries(code: Coder, images: Tensor, k: int, r: int) -> Tensor:
     """Encode samples on which a parity model's half precision is held against its single precision."""
     members = torch.arange(HELD * k, device=images.device) % len(images)
     return code.encode(images[members.reshape(HELD, k)], r)
@@ -284,7 +268,7 @@ def collect(
     return Answers(classes.copy(), right, agrees, among, passes, reused)
 
 
-def reconstruct(code: TensorCode, outputs: Tensor, parities: Tensor, used: Ints, slot: Ints) -> Tensor:
+def reconstruct(code: Coder, outputs: Tensor, parities: Tensor, used: Ints, slot: Ints) -> Tensor:
     """Decode lost queries: slot `slot[i]` of its word from the answers `used[i]` and no others; return (l, c).
 
     `outputs` (l, k, c) are the own answers of each lost query's word and `parities` (l, r, p) its parity answers.

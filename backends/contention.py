@@ -10,6 +10,7 @@ from collections.abc import Iterator, Sequence
 from multiprocessing.synchronize import Event
 from typing import TYPE_CHECKING
 
+from backends.processes import deaf_to_interrupts
 from sim.errors import ParmError
 
 if TYPE_CHECKING:
@@ -38,7 +39,8 @@ def contending(count: int, module: nn.Module, shape: Sequence[int], batch: int, 
     ]
     try:
         for process in processes:
-            process.start()
+            with deaf_to_interrupts():
+                process.start()
         patient_until = time.monotonic() + PATIENCE
         for process, ready in zip(processes, started, strict=True):
             while not ready.wait(0.2):

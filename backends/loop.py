@@ -15,11 +15,12 @@ import torch
 from numpy.typing import NDArray
 from torch import Tensor, nn
 
-from backends.answers import HELD, Answers, TensorCode, check_finite, collect, held_queries, reconstruct
+from backends.answers import HELD, Answers, check_finite, collect, held_queries, reconstruct
 from backends.contention import contending
 from backends.metrics import in_top, top_answer
 from backends.reconstruction import Words, reconstructed_words
 from backends.torch_backend import TorchBackend
+from parity.codes.base import Coder
 from sim.policies.groups import Group
 from sim.stragglers.base import Bend
 from sim.trace import Ints, Role, Route, Trace
@@ -48,7 +49,7 @@ class HardwareInTheLoop:
         samples: Ints,
         *,
         default_answer: int,
-        code: TensorCode | None = None,
+        code: Coder | None = None,
         parities: Sequence[nn.Module] = (),
         backup: nn.Module | None = None,
         contention: int = 0,

@@ -10,12 +10,12 @@ from typing import Any
 
 import numpy as np
 import torch
-from torch import Tensor, nn
+from torch import nn
 
-from backends.answers import TensorCode
 from backends.contention import contending
 from backends.profile import Quantiles, RoleName, ServiceProfile
 from backends.torch_backend import TorchBackend
+from parity.codes.base import Coder
 from sim.errors import ParmError
 
 Work = Callable[[], object]
@@ -25,7 +25,7 @@ Work = Callable[[], object]
 class Coding:
     """A code whose encoding and decoding are to be measured."""
 
-    code: TensorCode
+    code: Coder
     name: str
     """As YAML names it."""
     k: int
@@ -103,24 +103,35 @@ def _works(
         found["copy", size] = lambda: inputs.to(backend.device, non_blocking=True)
     classes = runner(inputs).shape[1] if codings else 0
     for coding in codings:
-        k, r, code = coding.k, coding.r, coding.code
-        queries = backend.place(torch.randn(size, k, *shape, generator=generator))
-        outputs = backend.place(torch.randn(size, k, classes, generator=generator))
-        width = backend.runner(coding.model)(inputs).shape[1] if coding.model is not None else classes
-        parities = backend.place(torch.randn(size, r, width, generator=generator))
-        returned = backend.place(torch.full((size,), (1 << (k + r)) - 2))  # all but slot 0
-
-        def encode(code: TensorCode = code, queries: Tensor = queries, r: int = r) -> object:
-            return code.encode(queries, r)
-
-        def decode(
-            code: TensorCode = code, given: tuple[Tensor, Tensor, Tensor] = (outputs, parities, returned)
-        ) -> object:
-            return code.decode(*given)
-
+        encode, decode = _coding_works(backend, coding, shape, size, classes, generator)
         found[f"encode {coding.label}", size] = encode
         found[f"decode {coding.label}", size] = decode
     return found
+
+
+def _coding_works(
+    backend: TorchBackend, coding: Coding, shape: Sequence[int], size: int, classes: int, generator: torch.Generator
+) -> tuple[Work, Work]:
+    """Return what encodes a coding group of `size` queries in each batch, and what decodes its first predictions."""
+    k, r, code = coding.k, coding.r, coding.code
+    queries = backend.place(torch.randn(size, k, *shape, generator=generator))
+    outputs = backend.place(torch.randn(size, k, classes, generator=generator))
+    width = classes if coding.model is None else backend.runner(coding.model)(queries[:, 0]).shape[1]
+    parities = backend.place(torch.randn(size, r, width, generator=generator))
+    returned = backend.place(torch.full((size,), (1 << (k + r)) - 2))  # all but slot 0
+    return lambda: code.encode(queries, r), lambda: code.decode(outputs, parities, returned)
+
+
+def coding_seconds(
+    backend: TorchBackend, coding: Coding, shape: Sequence[int], classes: int, repeats: int = 50
+) -> tuple[float, float]:
+    """Return the seconds to encode and to decode one coding group of noise, medians; `shape` is one query's."""
+    with torch.inference_mode():
+        works = _coding_works(backend, coding, shape, 1, classes, torch.Generator().manual_seed(0))
+        named = {(str(number), 1): work for number, work in enumerate(works)}
+        times = take_turns(named, repeats, repeats // 10, clock_of(backend.device))
+    encode, decode = (float(np.median(taken)) for taken in times.values())
+    return encode, decode
 
 
 def take_turns(

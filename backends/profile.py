@@ -91,15 +91,6 @@ class ServiceProfile(Options):
                 raise ValueError(f"role '{role}' needs batch sizes, each at least 1")
         return self
 
-    def joined(self, other: ServiceProfile) -> ServiceProfile:
-        """Return one profile with the roles of both; where both have a role, the other's counts.
-
-        Raises ParmError where the two were not measured on the same device: their times do not belong in one file.
-        """
-        if (self.device, self.made) != (other.device, other.made):
-            raise ParmError(f"profiles of '{self.device}' and '{other.device}' do not belong in one file")
-        return self.model_copy(update={"roles": {**self.roles, **other.roles}})
-
     def write(self, path: Path) -> None:
         """Write the profile as JSON, one list per line, making the folder where it is missing."""
         text = json.dumps(self.model_dump(mode="json"), indent=1, ensure_ascii=False)

@@ -3,19 +3,15 @@
 from __future__ import annotations
 
 import platform
-from collections.abc import Callable, Sequence
+from collections.abc import Callable
 from pathlib import Path
 from time import perf_counter
-from typing import TYPE_CHECKING
 
 import torch
 from torch import Tensor, nn
 
 from backends.runner import LEAST_ROWS, Gather, Precision, Runner
 from sim.errors import ParmError
-
-if TYPE_CHECKING:
-    from backends.profile import RoleName, ServiceProfile
 
 __all__ = ["LEAST_ROWS", "Precision", "TorchBackend"]
 
@@ -120,24 +116,6 @@ class TorchBackend:
                 for half in (True, False)
             ]
         return float((answers[0] == answers[1]).float().mean())
-
-    def measure(
-        self,
-        module: nn.Module,
-        shape: Sequence[int],
-        batch_sizes: Sequence[int] = (1,),
-        repeats: int = 500,
-        warmup: int = 50,
-        *,
-        role: RoleName = "deployed",
-        network: str | None = None,
-    ) -> ServiceProfile:
-        """Time one module by itself: see `backends.measuring.measure`."""
-        from backends.measuring import measure
-
-        return measure(
-            self, {role: module}, shape, batch_sizes, repeats, warmup, network=network or type(module).__name__
-        )
 
     @property
     def name(self) -> str:

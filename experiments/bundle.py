@@ -9,6 +9,7 @@ from pathlib import Path
 from pydantic import Field, ValidationError
 
 from experiments import loader
+from experiments.keys import FOLDER_NAME
 from experiments.messages import sentences
 from experiments.schema import Experiment
 from sim.errors import ParmError
@@ -18,7 +19,7 @@ from sim.kinds import Options
 class Bundle(Options):
     """Experiments that belong together."""
 
-    name: str = Field(pattern=r"^[A-Za-z0-9][A-Za-z0-9._-]{0,99}$")
+    name: str = Field(pattern=f"^{FOLDER_NAME.pattern}$")
     """Name of the bundle, and of its folder of run directories where no other is given."""
     experiments: tuple[Path, ...] = Field(min_length=1)
     """The experiments' files, from the bundle's own folder; each runs into a directory of its own name."""

@@ -13,6 +13,7 @@ from pydantic import BaseModel
 from pydantic.fields import FieldInfo
 from pydantic_core import PydanticUndefined
 
+from experiments.accuracy.options import Coding, Known, Study, Subject
 from experiments.messages import fields_in_yaml, shown
 from experiments.reference import Reference
 from experiments.schema import Experiment, Model, Workload
@@ -29,6 +30,10 @@ _SECTIONS: dict[str, type[Options]] = {
     "cluster.network": ClusterNetwork,
     "cluster.prices": Prices,
     "reference": Reference,
+    "study": Study,
+    "study.models": Subject,
+    "study.codes": Coding,
+    "study.reference": Known,
 }
 """Parts of the YAML that are not families of kinds."""
 _WORDS: dict[Any, str] = {

@@ -9,7 +9,6 @@ from __future__ import annotations
 
 import multiprocessing
 import os
-import signal
 import threading
 from collections import deque
 from collections.abc import Callable, Generator, Sequence
@@ -18,6 +17,8 @@ from multiprocessing import connection
 from multiprocessing.connection import Connection
 from multiprocessing.process import BaseProcess
 from typing import Any, Generic, TypeVar
+
+from backends.processes import deaf_to_interrupts
 
 Item = TypeVar("Item")
 Result = TypeVar("Result")
@@ -66,7 +67,8 @@ class _Farm(Generic[Item, Result]):
         for _ in range(workers):
             ours, theirs = spawn.Pipe()
             process = spawn.Process(target=_work, args=(theirs, function), daemon=True)
-            process.start()
+            with deaf_to_interrupts():
+                process.start()
             theirs.close()  # so that the pipe ends with the worker
             self._processes.append(process)
             self.idle.append(ours)
@@ -115,7 +117,6 @@ def _raise(error: BaseException) -> Any:
 
 def _work(pipe: Connection, function: Callable[[Any], Any]) -> None:
     """Serve items until the pipe ends."""
-    signal.signal(signal.SIGINT, signal.SIG_IGN)  # Ctrl-C is the main process's to heed
     die_with_parent()
     while True:
         try:

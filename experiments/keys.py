@@ -2,11 +2,16 @@
 
 from __future__ import annotations
 
+import re
 from typing import Any
 
 Scalar = bool | int | float | str
 Key = tuple[str | int, ...]
 """Where a value stands: a mapping's key or a list's index per level."""
+
+
+FOLDER_NAME = re.compile(r"[A-Za-z0-9][A-Za-z0-9._-]{0,99}")
+"""Names that a run directory can have."""
 
 
 def spell(key: Key) -> str:

@@ -89,7 +89,7 @@ def load(path: Path, overrides: Sequence[str] = (), plugins: Sequence[str] = ())
 def load_as(
     schema: type[AnyOptions], path: Path, overrides: Sequence[str] = (), plugins: Sequence[str] = ()
 ) -> AnyOptions:
-    """Read what `schema`, which has a method `resolved`, describes, as `load` reads an experiment."""
+    """Read the options of `schema` as `load` reads an experiment."""
     source = read(path)
     for override in overrides:
         _override(source, override)

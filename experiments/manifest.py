@@ -45,9 +45,7 @@ def manifest(
         "trials": experiment.trials,
         "command": list(command),
         "complete": all(cell.id in outcomes for cell in cells),
-        "versions": versions(),
-        "platform": {"system": platform.platform(), "machine": platform.machine(), "cores": os.cpu_count()},
-        "git": git_revision(),
+        **made_with(),
         "device": device,
         "workers": workers,
         "notes": notes(experiment),
@@ -62,6 +60,15 @@ def manifest(
 def notes(experiment: Experiment) -> list[str]:
     """Return what a reader of the experiment's results has to know of how they came about."""
     return [MEASURED] if experiment.execution == "in_the_loop" else []
+
+
+def made_with() -> dict[str, Any]:
+    """Return what every manifest says of software and machine."""
+    return {
+        "versions": versions(),
+        "platform": {"system": platform.platform(), "machine": platform.machine(), "cores": os.cpu_count()},
+        "git": git_revision(),
+    }
 
 
 def versions() -> dict[str, str]:

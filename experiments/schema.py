@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import difflib
 import os
-import re
 from collections.abc import Iterable, Iterator, Mapping
 from typing import Any, Literal, Self
 
@@ -17,7 +16,7 @@ from experiments.claims import Claim
 from experiments.cost import Rule
 from experiments.figures import drawing
 from experiments.figures.base import Figure
-from experiments.keys import Key, Scalar, put, spell
+from experiments.keys import FOLDER_NAME, Key, Scalar, put, spell
 from experiments.reference import Reference
 from parity import codes
 from parity.networks import Network
@@ -33,8 +32,6 @@ from workloads.datasets.base import Dataset
 from workloads.sampling import Sampling, Uniform
 
 __all__ = ["Experiment", "Model", "Workload", "codes", "drawing"]
-
-_NAME = re.compile(r"[A-Za-z0-9][A-Za-z0-9._-]{0,99}")
 
 
 class Backup(Options):
@@ -121,7 +118,7 @@ class Experiment(Options):
     @field_validator("name")
     @classmethod
     def _name_is_a_folder(cls, name: str) -> str:
-        if not _NAME.fullmatch(name):
+        if not FOLDER_NAME.fullmatch(name):
             raise ValueError(
                 f"'{name}' cannot name a run directory: use up to 100 letters, digits, '.', '_' and '-', "
                 "beginning with a letter or a digit"
@@ -202,7 +199,8 @@ class Experiment(Options):
                         "needs a 'code', such as approxifer, to compute answers with the 'model'",
                     )
         for index, straggler in enumerate(self.stragglers):
-            if isinstance(straggler, Crashes) and not straggler.retry and self.cluster.deadline is None:
+            defaults = self.cluster.deadline is not None or all(one.deadline is not None for one in self.policies)
+            if isinstance(straggler, Crashes) and not straggler.retry and not defaults:
                 yield (
                     ("stragglers", index),
                     "loses work for good, which leaves queries without an answer: give the cluster a 'deadline', "

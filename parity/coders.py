@@ -24,7 +24,6 @@ class ConditionalParity(nn.Module):
         super().__init__()
         self.network = network
         self.k = k
-        self.classes = classes
         self.decoder = nn.Sequential(
             nn.Linear(3 * classes + features + k, hidden),
             nn.ReLU(),

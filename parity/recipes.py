@@ -39,7 +39,6 @@ class Recipe(Kind):
     """Augmentation: move each training image by up to this many pixels both ways."""
     flip: bool = False
     """Augmentation: mirror each training image left to right with probability one half."""
-
     patience: int | None = Field(default=None, gt=0)
     """Stop early after this many epochs without a better validation score; the schedule stays that of `epochs`."""
     mixed: bool = False

@@ -266,9 +266,12 @@ class ModelStore:
             "test": measured,
             "weights_sha256": hashlib.sha256(content).hexdigest(),
         }
-        with _disk(folder):
-            write_atomically(folder / "weights.safetensors", content)
-            write_atomically(folder / "card.json", json.dumps(card, indent=2).encode())
+        with _disk(folder), _lock(folder):
+            if not folder.exists():
+                part = folder.with_name(f"{folder.name}.part")
+                write_atomically(part / "weights.safetensors", content)
+                write_atomically(part / "card.json", json.dumps(card, indent=2).encode())
+                part.rename(folder)
         return replace(model, card=card, path=folder)
 
     def _train(self, work: _Work, folder: Path, device: torch.device, progress: Progress) -> None:

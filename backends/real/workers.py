@@ -10,9 +10,7 @@ import multiprocessing
 import os
 import select
 import signal
-import threading
-from collections.abc import Callable, Iterator, Sequence
-from contextlib import contextmanager
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 from multiprocessing.connection import Connection
 from struct import Struct
@@ -23,6 +21,7 @@ from typing import Self
 import numpy as np
 from numpy.typing import NDArray
 
+from backends.processes import deaf_to_interrupts
 from sim.errors import ParmError
 
 Values = NDArray[np.float32]
@@ -74,7 +73,7 @@ class Workers:
                 ours, theirs = spawn.Pipe()
                 core = None if cores is None else cores[number % len(cores)]
                 process = spawn.Process(target=_serve, args=(theirs, setup, number, core), daemon=True)
-                with _deaf_to_interrupts():
+                with deaf_to_interrupts():
                     process.start()
                 theirs.close()  # so that the pipe ends with the worker
                 self._pipes.append(ours)
@@ -150,19 +149,6 @@ class Workers:
         code = process.exitcode
         how = "" if code is None else f" by signal {-code}" if code < 0 else f" with exit status {code}"
         return WorkerDiedError(f"worker {worker} (process {process.pid}) ended{how} in the midst of the run.")
-
-
-@contextmanager
-def _deaf_to_interrupts() -> Iterator[None]:
-    """Start processes that Ctrl-C does not reach: ending them is the frontend's business."""
-    if threading.current_thread() is not threading.main_thread():
-        yield
-        return
-    before = signal.signal(signal.SIGINT, signal.SIG_IGN)
-    try:
-        yield
-    finally:
-        signal.signal(signal.SIGINT, before)
 
 
 def _serve(pipe: Connection, setup: Setup, number: int, core: int | None) -> None:

@@ -18,7 +18,7 @@ if TYPE_CHECKING:
 
 MOST_UNAVAILABLE = 0.1
 """Where the axis of the fraction unavailable ends, as in the paper."""
-JPEG = "CIFAR-10 is a JPEG copy here"
+JPEG = "JPEG copy of CIFAR-10"
 
 
 def draw(kinds: Sequence[str], lines: Sequence[Line], reference: Sequence[Known], folder: Path) -> list[Path]:
@@ -38,11 +38,6 @@ def _subjects(lines: Sequence[Line]) -> dict[str, list[Line]]:
     return found
 
 
-def _coding(line: Line) -> str:
-    rows = f", r={line.r}" if line.r > 1 and line.r < line.k else ""
-    return f"{line.code} k={line.k}{rows}{f', {line.losses} lost' if line.losses > 1 else ''}"
-
-
 def _recipes(lines: Sequence[Line]) -> dict[str, style.Look]:
     names = list(dict.fromkeys(line.recipe for line in lines))
     return {
@@ -54,8 +49,7 @@ def _recipes(lines: Sequence[Line]) -> dict[str, style.Look]:
 def _small_print(lines: Sequence[Line]) -> str:
     seeds = len({line.seed for line in lines})
     parts = [
-        f"{seeds} seeds, 95% intervals over seeds" if seeds > 1 else "1 seed, 95% intervals over test images",
-        "test set, five random groupings",
+        f"95% intervals over {seeds} seeds" if seeds > 1 else "1 seed, 95% intervals over test images",
     ]
     if any("JPEG" in line.note for line in lines):
         parts.append(JPEG)
@@ -66,7 +60,7 @@ def _degraded(lines: Sequence[Line], reference: Sequence[Known]) -> Figure:
     from matplotlib.lines import Line2D
 
     subjects, looks = _subjects(lines), _recipes(lines)
-    codings = list(dict.fromkeys(_coding(line) for line in lines))
+    codings = list(dict.fromkeys(line.coding for line in lines))
     legend: list[Artist] = [
         Line2D([], [], color=look.color, marker=look.marker, linestyle="", label=name or "nothing trained")
         for name, look in looks.items()
@@ -75,7 +69,7 @@ def _degraded(lines: Sequence[Line], reference: Sequence[Known]) -> Figure:
         Line2D([], [], color=style.INK, linewidth=1.3, label="available, $A_a$"),
         Line2D([], [], color=style.SOFT, linewidth=1, linestyle=":", label="default answer"),
     ]
-    known = [one for one in reference if any(_meant(one, line) for line in lines)]
+    known = [one for one in reference if one.model in subjects and one.coding in codings]
     legend += [style.hollow(source) for source in dict.fromkeys(one.source for one in known)]
     columns = min(4, len(subjects))
     rows = -(-len(subjects) // columns)
@@ -93,10 +87,9 @@ def _degraded(lines: Sequence[Line], reference: Sequence[Known]) -> Figure:
     for ax, (subject, mine) in zip(axes, subjects.items(), strict=False):
         _marks(ax, mine, codings, looks)
         for one in known:
-            for line in mine:
-                if _meant(one, line):
-                    height = codings.index(_coding(line))
-                    ax.plot(100 * one.degraded, height, "o", markersize=8, markerfacecolor="none", color=style.SOFT)
+            if one.model == subject:
+                height = codings.index(one.coding)
+                ax.plot(100 * one.degraded, height, "o", markersize=8, markerfacecolor="none", color=style.SOFT)
         ax.set_title(subject, color=style.INK)
         ax.set_xlabel("accuracy (%)", loc="left")
         ax.grid(axis="y", visible=False)
@@ -113,7 +106,7 @@ def _marks(ax: Axes, lines: Sequence[Line], codings: Sequence[str], looks: dict[
     for index, (recipe, look) in enumerate(looks.items()):
         moved = 0.22 * (index - (len(looks) - 1) / 2)
         for height, coding in enumerate(codings):
-            found = [line for line in lines if line.recipe == recipe and _coding(line) == coding]
+            found = [line for line in lines if line.recipe == recipe and line.coding == coding]
             if not found:
                 continue
             value, low, high = _interval(found)
@@ -129,20 +122,11 @@ def _interval(lines: Sequence[Line]) -> tuple[float, float, float]:
     return found.value, found.lo, min(found.hi, 1.0)
 
 
-def _meant(known: Known, line: Line) -> bool:
-    return (
-        known.dataset == line.dataset
-        and known.network in (None, line.network)
-        and (known.code, known.k) == (line.code, line.k)
-        and line.losses == 1
-    )
-
-
 def _overall(lines: Sequence[Line]) -> Figure:
     from matplotlib.lines import Line2D
 
     subjects = _subjects(lines)
-    series = list(dict.fromkeys((_coding(line), line.recipe) for line in lines))
+    series = list(dict.fromkeys((line.coding, line.recipe) for line in lines))
     looks = style.looks(f"{coding} {recipe}" for coding, recipe in [("", ""), *series])
     legend: list[Artist] = [
         Line2D([], [], color=looks[f"{coding} {recipe}"].color, label=f"{coding} ({recipe})" if recipe else coding)
@@ -163,7 +147,7 @@ def _overall(lines: Sequence[Line]) -> Figure:
         ax.set_visible(False)
     for ax, (subject, mine) in zip(axes, subjects.items(), strict=False):
         for coding, recipe in series:
-            found = [line for line in mine if (_coding(line), line.recipe) == (coding, recipe)]
+            found = [line for line in mine if (line.coding, line.recipe) == (coding, recipe)]
             if not found:
                 continue
             available = sum(line.available for line in found) / len(found)

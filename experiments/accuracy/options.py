@@ -2,19 +2,18 @@
 
 from __future__ import annotations
 
-import re
+import difflib
 from collections.abc import Iterator
 from typing import Literal, Self
 
 from pydantic import Field, field_validator, model_validator
 
+from experiments.keys import FOLDER_NAME
 from parity.codes import Addition, TensorCode
 from parity.networks import Network
 from parity.recipes import Best, Recipe
 from sim.kinds import Options
 from workloads.datasets.base import Dataset
-
-NAME = re.compile(r"[A-Za-z0-9][A-Za-z0-9._-]{0,99}")
 
 
 class Subject(Options):
@@ -50,6 +49,8 @@ class Coding(Options):
     """Coded queries of a group; for a code that is not systematic all of them, k + stragglers."""
     losses: int = Field(default=1, ge=1)
     """Answers of a group that are lost at once."""
+    label: str | None = None
+    """What tables and figures call it; the code with its numbers where it is left out."""
 
     @model_validator(mode="after")
     def _possible(self) -> Self:
@@ -61,23 +62,19 @@ class Coding(Options):
 
     @property
     def title(self) -> str:
-        """What figures call it."""
-        rows = f", r={self.r}" if self.r > 1 else ""
+        """What tables and figures call it."""
+        rows = f" r={self.r}" if self.code.systematic and self.r > 1 else ""
         lost = f", {self.losses} lost" if self.losses > 1 else ""
-        return f"{self.code.name_in_yaml()} k={self.k}{rows}{lost}"
+        return self.label or f"{self.code.name_in_yaml()} k={self.k}{rows}{lost}"
 
 
 class Known(Options):
     """What others measured of the same."""
 
-    dataset: str
-    """The data set's name."""
-    network: str | None = None
-    """The network's name; any where it is left out."""
-    code: str = "addition"
-    """The code's name."""
-    k: int
-    """Queries in a coding group."""
+    model: str
+    """What the study calls the deployed model."""
+    coding: str
+    """What the study calls the code at its group size, such as `addition k=2`."""
     available: float | None = Field(default=None, ge=0, le=1)
     """Their A_a."""
     degraded: float = Field(ge=0, le=1)
@@ -109,16 +106,23 @@ class Study(Options):
     @field_validator("name")
     @classmethod
     def _name_is_a_folder(cls, name: str) -> str:
-        if not NAME.fullmatch(name):
+        if not FOLDER_NAME.fullmatch(name):
             raise ValueError(f"'{name}' cannot name a folder: use up to 100 letters, digits, '.', '_' and '-'")
         return name
 
     @model_validator(mode="after")
-    def _models_have_names(self) -> Self:
-        titles = [subject.title for subject in self.models]
-        twice = next((title for title in titles if titles.count(title) > 1), None)
-        if twice is not None:
-            raise ValueError(f"models: two of them are called '{twice}'; tell them apart with a 'label' each")
+    def _names_are_clear(self) -> Self:
+        models, codes = [one.title for one in self.models], [one.title for one in self.codes]
+        for key, titles in (("models", models), ("codes", codes)):
+            twice = next((title for title in titles if titles.count(title) > 1), None)
+            if twice is not None:
+                raise ValueError(f"{key}: two of them are called '{twice}'; tell them apart with a 'label' each")
+        for known in self.reference:
+            for name, titles in ((known.model, models), (known.coding, codes)):
+                if name not in titles:
+                    near = difflib.get_close_matches(name, titles, n=1)
+                    hint = f"did you mean '{near[0]}'?" if near else f"there are {', '.join(titles)}"
+                    raise ValueError(f"reference: nothing here is called '{name}'; {hint}")
         return self
 
     def cases(self) -> Iterator[Case]:

@@ -3,8 +3,6 @@
 from __future__ import annotations
 
 import json
-import os
-import platform
 from pathlib import Path
 
 import yaml
@@ -13,7 +11,7 @@ from experiments.accuracy.figures import draw
 from experiments.accuracy.options import Study
 from experiments.accuracy.study import Runner
 from experiments.accuracy.table import Line, as_csv, as_table
-from experiments.manifest import command_line, git_revision, versions
+from experiments.manifest import command_line, made_with
 from experiments.progress import Reporter
 from experiments.session import console
 from experiments.store import writing
@@ -42,7 +40,7 @@ def run(study: Study, folder: Path, data: Path | None, models: Path, device: str
     for note in runner.notes:
         print(f"note: {note}")
     for name in runner.skipped:
-        print(f"note: {name} was skipped, its data are not here")
+        print(f"note: {name} was skipped: its data could not be loaded")
     print(folder)
     return lines
 
@@ -54,9 +52,7 @@ def _manifest(study: Study, runner: Runner, *, complete: bool) -> str:
         "seeds": list(study.seeds),
         "command": command_line(),
         "complete": complete,
-        "versions": versions(),
-        "platform": {"system": platform.platform(), "machine": platform.machine(), "cores": os.cpu_count()},
-        "git": git_revision(),
+        **made_with(),
         "device": str(runner.device),
         "notes": runner.notes,
         "skipped": runner.skipped,

@@ -5,28 +5,23 @@ from __future__ import annotations
 from collections.abc import Iterator
 from functools import lru_cache
 from pathlib import Path
-from statistics import median
-from time import perf_counter
 from typing import Any
 
 import torch
 from torch import Tensor, nn
 
+from backends import measuring
 from backends.torch_backend import TorchBackend
-from experiments.accuracy.options import Case, Coding, Study, Subject
+from experiments.accuracy.options import Case, Study, Subject
 from experiments.accuracy.table import Line
 from experiments.models import describe_training, load_data
 from experiments.progress import Reporter
 from experiments.statistics import wilson
-from parity.codes.base import Coder
 from parity.evaluation import degraded, predict, quality
 from parity.objectives import TrainingData
 from parity.store import TEST_GROUPINGS, Model, ModelStore
 from parity.tasks import Classification, Task
 from sim.errors import ParmError
-
-TIMED = 50
-"""Groups that are encoded and decoded one by one to time it."""
 
 
 class Runner:
@@ -35,9 +30,10 @@ class Runner:
     def __init__(self, study: Study, data: Path | None, models: Path, device: str, reporter: Reporter) -> None:
         """Look for data sets in `data` and for models in `models`; train and predict on `device`."""
         self.study = study
-        self.device = TorchBackend(device).device
+        self._backend = TorchBackend(device)
+        self.device = self._backend.device
         self.skipped: dict[str, str] = {}
-        """Data sets that could not be loaded, by name, each with the reason."""
+        """Models whose data set could not be loaded, each with the reason."""
         self.models: dict[str, dict[str, Any]] = {}
         """What was used, by key, for the manifest."""
         self.notes: list[str] = []
@@ -51,7 +47,7 @@ class Runner:
     def lines(self) -> Iterator[Line]:
         """Yield a line per case; cases whose data set is missing are left out, and named in `skipped`."""
         for case in self.study.cases():
-            name = str(case.subject.dataset.name_in_yaml())
+            name = case.subject.title
             if name in self.skipped:
                 continue
             try:
@@ -100,7 +96,8 @@ class Runner:
             losses=coding.losses,
         )
         coder, answering = code.at_work(k, r, trained, deployed)
-        encode, decode = _times(coder, answering, coding, images, outputs)
+        timed = measuring.Coding(coder, str(code.name_in_yaml()), k, r, answering[0] if answering else None)
+        encode, decode = measuring.coding_seconds(self._backend, timed, data.shape, data.outputs)
         interval = wilson(found.quality * len(images), len(images))
         return Line(
             dataset=data.name,
@@ -124,6 +121,7 @@ class Runner:
             encode_us=1e6 * encode,
             decode_us=1e6 * decode,
             model=subject.title,
+            coding=coding.title,
             note=data.note,
         )
 
@@ -138,33 +136,3 @@ def _default(data: TrainingData, task: Task) -> float:
         return float(task.quality(constant, data.test_labels).mean())
     shares = torch.bincount(data.train_labels, minlength=data.outputs).double()
     return float(task.quality(shares.expand(len(data.test_labels), -1), data.test_labels).mean())
-
-
-def _times(
-    coder: Coder, answering: list[nn.Module], coding: Coding, images: Tensor, outputs: Tensor
-) -> tuple[float, float]:
-    """Seconds to encode and to decode one group, the median of some; encoding where the images are, decoding on CPU."""
-    k, r = coding.k, coding.r
-    own = outputs[:k].cpu()[None]
-    if coder.answered_by == "oracle":
-        parities = coder.targets(own, r).to(own.dtype)
-    else:
-        with torch.no_grad():
-            coded = coder.encode(images[None, :k], r)
-            parities = torch.stack([answering[row](coded[:, row]) for row in range(r)], dim=1).cpu()
-    base = (1 << k) - 1 if coding.code.systematic else 0
-    lost = 1 if coding.code.systematic else 1 << k
-    returned = torch.tensor([(base | ((1 << r) - 1) << k) & ~lost])
-    encoding, decoding = [], []
-    for start in range(TIMED):
-        first = start % max(1, len(images) - k)
-        group = images[None, first : first + k]
-        begun = perf_counter()
-        coder.encode(group, r)
-        if images.device.type == "cuda":
-            torch.cuda.synchronize(images.device)
-        encoded = perf_counter()
-        coder.decode(own, parities, returned)
-        decoding.append(perf_counter() - encoded)
-        encoding.append(encoded - begun)
-    return median(encoding), median(decoding)

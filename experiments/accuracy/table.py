@@ -9,7 +9,7 @@ from dataclasses import dataclass, fields
 
 from rich.table import Table
 
-HEADING = ("model", "code", "k", "r", "lost", "recipe", "seed", "A_a %", "A_d % (95%)", "default %")
+HEADING = ("model", "code", "recipe", "seed", "A_a %", "A_d % (95%)", "default %")
 
 
 @dataclass(frozen=True)
@@ -45,9 +45,11 @@ class Line:
     """How often a reconstruction is what the deployed model itself answers."""
     encode_us: float
     decode_us: float
-    """Microseconds for one group, the median on the device of the study; decoding on the CPU."""
+    """Microseconds for one group, the median on the device of the study."""
     model: str
     """What the study calls the deployed model."""
+    coding: str
+    """What it calls the code at its group size."""
     note: str
     """The data set's caveat."""
 
@@ -71,10 +73,7 @@ def as_table(lines: Sequence[Line]) -> Table:
         interval = f"{100 * line.degraded:.1f} ({100 * line.degraded_lo:.1f} to {100 * line.degraded_hi:.1f})"
         table.add_row(
             line.model,
-            line.code,
-            str(line.k),
-            str(line.r),
-            str(line.losses),
+            line.coding,
             line.recipe,
             str(line.seed),
             f"{100 * line.available:.1f}",

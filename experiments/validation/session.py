@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import json
 import os
-import platform
 from collections.abc import Sequence
 from dataclasses import asdict, dataclass
 from pathlib import Path
@@ -14,10 +13,12 @@ from typing import Any
 import numpy as np
 import torch
 
+from backends.measuring import Coding, coding_seconds
 from backends.real.service import NetworkService
 from backends.real.workers import Workers
+from backends.torch_backend import TorchBackend
 from experiments.cells import Cell
-from experiments.manifest import command_line, git_revision, versions
+from experiments.manifest import command_line, made_with
 from experiments.models import load_data, need
 from experiments.progress import Reporter
 from experiments.runner import default_workers, draw_samples
@@ -100,7 +101,7 @@ class Validation:
         began, load = perf_counter(), load_average()
         experiment, options = self._experiment, self._options
         training, _ = load_data(self._model.dataset, options.data)
-        self._images = training.test
+        self._images, self._outputs = training.test, training.outputs
         torch.set_num_threads(1)
         models, service = self._service(training.shape, training.outputs)
         count = max(policy.instances(self._cluster) for policy in experiment.policies)
@@ -263,10 +264,8 @@ class Validation:
             "name": experiment.name,
             "seed": experiment.seed,
             "command": command_line(),
-            "versions": versions(),
-            "platform": {"system": platform.platform(), "machine": platform.machine(), "cores": os.cpu_count()},
+            **made_with(),
             "load_average": {"before": load, "after": load_average()},
-            "git": git_revision(),
             "device": options.device,
             "seconds": perf_counter() - began,
             "experiment": experiment.resolved(),
@@ -299,18 +298,8 @@ class Validation:
             return 0.0, 0.0
         code, (k, r) = self._codes[policies[0].label], policies[0].group
         assert code is not None
-        queries = self._images[:k][None]
-        outputs, parities = torch.randn(1, k, 10), torch.randn(1, r, 10)
-        one_lost = torch.full((1,), ((1 << k + 1) - 1) & ~1)
-        taken: tuple[list[float], list[float]] = ([], [])
-        for _ in range(_TIMED):
-            began = perf_counter()
-            code.encode(queries, r)
-            encoded = perf_counter()
-            code.decode(outputs, parities, one_lost)
-            taken[0].append(encoded - began)
-            taken[1].append(perf_counter() - encoded)
-        return float(np.median(taken[0])), float(np.median(taken[1]))
+        coding = Coding(code, str(code.name_in_yaml()), k, r)
+        return coding_seconds(TorchBackend("cpu"), coding, self._images.shape[1:], self._outputs, _TIMED)
 
 
 def load_average() -> float | None:

@@ -63,8 +63,3 @@ class Concatenation(LinearCode):
                 picture[:, :, top:bottom, left:right] = small
                 slot += 1
         return picture[:, None]
-
-    def targets(self, outputs: Tensor, r: int) -> Tensor:
-        """Sum the predictions: (g, k, c) -> (g, 1, c), in float64."""
-        self.check(outputs.shape[1], r)
-        return outputs.double().sum(1, keepdim=True)

@@ -87,9 +87,8 @@ class LinearCode(TensorCode):
 
     def encode(self, queries: Tensor, r: int) -> Tensor:
         """Make the parity queries: (g, k, *shape) -> (g, r, *shape), in the queries' dtype."""
-
-        weights = self.matrix(queries.shape[1], r) if self.query_weights is None else np.array(self.query_weights)
-        return _weighted_sums(queries, weights)
+        weights = self.matrix(queries.shape[1], r)
+        return _weighted_sums(queries, weights if self.query_weights is None else np.array(self.query_weights))
 
     def targets(self, outputs: Tensor, r: int) -> Tensor:
         """Return what the parity models should answer: (g, k, c) -> (g, r, c), in float64 so that decoding is exact."""

@@ -66,14 +66,6 @@ def test_no_tail_quantile_is_claimed_beyond_the_measurements(count: int, finest:
     assert kept.probabilities[-2:] == (finest, 1.0)
 
 
-def test_profiles_of_one_device_join_and_those_of_two_do_not() -> None:
-    parity = profile(roles={"parity": {2: Quantiles(probabilities=(0, 1), seconds=(0.1, 0.2))}})
-    joined = profile().joined(parity)
-    assert {role: list(sizes) for role, sizes in joined.roles.items()} == {"deployed": [1, 4], "parity": [2]}
-    with pytest.raises(ParmError, match="do not belong in one file"):
-        profile().joined(profile(device="another"))
-
-
 GOOD: dict[str, Any] = {
     "format": 1,
     "device": "d",

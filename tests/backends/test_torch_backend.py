@@ -6,6 +6,7 @@ import pytest
 import torch
 from torch import Tensor, nn
 
+from backends.measuring import measure
 from backends.torch_backend import TorchBackend
 from sim.errors import ParmError
 
@@ -92,13 +93,13 @@ def test_batches_are_as_big_as_asked_and_tiny_ones_are_padded() -> None:
     assert TorchBackend("cpu", batch=32).predict(spy, images(67)).shape == (67, 192)
     assert rows == [32, 32, 16]
     rows.clear()
-    TorchBackend("cpu").measure(spy, (3, 8, 8), batch_sizes=(4, 1, 4), repeats=3, warmup=2)
+    measure(TorchBackend("cpu"), {"deployed": spy}, (3, 8, 8), (4, 1, 4), repeats=3, warmup=2, network="spy")
     assert rows == [1, 4] * 5, "a measurement pads nothing, and the sizes take turns"
 
 
 def test_measured_quantiles_are_positive_and_increase() -> None:
     backend = TorchBackend("cpu")
-    profile = backend.measure(MODULES["dense"], (3, 8, 8), batch_sizes=(1, 64), repeats=200, warmup=2, network="mlp")
+    profile = measure(backend, {"deployed": MODULES["dense"]}, (3, 8, 8), (1, 64), repeats=200, warmup=2, network="mlp")
     assert profile.network == "mlp"
     assert profile.made["torch"] == torch.__version__
     sizes = profile.roles["deployed"]
@@ -108,20 +109,19 @@ def test_measured_quantiles_are_positive_and_increase() -> None:
         assert list(quantiles.seconds) == sorted(quantiles.seconds)
         assert quantiles.seconds[-1] > quantiles.seconds[0]
         assert quantiles.probabilities[-2:] == (0.995, 1.0)
-    other = backend.measure(MODULES["dense"], (3, 8, 8), repeats=1, warmup=0, role="parity")
-    assert set(profile.joined(other).roles) == {"deployed", "parity"}
-    assert other.network == "Sequential"
 
 
 def test_the_warm_up_is_discarded() -> None:
-    profile = TorchBackend("cpu").measure(MODULES["dense"], (3, 8, 8), repeats=199, warmup=60)
+    profile = measure(
+        TorchBackend("cpu"), {"deployed": MODULES["dense"]}, (3, 8, 8), repeats=199, warmup=60, network="mlp"
+    )
     assert profile.roles["deployed"][1].probabilities[-2:] == (0.99, 1.0), "199 times show no 99.5th percentile, 259 do"
 
 
 @pytest.mark.parametrize("sizes", [(), (0,), (1, -2)])
 def test_an_impossible_measurement_is_refused(sizes: tuple[int, ...]) -> None:
     with pytest.raises(ParmError, match="at least 1"):
-        TorchBackend("cpu").measure(MODULES["dense"], (3, 8, 8), batch_sizes=sizes)
+        measure(TorchBackend("cpu"), {"deployed": MODULES["dense"]}, (3, 8, 8), sizes, network="mlp")
 
 
 def test_half_precision_is_told_apart_and_its_agreement_is_counted() -> None:

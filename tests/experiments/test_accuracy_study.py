@@ -30,7 +30,7 @@ codes:
 recipes:
   quick: {kind: best, epochs: 2}
 reference:
-  - {dataset: digits, k: 2, degraded: 0.9, source: somebody}
+  - {model: mlp on digits, coding: addition k=2, degraded: 0.9, source: somebody}
 figures: [degraded, overall]
 """
 
@@ -54,7 +54,7 @@ def test_a_study_leaves_a_table_figures_and_a_manifest(
     folder = tmp_path / "runs/small"
     lines = list(csv.DictReader((folder / "accuracy.csv").read_text().splitlines()))
     # The data set that is missing is named and left out; the others are measured.
-    assert "skipped image_folder" in shown.out + shown.err
+    assert "skipped mlp on image_folder" in shown.out + shown.err
     assert [(line["code"], line["r"], line["losses"], line["recipe"]) for line in lines] == [
         ("addition", "1", "1", "quick"),
         ("exact", "2", "2", ""),
@@ -72,7 +72,7 @@ def test_a_study_leaves_a_table_figures_and_a_manifest(
     assert min(float(sum_[name]) for name in ("train_seconds", "encode_us", "decode_us")) > 0
     manifest = json.loads((folder / "manifest.json").read_text())
     assert manifest["complete"]
-    assert set(manifest["skipped"]) == {"image_folder"}
+    assert set(manifest["skipped"]) == {"mlp on image_folder"}
     assert {one["role"] for one in manifest["models"].values()} == {"deployed", "parity"}
     assert yaml.safe_load((folder / "study.yaml").read_text())["codes"][0]["code"]["kind"] == "addition"
     for stem in ("degraded", "overall"):
@@ -96,6 +96,16 @@ def test_a_study_leaves_a_table_figures_and_a_manifest(
         ("figures: [degraded", "figures: [degrade", r"figures.0"),
         ("name: small", "name: a/b", "cannot name a folder"),
         ("dataset: {kind: image_folder, path: nowhere}", "dataset: digits", "two of them are called 'mlp on digits'"),
+        (
+            "coding: addition k=2",
+            "coding: addition k=3",
+            "called 'addition k=3'; did you mean 'addition k=2'",
+        ),
+        (
+            "r: 2, losses: 2, code: exact",
+            "label: addition k=2, code: exact",
+            "codes: two of them are called",
+        ),
         ("code: exact", "code: concatenation", "one coded query per group, not r = 2"),
     ],
 )
@@ -118,7 +128,9 @@ def test_without_any_data_set_it_fails(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
 ) -> None:
     file = tmp_path / "small.yaml"
-    text = SMALL.replace("dataset: digits, recipe", "label: other, dataset: {kind: image_folder, path: no}, recipe")
+    text = SMALL.replace(
+        "dataset: digits, recipe", "label: mlp on digits, dataset: {kind: image_folder, path: no}, recipe"
+    )
     file.write_text(text)
     assert parm("accuracy", file, "--out", tmp_path / "o", monkeypatch=monkeypatch) == 2
     assert "none of the data sets of small could be loaded" in capsys.readouterr().err
@@ -145,9 +157,9 @@ def test_fig8_is_the_papers_table() -> None:
     study = loader.load_as(Study, PAPER / "fig8.yaml")
     assert [coding.k for coding in study.codes] == [2, 3, 4]
     assert all(coding.code == Addition() for coding in study.codes)
-    known = {(one.dataset, one.k): one.degraded for one in study.reference}
+    known = {(one.model, one.coding): one.degraded for one in study.reference}
     assert len(known) == 18
-    assert known["cifar10", 4] == 0.5292
+    assert known["CIFAR-10", "addition k=4"] == 0.5292
     for subject in study.models:
         assert subject.recipes is not None
         paper = subject.recipes["paper"]

@@ -8,6 +8,7 @@ from typing import Any
 
 import pytest
 import torch
+from safetensors.torch import load
 
 import parity.store
 from parity.codes import Addition, Exact
@@ -242,3 +243,51 @@ def test_digits_parity_models_reconstruct(tmp_path: Path) -> None:
     for k, bar in ((2, 0.93), (3, 0.90)):
         for model in store.parts(deployed, data, Addition(), k, 2, Best(epochs=25), 0):
             assert model.card["test"]["accuracy_degraded"] > bar
+
+
+def test_what_is_published_is_found_like_a_trained_model_and_says_what_rounding_left(
+    data: TrainingData, trained: tuple[ModelStore, Model, Model], tmp_path: Path
+) -> None:
+    store, deployed, parity = trained
+    shelf = tmp_path / "shelf"
+    publishing = ModelStore(store.root, publish=shelf)
+    rounded = publishing.classifier(NETWORK, data, RECIPE, 1, progress=refuse)
+    both = [rounded, *publishing.parts(rounded, data, Addition(), 2, 1, RECIPE, 1, progress=refuse)]
+    assert sorted(one.name for one in shelf.iterdir() if one.is_dir()) == sorted(
+        one.path.name for one in (deployed, parity)
+    )
+    for before, model in zip((deployed, parity), both, strict=True):
+        card = json.loads((shelf / before.path.name / "card.json").read_text())
+        assert card["precision"] == "half"
+        assert card["test"] == model.card["test"]
+        assert card["identity"] == before.card["identity"]
+        for name, value in load((shelf / before.path.name / "weights.safetensors").read_bytes()).items():
+            assert value.dtype == torch.float16
+            assert torch.equal(value.float(), model.module.state_dict()[name])
+            torch.testing.assert_close(value.float(), before.module.state_dict()[name], atol=1e-3, rtol=1e-3)
+    elsewhere = ModelStore(tmp_path / "empty", zoo=shelf)
+    found = elsewhere.classifier(NETWORK, data, RECIPE, 1, progress=refuse)
+    assert found.path.parent == shelf
+    assert torch.equal(found.module(data.test), rounded.module(data.test))
+    assert not (tmp_path / "empty").exists()
+
+
+def test_publishing_that_is_killed_leaves_nothing_that_is_taken_for_a_model(
+    data: TrainingData, trained: tuple[ModelStore, Model, Model], tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    store, _, _ = trained
+    write = parity.store.write_atomically
+
+    def killed(path: Path, content: bytes) -> None:
+        if path.name == "card.json":
+            raise KeyboardInterrupt
+        write(path, content)
+
+    shelf = tmp_path / "shelf"
+    monkeypatch.setattr(parity.store, "write_atomically", killed)
+    with pytest.raises(KeyboardInterrupt):
+        ModelStore(store.root, publish=shelf).classifier(NETWORK, data, RECIPE, 1)
+    monkeypatch.undo()
+    assert ModelStore(store.root, zoo=shelf).classifier(NETWORK, data, RECIPE, 1, progress=refuse).path.parent != shelf
+    ModelStore(store.root, publish=shelf).classifier(NETWORK, data, RECIPE, 1)
+    assert ModelStore(tmp_path / "empty", zoo=shelf).classifier(NETWORK, data, RECIPE, 1, progress=refuse)

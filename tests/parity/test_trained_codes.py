@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from dataclasses import replace
 from itertools import combinations
 from pathlib import Path
 
@@ -17,7 +18,7 @@ from parity.networks import Mlp
 from parity.objectives import TrainingData
 from parity.recipes import Best, Paper
 from parity.store import ModelStore
-from parity.tasks import TASKS
+from parity.tasks import TASKS, Classification
 from sim.errors import ParmError
 
 
@@ -220,3 +221,19 @@ def test_linear_codes_give_every_loss_pattern_to_the_decoder() -> None:
     degraded(Spy(), 4, 2, [], nn.Identity(), images, outputs, labels, TASKS["classification"], groupings=1, losses=2)
     expected = {0b111111 & ~(1 << a | 1 << b) for a, b in combinations(range(4), 2)}
     assert set(seen) == expected
+
+
+def test_a_label_among_the_likeliest_classes_counts_where_that_is_asked_for() -> None:
+    outputs = torch.tensor([[5.0, 4.0, 3.0, 2.0]] * 4)
+    labels = torch.arange(4)
+    for top in (1, 2, 3, 9):
+        assert Classification(top).quality(outputs, labels).tolist() == [float(rank < top) for rank in range(4)]
+
+
+def test_boxes_are_not_moved_away_from_their_images(data: TrainingData, tmp_path: Path) -> None:
+    boxes = torch.rand(len(data.train), 4)
+    found = replace(data, outputs=4, train_labels=boxes, test_labels=boxes[:120], task_name="localisation")
+    with pytest.raises(ParmError, match="has boxes, which 'shift' and 'flip' would leave"):
+        ModelStore(tmp_path).classifier(Mlp(), found, Best(epochs=1, flip=True), 0)
+    trained = ModelStore(tmp_path).classifier(Mlp(), found, Best(epochs=1), 0)
+    assert 0 <= trained.card["test"]["accuracy"] <= 1

@@ -135,3 +135,17 @@ def test_layers_that_draw_are_seeded_and_leave_the_callers_random_state_alone(
     assert torch.equal(after, torch.rand(3))
     torch.manual_seed(2)
     assert same(first.module, ModelStore(tmp_path / "b").classifier(Dropping(), data, Best(epochs=2), 0).module)
+
+
+@pytest.mark.parametrize(("width", "expected"), [(8, False), (16, True)])
+def test_only_wide_networks_are_trained_channels_last(
+    data: TrainingData, tmp_path: Path, width: int, expected: bool
+) -> None:
+    # torch 2.14 crashes in the backward pass of narrow ones, for some odd batches on several threads.
+    module = ResNet18(width=width).build(data.shape, data.outputs)
+    recipe = Best(epochs=1)
+    objective = Supervised(data, recipe, torch.device("cpu"))
+    train(module, objective, recipe, 64, 0, tmp_path / "state", lambda *_: None)
+    kernels = [one.weight for one in module.modules() if isinstance(one, nn.Conv2d) and one.kernel_size == (3, 3)]
+    last = [one.is_contiguous(memory_format=torch.channels_last) for one in kernels if one.shape[1] > 1]
+    assert set(last) == {expected}

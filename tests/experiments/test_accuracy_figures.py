@@ -1,0 +1,77 @@
+"""The pictures of `parm accuracy` show the numbers of its table."""
+
+from __future__ import annotations
+
+from dataclasses import replace
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
+
+import numpy as np
+import pytest
+
+from experiments.accuracy import figures
+from experiments.accuracy.options import Known
+from experiments.accuracy.table import Line
+from experiments.figures import style
+
+if TYPE_CHECKING:
+    from matplotlib.figure import Figure
+
+LINE = Line(
+    dataset="d", network="mlp", width="", code="addition", k=2, r=1, recipe="best", seed=0, epochs=5, device="cpu",
+    available=0.9, degraded=0.8, degraded_lo=0.77, degraded_hi=0.83, default=0.1, train_seconds=1.0, losses=1,
+    agreement=0.85, encode_us=5.0, decode_us=6.0, model="mlp on d", coding="addition k=2", note="",
+)  # fmt: skip
+LINES = [
+    LINE,
+    replace(LINE, coding="the paper's example", degraded=0.3, degraded_lo=0.25, degraded_hi=0.35),
+    replace(LINE, recipe="paper", degraded=0.6, degraded_lo=0.55, degraded_hi=0.65),
+]
+KNOWN = Known(model="mlp on d", coding="addition k=2", degraded=0.7, source="somebody")
+
+
+@pytest.fixture
+def drawn(monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> Any:
+    def draw(kind: str, lines: list[Line]) -> tuple[Figure, str]:
+        kept: list[tuple[Figure, str]] = []
+        monkeypatch.setattr(style, "save", lambda figure, _folder, stem: kept.append((figure, stem)) or [])
+        figures.draw([kind], lines, [KNOWN], tmp_path)
+        return kept[0]
+
+    return draw
+
+
+def points(axes: Any, marker: str) -> set[float]:
+    return {round(float(line.get_xdata()[0]), 6) for line in axes.lines if line.get_marker() == marker}
+
+
+def test_degraded_shows_every_line_of_the_table_and_what_others_measured(drawn: Any) -> None:
+    figure, stem = drawn("degraded", LINES)
+    (axes,) = figure.axes
+    assert stem == "degraded"
+    looks = figures._recipes(LINES)
+    assert points(axes, looks["best"].marker) >= {80.0, 30.0}
+    assert points(axes, looks["paper"].marker) == {60.0}
+    hollow = [line for line in axes.lines if line.get_markerfacecolor() == "none"]
+    assert [float(line.get_xdata()[0]) for line in hollow] == [70.0]
+    assert [label.get_text() for label in axes.get_yticklabels()] == ["addition k=2", "the paper's example"]
+    upright = {float(line.get_xdata()[0]) for line in axes.lines if len(set(line.get_xdata())) == 1}
+    assert {90.0, 10.0} <= upright
+
+
+def test_overall_mixes_available_and_degraded_by_the_fraction_unavailable(drawn: Any) -> None:
+    figure, stem = drawn("overall", LINES)
+    (axes,) = figure.axes
+    assert stem == "overall"
+    ends = {tuple(np.round(line.get_ydata(), 6).tolist()) for line in axes.lines}
+    assert ends == {(90.0, 89.0), (90.0, 84.0), (90.0, 87.0), (90.0, 82.0)}  # the last one: the default answer
+
+
+def test_several_seeds_give_one_mark_with_the_interval_over_them(drawn: Any) -> None:
+    lines = [replace(LINE, seed=seed, degraded=value) for seed, value in enumerate((0.78, 0.8, 0.82))]
+    figure, _ = drawn("degraded", lines)
+    (axes,) = figure.axes
+    assert points(axes, figures._recipes(lines)["best"].marker) == {70.0, 80.0}  # and the hollow one
+    ((low, high),) = [line.get_xdata() for line in axes.lines if len(set(line.get_xdata())) == 2]
+    assert (low, high) == pytest.approx((80 - 4.968, 80 + 4.968), abs=0.01)
+    assert "95% intervals over 3 seeds" in [text.get_text() for text in figure.texts]
