@@ -5,7 +5,6 @@ from __future__ import annotations
 import csv
 import json
 import re
-import sys
 from pathlib import Path
 
 import pytest
@@ -15,6 +14,7 @@ from experiments import cli, loader
 from experiments.accuracy.options import Study
 from parity.codes import Addition
 from parity.networks import Mlp
+from tests.command import parm
 
 PAPER = Path(cli.__file__).parent / "paper"
 STUDIES = sorted(file for file in PAPER.glob("*.yaml") if "study: accuracy" in file.read_text())
@@ -33,14 +33,6 @@ reference:
   - {model: mlp on digits, coding: addition k=2, degraded: 0.9, source: somebody}
 figures: [degraded, overall]
 """
-
-
-def parm(*words: object, monkeypatch: pytest.MonkeyPatch) -> int:
-    monkeypatch.setattr(sys, "argv", ["parm", *map(str, words)])
-    try:
-        cli.main()
-    except SystemExit as exit_:
-        return int(exit_.code or 0)
 
 
 def test_a_study_leaves_a_table_figures_and_a_manifest(

@@ -14,7 +14,8 @@ from pathlib import Path
 import pytest
 import yaml
 
-from experiments import arguments, cli
+from experiments import cli
+from tests.command import parm
 
 ROOT = Path(cli.__file__).resolve().parents[1]
 LATENCY = """\
@@ -59,19 +60,6 @@ def write(folder: Path, text: str = LATENCY) -> Path:
     path = folder / "experiment.yaml"
     path.write_text(text)
     return path
-
-
-def parm(*words: object, monkeypatch: pytest.MonkeyPatch) -> int:
-    """Run the command in this process; return its exit status."""
-    monkeypatch.setattr(sys, "argv", ["parm", *map(str, words)])
-    arguments.debug_wanted.clear()
-    kill = signal.getsignal(signal.SIGTERM)
-    try:
-        cli.main()
-    except SystemExit as exit_:
-        return int(exit_.code or 0)
-    finally:
-        signal.signal(signal.SIGTERM, kill)
 
 
 def started(*words: object, **environment: str) -> subprocess.Popen[str]:

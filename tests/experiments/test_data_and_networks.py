@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import re
-import signal
 import sys
 from pathlib import Path
 
@@ -14,8 +13,9 @@ from PIL import Image
 from safetensors.torch import load_file
 from scipy.io import wavfile
 
-from experiments import cli, loader
+from experiments import loader
 from parity.networks import Network
+from tests.command import parm
 from workloads.datasets.base import Dataset
 
 ROOT = Path(__file__).parents[2]
@@ -29,19 +29,6 @@ policies: [none, {kind: coded, k: 2}]
 
 def blocks(language: str) -> list[str]:
     return re.findall(rf"```{language}\n(.*?)```", TEXT, flags=re.DOTALL)
-
-
-def parm(*words: object, monkeypatch: pytest.MonkeyPatch) -> int:
-    """Run the command in this process; return its exit status."""
-    monkeypatch.setattr(sys, "argv", ["parm", *map(str, words)])
-    kill = signal.getsignal(signal.SIGTERM)
-    try:
-        cli.main()
-    except SystemExit as exit_:
-        return int(exit_.code or 0)
-    finally:
-        signal.signal(signal.SIGTERM, kill)
-    return 0
 
 
 @pytest.mark.parametrize("family", [Dataset, Network])

@@ -4,13 +4,13 @@ from __future__ import annotations
 
 import json
 import re
-import sys
 from pathlib import Path
 
 import pytest
 
 from backends import profiles
 from experiments import bundle, cli, loader
+from tests.command import parm
 
 PAPER = Path(cli.__file__).parent / "paper"
 FILES = sorted(
@@ -19,14 +19,6 @@ FILES = sorted(
     if file.stem != "paper-latency" and "study: accuracy" not in file.read_text(encoding="utf-8")
 )
 LATENCY = [file for file in FILES if file.stem != "joint"]
-
-
-def parm(*words: object, monkeypatch: pytest.MonkeyPatch) -> int:
-    monkeypatch.setattr(sys, "argv", ["parm", *map(str, words)])
-    try:
-        cli.main()
-    except SystemExit as exit_:
-        return int(exit_.code or 0)
 
 
 def test_all_figures_are_there() -> None:

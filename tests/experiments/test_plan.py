@@ -12,7 +12,8 @@ from pathlib import Path
 
 import pytest
 
-from experiments import arguments, cli, plan
+from experiments import cli, plan
+from tests.command import parm
 
 ROOT = Path(cli.__file__).resolve().parents[1]
 LATENCY = """\
@@ -22,19 +23,6 @@ cluster: {instances: 4, extra: 2, service: {kind: uniform, low: 0.02, high: 0.04
 policies: [none, {kind: coded, name: two, k: 2}, {kind: replication, copies: 4}]
 """
 MODEL = LATENCY + "model: {network: {kind: mlp, hidden: [16]}, dataset: digits, recipe: {kind: best, epochs: 1}}\n"
-
-
-def parm(*words: object, monkeypatch: pytest.MonkeyPatch) -> int:
-    """Run the command in this process; return its exit status."""
-    monkeypatch.setattr(sys, "argv", ["parm", *map(str, words)])
-    arguments.debug_wanted.clear()
-    kill = signal.getsignal(signal.SIGTERM)
-    try:
-        cli.main()
-    except SystemExit as exit_:
-        return int(exit_.code or 0)
-    finally:
-        signal.signal(signal.SIGTERM, kill)
 
 
 @pytest.fixture

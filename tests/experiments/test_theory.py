@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import json
-import sys
 from pathlib import Path
 from typing import Any
 
@@ -18,6 +17,7 @@ from experiments.figures.latency_vs_sweep import LatencyVsSweep
 from experiments.schema import Experiment
 from experiments.theory import Theory, theory
 from sim.theory import MMc, redundancy_d
+from tests.command import parm
 from tests.outcomes import outcome
 
 FILES = Path(cli.__file__).parent
@@ -162,14 +162,6 @@ def test_the_ccdf_shows_the_whole_distribution() -> None:
     x, y = found[0].get_data()
     assert y == pytest.approx(np.exp(-np.asarray(x) / 20)), "M/M/1 at half load: exponential with a mean of 20 ms"
     assert "theory" in legend(drawn)
-
-
-def parm(*words: object, monkeypatch: pytest.MonkeyPatch) -> int:
-    monkeypatch.setattr(sys, "argv", ["parm", *map(str, words)])
-    try:
-        cli.main()
-    except SystemExit as exit_:
-        return int(exit_.code or 0)
 
 
 @pytest.mark.parametrize(
