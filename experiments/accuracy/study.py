@@ -12,7 +12,7 @@ from torch import Tensor, nn
 
 from backends import measuring
 from backends.torch_backend import TorchBackend
-from experiments.accuracy.options import Case, Study, Subject
+from experiments.accuracy.options import Case, Study
 from experiments.accuracy.table import Line
 from experiments.models import describe_training, load_data
 from experiments.progress import Reporter
@@ -40,8 +40,9 @@ class Runner:
         self._store = ModelStore(models)
         self._reporter = reporter
         self._folder = data
+        self._subjects = {subject.title: subject for subject in study.models}
         self._data = lru_cache(maxsize=1)(self._load)
-        """The latest data set alone: they are large, and cases come data set by data set."""
+        """The latest model's alone: data sets are large, and cases come model by model. Both take a model's title."""
         self._outputs = lru_cache(maxsize=1)(self._predict)
 
     def lines(self) -> Iterator[Line]:
@@ -51,22 +52,22 @@ class Runner:
             if name in self.skipped:
                 continue
             try:
-                data = self._data(case.subject)
+                data = self._data(name)
             except ParmError as error:
                 self.skipped[name] = str(error)
                 self._reporter.say(f"skipped {name}: {error}")
                 continue
             yield self._measure(case, data)
 
-    def _load(self, subject: Subject) -> TrainingData:
-        data, _ = load_data(subject.dataset, self._folder)
+    def _load(self, title: str) -> TrainingData:
+        data, _ = load_data(self._subjects[title].dataset, self._folder)
         if data.note and data.note not in self.notes:
             self.notes.append(data.note)
         return data
 
-    def _predict(self, subject: Subject, seed: int) -> tuple[Model, nn.Module, Tensor, Tensor, Tensor]:
+    def _predict(self, title: str, seed: int) -> tuple[Model, nn.Module, Tensor, Tensor, Tensor]:
         """Return the deployed model, its module on the device, and the test set's images, outputs and labels."""
-        data = self._data(subject)
+        subject, data = self._subjects[title], self._data(title)
         store, device = self._store, str(self.device)
         model = store.classifier(subject.network, data, subject.recipe, seed, device, self._report)
         module = model.module.to(self.device)
@@ -77,7 +78,7 @@ class Runner:
         subject, coding = case.subject, case.coding
         code, k, r = coding.code, coding.k, coding.r
         task = data.task if data.task_name == "localisation" else Classification(subject.top)
-        model, deployed, images, outputs, labels = self._outputs(subject, case.seed)
+        model, deployed, images, outputs, labels = self._outputs(subject.title, case.seed)
         parts = self._store.parts(model, data, code, k, r, case.recipe, case.seed, str(self.device), self._report)
         for one in (model, *parts):
             self.models[one.key] = {"role": one.card["identity"]["role"], "test": one.card["test"]}

@@ -22,13 +22,14 @@ SMALL = """
 study: accuracy
 name: small
 models:
-  - {network: {kind: mlp, hidden: [24]}, dataset: digits, recipe: {kind: best, epochs: 3}}
+  - {network: {kind: mlp, hidden: [24]}, dataset: digits, recipe: {kind: best, epochs: 3},
+     recipes: {quick: {kind: best, epochs: 2}}}
   - {network: {kind: mlp, hidden: [24]}, dataset: {kind: image_folder, path: nowhere}}
 codes:
   - {k: 2}
   - {k: 2, r: 2, losses: 2, code: exact}
 recipes:
-  quick: {kind: best, epochs: 2}
+  other: {kind: best, epochs: 7}
 reference:
   - {model: mlp on digits, coding: addition k=2, degraded: 0.9, source: somebody}
 figures: [degraded, overall]
@@ -82,8 +83,8 @@ def test_a_study_leaves_a_table_figures_and_a_manifest(
 @pytest.mark.parametrize(
     ("old", "new", "sentence"),
     [
-        ("k: 2}", "k: 2, losses: 2}", r"small.yaml:7: codes.0: losses: 2 lost answers .* with 1 to spare"),
-        ("k: 2}", "k: 1}", r"small.yaml:7: codes.0.k"),
+        ("k: 2}", "k: 2, losses: 2}", r"small.yaml:8: codes.0: losses: 2 lost answers .* with 1 to spare"),
+        ("k: 2}", "k: 1}", r"small.yaml:8: codes.0.k"),
         ("network: {", "netwrk: {", r"models.0.netwrk.*network"),
         ("figures: [degraded", "figures: [degrade", r"figures.0"),
         ("name: small", "name: a/b", "cannot name a folder"),
