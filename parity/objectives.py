@@ -12,8 +12,8 @@ from typing import Any, Protocol
 import torch
 from torch import Generator, Tensor, nn
 
-from parity.augment import augment
-from parity.evaluation import degraded, predict, quality, random_groups
+from parity.augment import Moves
+from parity.evaluation import EVALUATION_BATCH, degraded, predict, quality, random_groups
 from parity.networks import Shape
 from parity.parts import Part
 from parity.recipes import Recipe
@@ -89,12 +89,23 @@ class Supervised:
 
     def loss(self, module: nn.Module, rows: Tensor, generator: Generator) -> Tensor:
         """See `Objective.loss`."""
-        images = augment(self.images[rows], self.recipe.shift, self.recipe.flip, generator)
-        return self.task.loss(module(images).float(), self.labels[rows])
+        images = self.images[rows]
+        if self.recipe.augments:
+            images = Moves.draw(len(images), self.recipe.shift, self.recipe.flip, generator).apply(images)
+        return self.task.loss(module(images).float(), self.labels[rows], self.recipe.smoothing)
 
     def score(self, module: nn.Module) -> float:
         """See `Objective.score`."""
         return quality(module, self.held, self.held_labels, self.task)
+
+
+@dataclass(frozen=True)
+class _View:
+    """The training images, each moved in a way of its own, and what the deployed model says of them."""
+
+    moves: Moves
+    outputs: Tensor
+    """Shape (n, c)."""
 
 
 class Reconstruction:
@@ -115,24 +126,48 @@ class Reconstruction:
         self.deployed, self.part, self.recipe, self.task = deployed.requires_grad_(False), part, recipe, data.task
         self.images, self.held = data.train[train].to(device), data.train[held].to(device)
         self.outputs, self.held_outputs = predict(deployed, self.images), predict(deployed, self.held)
-        self.augments = bool(recipe.shift or recipe.flip)
+        self._views: dict[int, _View] = {}
+        self._view: _View | None = None
+        """That of the epoch, where the recipe has a fixed number of them."""
         _refuse_moved_boxes(data, recipe)
 
     def rows(self, generator: Generator) -> Tensor:
         """See `Objective.rows`; shape (groups, k)."""
+        if self.recipe.augments and self.recipe.views is not None:
+            number = int(torch.randint(self.recipe.views, (), generator=generator, device=generator.device))
+            if number not in self._views:
+                self._views[number] = self._look(number)
+            self._view = self._views[number]
         return random_groups(len(self.images), self.part.k, generator)
 
     def loss(self, module: nn.Module, rows: Tensor, generator: Generator) -> Tensor:
         """See `Objective.loss`."""
         queries, outputs = self.images[rows], self.outputs[rows]
-        if self.augments:
-            flat = augment(queries.flatten(0, 1), self.recipe.shift, self.recipe.flip, generator)
+        if self._view is not None:
+            queries = self._view.moves.of(rows.flatten()).apply(queries.flatten(0, 1)).reshape(queries.shape)
+            outputs = self._view.outputs[rows]
+        elif self.recipe.augments:
+            moves = Moves.draw(rows.numel(), self.recipe.shift, self.recipe.flip, generator)
+            flat = moves.apply(queries.flatten(0, 1))
             queries = flat.reshape(queries.shape)
             if self.recipe.augments_targets:
                 with torch.no_grad():
                     outputs = self.deployed(flat).float().reshape(outputs.shape)
         decoded = self.part.reconstruct(module, self.deployed, queries, outputs, generator)
         return self.recipe.parity_loss(decoded, outputs, self.task)
+
+    def _look(self, number: int) -> _View:
+        """Move every image, always alike for the same number, and ask the deployed model what it then says."""
+        device = self.images.device
+        moves = Moves.draw(len(self.images), self.recipe.shift, self.recipe.flip, Generator(device).manual_seed(number))
+        if not self.recipe.augments_targets:
+            return _View(moves, self.outputs)
+        with torch.no_grad(), torch.autocast(device.type, torch.bfloat16, enabled=self.recipe.mixed):
+            outputs = [
+                self.deployed(moves.of(rows).apply(self.images[rows])).float()
+                for rows in torch.split(torch.arange(len(self.images), device=device), EVALUATION_BATCH)
+            ]
+        return _View(moves, torch.cat(outputs))
 
     def score(self, module: nn.Module) -> float:
         """See `Objective.score`."""
@@ -157,5 +192,5 @@ class Reconstruction:
 
 
 def _refuse_moved_boxes(data: TrainingData, recipe: Recipe) -> None:
-    if data.task_name == "localisation" and (recipe.shift or recipe.flip):
+    if data.task_name == "localisation" and recipe.augments:
         raise ParmError(f"data set {data.name} has boxes, which 'shift' and 'flip' would leave where they were")

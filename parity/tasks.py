@@ -16,8 +16,8 @@ class Task(ABC):
     """How outputs (n, c) are compared with labels, and predictions with each other."""
 
     @abstractmethod
-    def loss(self, outputs: Tensor, labels: Tensor) -> Tensor:
-        """Training loss of a model that serves the task itself."""
+    def loss(self, outputs: Tensor, labels: Tensor, smoothing: float = 0.0) -> Tensor:
+        """Training loss of a model that serves the task itself; `smoothing` is that of labels that are classes."""
 
     @abstractmethod
     def divergence(self, outputs: Tensor, wanted: Tensor) -> Tensor:
@@ -39,9 +39,9 @@ class Classification(Task):
         """A prediction is right where the label is among its `top` likeliest classes."""
         self.top = top
 
-    def loss(self, outputs: Tensor, labels: Tensor) -> Tensor:
-        """Cross-entropy."""
-        return functional.cross_entropy(outputs, labels)
+    def loss(self, outputs: Tensor, labels: Tensor, smoothing: float = 0.0) -> Tensor:
+        """Cross-entropy, with label smoothing."""
+        return functional.cross_entropy(outputs, labels, label_smoothing=smoothing)
 
     def divergence(self, outputs: Tensor, wanted: Tensor) -> Tensor:
         """KL(deployed model's softmax || reconstruction's softmax), the mean over predictions."""
@@ -68,8 +68,9 @@ class Classification(Task):
 class Localisation(Task):
     """Outputs and labels are boxes (x0, y0, x1, y1) in fractions of the image; quality is intersection over union."""
 
-    def loss(self, outputs: Tensor, labels: Tensor) -> Tensor:
-        """Absolute error of the corners."""
+    def loss(self, outputs: Tensor, labels: Tensor, smoothing: float = 0.0) -> Tensor:
+        """Absolute error of the corners; there is nothing to smooth."""
+        del smoothing
         return functional.l1_loss(outputs, labels)
 
     def divergence(self, outputs: Tensor, wanted: Tensor) -> Tensor:

@@ -4,7 +4,7 @@ import pytest
 import torch
 from torch import Generator, nn
 
-from parity.augment import augment
+from parity.augment import Moves
 from parity.codes import Addition
 from parity.evaluation import degraded, predict, quality, random_groups
 from parity.objectives import Reconstruction, Supervised, TrainingData
@@ -84,11 +84,63 @@ def test_augmentation_shifts_by_whole_pixels_and_mirrors() -> None:
     images = picture.repeat(200, 2, 1, 1)
     padded = torch.nn.functional.pad(picture[0, 0], (1, 1, 1, 1))
     shifted = {tuple(padded[i : i + 3, j : j + 4].flatten().tolist()) for i in range(3) for j in range(3)}
-    found = augment(images, 1, False, Generator().manual_seed(0))
+    moves = Moves.draw(200, 1, False, Generator().manual_seed(0))
+    found = moves.apply(images)
     assert {tuple(x.flatten().tolist()) for x in found[:, 1]} == shifted
     assert torch.equal(found[:, 0], found[:, 1])
-    flipped = augment(images, 0, True, Generator().manual_seed(0))
+    some = torch.tensor([5, 3, 190])
+    assert torch.equal(moves.of(some).apply(images[some]), found[some])
+    flipped = Moves.draw(200, 0, True, Generator().manual_seed(0)).apply(images)
     same = (flipped == images).all(-1).all(-1).all(-1)
     assert 60 < int(same.sum()) < 140
     assert torch.equal(flipped[~same], images[~same].flip(-1))
-    assert augment(images, 0, False, Generator()) is images
+    assert torch.equal(Moves.draw(200, 0, False, Generator()).apply(images), images)
+
+
+class Counted(nn.Module):
+    """A module that counts its passes."""
+
+    def __init__(self, module: nn.Module) -> None:
+        super().__init__()
+        self.module, self.images = module, 0
+
+    def forward(self, x: torch.Tensor) -> torch.Tensor:
+        self.images += len(x)
+        found: torch.Tensor = self.module(x)
+        return found
+
+
+def test_views_are_few_and_ask_the_deployed_model_once_each(data: TrainingData) -> None:
+    deployed = Counted(linear(data)).eval()
+    recipe = Best(shift=1, flip=True, views=3)
+    objective = Reconstruction(data, deployed, ParityRow(Addition(), 2, 1, (0,)), recipe, CPU)
+    asked = deployed.images
+    seen = set()
+    for epoch in range(20):
+        generator = Generator().manual_seed(epoch)
+        rows = objective.rows(generator)
+        # A model that is linear reconstructs exactly, if the targets are those of the moved images.
+        assert float(objective.loss(linear(data), rows, generator).detach()) == pytest.approx(0, abs=1e-5)
+        seen.add(float(objective.loss(linear(data, seed=5), torch.arange(40).view(20, 2), generator).detach()))
+    assert len(seen) == 3
+    assert deployed.images - asked == 3 * 360
+
+
+def test_a_view_is_the_same_after_an_interruption(data: TrainingData) -> None:
+    recipe, losses = Best(shift=1, flip=True, views=4), []
+    for _ in range(2):
+        objective = Reconstruction(data, linear(data), ParityRow(Addition(), 2, 1, (0,)), recipe, CPU)
+        generator = Generator().manual_seed(7)
+        rows = objective.rows(generator)
+        losses.append(float(objective.loss(linear(data, seed=5), rows, generator).detach()))
+    assert losses[0] == losses[1]
+
+
+def test_label_smoothing_is_the_deployed_models_loss(data: TrainingData) -> None:
+    module, generator = linear(data), Generator().manual_seed(0)
+    rows = torch.arange(64)
+    found = Supervised(data, Best(smoothing=0.2), CPU).loss(module, rows, generator)
+    plain = Supervised(data, Best(smoothing=0.0), CPU)
+    outputs = module(plain.images[rows])
+    even = -outputs.log_softmax(-1).mean()
+    torch.testing.assert_close(found, 0.8 * plain.loss(module, rows, generator) + 0.2 * even)
