@@ -8,8 +8,8 @@ from typing import Literal
 import torch
 from torch import Tensor, nn
 
-LOGITS_SCALE = 0.1
-"""Raw outputs are of the order of ten; the decoders see them in the order of one."""
+LOGITS_SCALE = 0.3
+"""Raw outputs are of the order of one, after training with smoothed labels, to ten; decoders see them nearer to one."""
 DILATIONS = (1, 1, 2, 4, 8, 1)
 """Of the 3x3 convolutions of the convolutional encoder; a 1x1 convolution follows."""
 
