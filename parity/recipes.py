@@ -49,6 +49,9 @@ class Recipe(Kind):
     mixed: bool = False
     """Mixed precision: compute in bfloat16 where it is safe, keep weights and their updates in single precision."""
 
+    compiled: bool | None = None
+    """Compile the network before training: a minute or more at first, then faster steps; needs a C++ compiler."""
+
     @property
     def augments(self) -> bool:
         """Whether training images are moved."""

@@ -92,6 +92,8 @@ def train(
     # With fewer than 16 channels torch 2.14's backward pass on several CPU threads crashes for some odd batches.
     if min((one.out_channels for one in module.modules() if isinstance(one, nn.Conv2d)), default=0) >= 16:
         module.to(memory_format=torch.channels_last)
+    if recipe.compiled:
+        module.compile()
     optimiser = recipe.optimiser(module.parameters())
     fit, best = Fit(), _copy(module.state_dict())
     if checkpoint.exists():

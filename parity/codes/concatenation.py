@@ -7,6 +7,8 @@ from __future__ import annotations
 
 from typing import TYPE_CHECKING, Any, Literal
 
+from pydantic import PositiveInt
+
 from parity.codes.linear import LinearCode
 from sim.errors import ParmError
 
@@ -14,7 +16,7 @@ if TYPE_CHECKING:
     from torch import Tensor
 
 LAYOUTS: dict[int, tuple[int, ...]] = {2: (2,), 3: (2, 1), 4: (2, 2), 5: (2, 3), 6: (3, 3), 9: (3, 3, 3)}
-"""By k: how many queries stand in each row of the picture. k = 3 has two quadrants above one half."""
+"""By k, where none is given: how many queries stand in each row. k = 3 has two quadrants above one half."""
 
 
 class Concatenation(LinearCode):
@@ -25,18 +27,24 @@ class Concatenation(LinearCode):
     """Predictions are always summed with weight 1."""
     query_weights: None = None
     """Queries are not weighted."""
+    layout: tuple[PositiveInt, ...] | None = None
+    """How many queries stand in each row of the picture, from the top: [2] side by side, [1, 1] one above the other,
+    which keeps their full width. By default [2] for k = 2, [2, 1] for 3, [2, 2] for 4, and for 5, 6 and 9."""
 
     def check(self, k: int, r: int) -> None:
         """Raise ValueError where there is no layout for k queries, or more than one row is asked for."""
-        if k not in LAYOUTS:
-            raise ValueError(f"concatenation has layouts for k = {', '.join(map(str, LAYOUTS))}, not for k = {k}")
+        if self.layout is not None and sum(self.layout) != k:
+            raise ValueError(f"layout: {list(self.layout)} has {sum(self.layout)} places, but k = {k}")
+        if self.layout is None and k not in LAYOUTS:
+            known = ", ".join(map(str, LAYOUTS))
+            raise ValueError(f"concatenation has layouts for k = {known}, not for k = {k}: give one as 'layout'")
         if r != 1:
             raise ValueError(f"concatenation makes one coded query per group, not r = {r}; 'addition' takes any r")
         super().check(k, r)
 
     def identity(self, k: int, r: int, row: int) -> dict[str, Any]:
         """See `LinearCode.identity`; the layout belongs to it."""
-        return super().identity(k, r, row) | {"layout": list(LAYOUTS[k])}
+        return super().identity(k, r, row) | {"layout": list(self.layout or LAYOUTS[k])}
 
     def encode(self, queries: Tensor, r: int) -> Tensor:
         """Resize by averaging and place: images (g, k, channels, height, width) -> (g, 1, channels, height, width).
@@ -49,7 +57,7 @@ class Concatenation(LinearCode):
         self.check(k, r)
         if queries.dim() != 5:
             raise ParmError(f"concatenation needs images (channels, height, width), not shape {queries.shape[2:]}")
-        layout = LAYOUTS[k]
+        layout = self.layout or LAYOUTS[k]
         height, width = queries.shape[3:]
         if height < len(layout) or width < max(layout):
             raise ParmError(f"concatenation cannot show {k} queries in an image of {height}x{width} pixels")

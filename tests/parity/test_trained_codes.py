@@ -39,6 +39,19 @@ def test_concatenation_of_two_halves_averages_pairs_of_columns() -> None:
     torch.testing.assert_close(picture[:, 3:], queries[0, 1, 0].view(4, 3, 2).mean(-1))
 
 
+def test_a_layout_says_how_many_queries_stand_in_each_row() -> None:
+    queries = torch.arange(2 * 4 * 4.0).view(1, 2, 1, 4, 4)
+    stacked = Concatenation(layout=(1, 1))
+    picture = stacked.encode(queries, 1)[0, 0, 0]
+    assert torch.equal(picture[:2], (queries[0, 0, 0, ::2] + queries[0, 0, 0, 1::2]) / 2)
+    assert torch.equal(picture[2:], (queries[0, 1, 0, ::2] + queries[0, 1, 0, 1::2]) / 2)
+    assert stacked.identity(2, 1, 0) != Concatenation().identity(2, 1, 0)
+    assert Concatenation(layout=(2,)).identity(2, 1, 0) == Concatenation().identity(2, 1, 0)
+    Concatenation(layout=(1, 3, 3)).check(7, 1)
+    with pytest.raises(ValueError, match=r"layout: \[1, 1\] has 2 places, but k = 3"):
+        stacked.check(3, 1)
+
+
 def test_concatenation_refuses_what_it_cannot_show() -> None:
     with pytest.raises(ValueError, match=r"layouts for k = 2, 3, 4, 5, 6, 9, not for k = 7"):
         Concatenation().check(7, 1)
