@@ -22,7 +22,7 @@ paper-latency: $(VENV)/installed
 # DATA=DIR names the folder with the data sets; those that are not there are skipped. Full size takes a GPU (DEVICE=cuda).
 DATA ?= data
 DEVICE ?= auto
-STUDIES ?= $(addprefix experiments/paper/,$(addsuffix .yaml,fig5 fig6 fig8 concat localisation fashion_networks two_losses))
+STUDIES ?= $(addprefix experiments/paper/,$(addsuffix .yaml,fig5 fig6 fig8 concat localisation fashion_networks two_losses beyond))
 paper-accuracy: $(VENV)/installed
 	$(BIN)/parm accuracy $(STUDIES) --data $(DATA) --device $(DEVICE) --out runs/paper-accuracy
 

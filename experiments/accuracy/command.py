@@ -30,7 +30,10 @@ def accuracy_command(
     plugin: Plugins = None,
     debug: Debug = False,
 ) -> None:
-    """Train what codes need and measure how accurate reconstructions are, without serving; kept models are found."""
+    """Train what codes need and measure how accurate reconstructions are, without serving; kept models are found.
+
+    Several studies get a folder each, and one table of all their lines beside these.
+    """
     del debug
     from experiments import loader
     from experiments.accuracy.options import Study
@@ -40,16 +43,25 @@ def accuracy_command(
     twice = next((name for name in names if names.count(name) > 1), None)
     if twice is not None:
         raise ParmError(f"two of the studies are called '{twice}', so they would share a folder.")
-    from experiments.accuracy.report import run
+    from experiments.accuracy.report import join, run
     from experiments.progress import Reporter
     from experiments.session import command, heed_kill
 
     reporter = Reporter()
     try:
         heed_kill()
+        above = out or Path("runs")
+        lines = []
         for study in studies:
-            folder = (out or Path("runs")) / study.name if out is None or len(studies) > 1 else out
-            run(study, folder, data, models, device, reporter)
+            folder = above / study.name if out is None or len(studies) > 1 else above
+            found = run(study, folder, data, models, device, reporter)
+            if not found:
+                reporter.say(f"{study.name}: none of its data sets could be loaded")
+            lines += found
+            if lines and len(studies) > 1:
+                join(lines, above)
     except KeyboardInterrupt:
         reporter.say(f"Interrupted. Continue with the same command: {' '.join(command())}")
         raise typer.Exit(INTERRUPTED) from None
+    if not lines:
+        raise ParmError("none of the data sets could be loaded: see the lines above.")

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+from collections.abc import Sequence
 from pathlib import Path
 
 import yaml
@@ -16,13 +17,12 @@ from experiments.progress import Reporter
 from experiments.session import console
 from experiments.store import writing
 from parity.training import write_atomically
-from sim.errors import ParmError
 
 
 def run(study: Study, folder: Path, data: Path | None, models: Path, device: str, reporter: Reporter) -> list[Line]:
     """Run the study into `folder`, show the table and name the folder; returns its lines.
 
-    Raises ParmError where none of its data sets is there, or for a full disk.
+    There are none where none of its data sets could be loaded. Raises ParmError for a full disk.
     """
     runner = Runner(study, data, models, device, reporter)
     lines: list[Line] = []
@@ -33,7 +33,7 @@ def run(study: Study, folder: Path, data: Path | None, models: Path, device: str
             write_atomically(folder / "accuracy.csv", as_csv(lines).encode())
             write_atomically(folder / "manifest.json", _manifest(study, runner, complete=False).encode())
         if not lines:
-            raise ParmError(f"none of the data sets of {study.name} could be loaded: see the lines above.")
+            return lines
         write_atomically(folder / "manifest.json", _manifest(study, runner, complete=True).encode())
         draw(study.figures, lines, study.reference, folder / "figures")
     console().print(as_table(lines))
@@ -43,6 +43,12 @@ def run(study: Study, folder: Path, data: Path | None, models: Path, device: str
         print(f"note: {name} was skipped: its data could not be loaded")
     print(folder)
     return lines
+
+
+def join(lines: Sequence[Line], folder: Path) -> None:
+    """Write the lines of several studies into one table. Raises ParmError for a full disk."""
+    with writing(folder):
+        write_atomically(folder / "accuracy.csv", as_csv(lines).encode())
 
 
 def _manifest(study: Study, runner: Runner, *, complete: bool) -> str:

@@ -126,7 +126,23 @@ def test_without_any_data_set_it_fails(
     )
     file.write_text(text)
     assert parm("accuracy", file, "--out", tmp_path / "o", monkeypatch=monkeypatch) == 2
-    assert "none of the data sets of small could be loaded" in capsys.readouterr().err
+    said = capsys.readouterr()
+    assert "small: none of its data sets could be loaded" in said.out + said.err
+    assert "none of the data sets could be loaded" in said.err
+
+
+def test_several_studies_share_a_table_and_one_without_data_stops_none(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    missing = SMALL.replace("dataset: digits, recipe", "label: gone, dataset: {kind: image_folder, path: no}, recipe")
+    texts = {"a": missing, "b": SMALL, "c": SMALL}
+    files = [tmp_path / f"{name}.yaml" for name in texts]
+    for file, (name, text) in zip(files, texts.items(), strict=True):
+        file.write_text(re.sub(r"(?m)^name: .*$", f"name: {name}", re.sub(r"(?m)^reference:(\n  .*)*", "", text)))
+    out, models = tmp_path / "o", tmp_path / "m"
+    assert parm("accuracy", *files, "--out", out, "--models", models, monkeypatch=monkeypatch) == 0
+    tables = [(out / name / "accuracy.csv").read_text().splitlines() for name in ("b", "c")]
+    assert (out / "accuracy.csv").read_text().splitlines() == tables[0] + tables[1][1:]
 
 
 def test_run_says_which_verb_a_study_takes(
