@@ -43,7 +43,7 @@ class Recipe(Kind):
     """Augmentation: this many moved copies of every image, a random one each epoch, so that targets are
     computed once per copy; None: moved anew, and computed, in every step."""
     smoothing: float = Field(default=0.0, ge=0, lt=1)
-    """Label smoothing of a deployed model: smoother outputs are easier to learn the sum of."""
+    """Label smoothing of a deployed model; how hard sums of its outputs are to learn depends on it."""
     patience: int | None = Field(default=None, gt=0)
     """Stop early after this many epochs without a better validation score; the schedule stays that of `epochs`."""
     mixed: bool = False
@@ -138,8 +138,6 @@ class Best(Recipe):
     """The best known here: AdamW at a one-cycle rate, from the deployed weights, for what decoding returns."""
 
     kind: Literal["best"] = "best"
-    smoothing: float = Field(default=0.1, ge=0, lt=1)
-    """Label smoothing of a deployed model: smoother outputs are easier to learn the sum of."""
     warmup: float = Field(default=0.25, ge=0, lt=1)
     """Fraction of all steps during which the learning rate rises; it falls to zero in the rest."""
     mse: float = Field(default=0.1, ge=0)

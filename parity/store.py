@@ -41,6 +41,8 @@ from sim.kinds import Kind
 
 FORMAT = 2
 """Part of every key: raise it when the same options come to mean another training."""
+DEPLOYED_ONLY = ("smoothing",)
+"""Options of a recipe that change nothing where it trains what a code needs, and so are no part of that one's key."""
 TEST_GROUPINGS = 5
 """Random groupings of the test set behind a card's A_d."""
 
@@ -191,7 +193,7 @@ class ModelStore:
             "role": part.role,
             "deployed": deployed.key,
             "code": part.identity(),
-            "recipe": _options(recipe),
+            "recipe": {name: value for name, value in _options(recipe).items() if name not in DEPLOYED_ONLY},
             "seed": seed,
         }
 
