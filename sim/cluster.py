@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import math
 
-from pydantic import Field, NonNegativeFloat, PositiveFloat, PositiveInt
+from pydantic import Field, NonNegativeFloat, PositiveFloat, PositiveInt, field_validator
 
 from sim.batching import Batching, Fixed
 from sim.disciplines import Discipline, SingleQueue
@@ -61,6 +61,14 @@ class Cluster(Options):
     """Seconds that the frontend takes to reconstruct a coding group's predictions; likewise."""
     deadline: PositiveFloat | None = None
     """Seconds after its arrival at which a query without a reply gets a default answer; never where not given."""
+
+    @field_validator("service", "parity_service", "backup_service")
+    @classmethod
+    def _complete(cls, service: Distribution | None) -> Distribution | None:
+        """Refuse what leaves it to a policy's code how long it takes: only `encode` and `decode` may."""
+        if service is not None:
+            service.mean()
+        return service
 
     def buys(self, role: Role, budget: float | None = None) -> int:
         """Return how many instances of `role` a budget pays for, in the deployed model's instances: all of `extra`,

@@ -109,6 +109,8 @@ def test_each_policys_frontend_takes_what_was_measured_with_its_own_code(tmp_pat
     cluster = Cluster.model_validate({"instances": 3, "service": 1.0, "encode": own})
     with pytest.raises(ValueError, match=r"no 'encode' times for 'addition k=3 r=1', only for 'addition k=2 r=1', "):
         check(cluster, Coded(k=3), ())
+    with pytest.raises(ValidationError, match="has the role 'encode' for several codes; choose a 'code' of 'addition"):
+        Cluster.model_validate({"instances": 3, "service": own})
     with pytest.raises(ValueError, match="no 'encode' times for a policy without a code"):
         check(cluster, CodedNonsystematic(k=2), ())
 
