@@ -182,7 +182,7 @@ class Models:
             {
                 "role": model.card["identity"]["role"],
                 "key": model.key,
-                "path": str(model.path),
+                "path": _place(model.path),
                 "dataset": model.card["dataset"],
                 "test": model.card["test"],
                 "device": model.card["device"],
@@ -309,3 +309,10 @@ def load_data(dataset: Dataset, folder: Path | None) -> tuple[TrainingData, Data
 
 def _key(options: Options) -> str:
     return json.dumps(options.model_dump(mode="json", serialize_as_any=True, by_alias=True), sort_keys=True)
+
+
+def _place(path: Path) -> str:
+    """Return a model's folder; what comes with parm is named alike on every machine."""
+    from parity import zoo
+
+    return f"parity/zoo/{path.name}" if path.parent == zoo.FOLDER else str(path)

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import math
 
-from pydantic import Field, NonNegativeFloat, PositiveFloat, PositiveInt
+from pydantic import Field, NonNegativeFloat, PositiveFloat, PositiveInt, field_validator
 
 from sim.batching import Batching, Fixed
 from sim.disciplines import Discipline, SingleQueue
@@ -55,17 +55,33 @@ class Cluster(Options):
     network: Network = Network()
     """What lies between the frontend and the instances."""
     encode: Distribution = Deterministic(value=0.0)
-    """Seconds that the frontend takes to make a coding group's parity queries; nothing waits for it."""
+    """Seconds that the frontend takes to make a coding group's parity queries; nothing waits for it. A profile's
+    `encode` is that of each policy's own code, where it names none."""
     decode: Distribution = Deterministic(value=0.0)
-    """Seconds that the frontend takes to reconstruct a coding group's predictions."""
+    """Seconds that the frontend takes to reconstruct a coding group's predictions; likewise."""
     deadline: PositiveFloat | None = None
     """Seconds after its arrival at which a query without a reply gets a default answer; never where not given."""
+
+    @field_validator("service", "parity_service", "backup_service")
+    @classmethod
+    def _complete(cls, service: Distribution | None) -> Distribution | None:
+        """Refuse what leaves it to a policy's code how long it takes: only `encode` and `decode` may."""
+        if service is not None:
+            service.mean()
+        return service
 
     def buys(self, role: Role, budget: float | None = None) -> int:
         """Return how many instances of `role` a budget pays for, in the deployed model's instances: all of `extra`,
         where none is named."""
         spend = (self.extra if budget is None else budget) * self.prices.deployed
         return math.floor(spend / self.prices.of(role) + 1e-9)  # 3 x 0.1 / 0.1 is not quite 3
+
+    def for_code(self, code: str | None) -> Cluster:
+        """Return the cluster with the encoder's and the decoder's times for `code`, as 'addition k=2 r=1'.
+
+        Raises ValueError, in one sentence, where they are left to the policy's code and were not measured with it.
+        """
+        return self.model_copy(update={"encode": self.encode.for_code(code), "decode": self.decode.for_code(code)})
 
     def service_of(self, role: Role, size: int) -> Distribution:
         """Return the service time of a batch of `size` queries at an instance of `role`."""

@@ -57,6 +57,7 @@ def simulate(
             "crashes that lose work for good leave queries without an answer: give the cluster a 'deadline', or let "
             "the crashes 'retry'"
         )
+    cluster = _with_code(cluster, policy)
     clock = Clock()
     recorder = Recorder(len(schedule))
     plans = policy.pools(cluster)
@@ -93,7 +94,14 @@ def simulate(
 
 def check(cluster: Cluster, policy: Policy, stragglers: Sequence[Straggler]) -> None:
     """Raise ValueError, in one sentence, where `simulate` could not run these together."""
+    _with_code(cluster, policy)
     _attach(cluster, stragglers, Streams(0), policy.pools(cluster))
+
+
+def _with_code(cluster: Cluster, policy: Policy) -> Cluster:
+    """Return the cluster whose frontend takes the times of the policy's code, if it makes coding groups."""
+    k, _ = policy.group
+    return cluster.for_code(policy.coding) if k else cluster
 
 
 def _attach(

@@ -118,6 +118,43 @@ def order_statistic_quantiles(service: Distribution, p: Floats, k: int, n: int) 
     return _at_uniform(service, np.asarray(betaincinv(k, n + 1 - k, p), dtype=np.float64))
 
 
+@dataclass(frozen=True)
+class FirstOf:
+    """The response time where each query goes to `copies` idle servers at once, and the first answer is the reply.
+
+    Nothing waits, and the copies' services are independent: the smallest order statistic. One copy is the service.
+    """
+
+    service: Distribution
+    copies: int = 1
+
+    def mean(self) -> float:
+        """Return the mean response time, which is finite where that of a service is."""
+        alone = self.service.mean() if self.copies == 1 else None
+        return mean_of(self.quantiles) if alone is None else alone
+
+    def quantiles(self, p: Floats) -> Floats:
+        """Return the quantiles for every p in [0, 1); same shape. Raises ParmError as `order_statistic_quantiles`."""
+        return order_statistic_quantiles(self.service, p, 1, self.copies)
+
+
+@dataclass(frozen=True)
+class HedgedOnce:
+    """The response time of a hedged request that never waits: see `hedged_beyond`."""
+
+    service: Distribution
+    after: float
+
+    def mean(self) -> float:
+        """Return the mean response time."""
+        return mean_of(self.quantiles)
+
+    def quantiles(self, p: Floats) -> Floats:
+        """Return the quantiles for every p in [0, 1), by bisection below those of one service; same shape."""
+        alone = _at_uniform(self.service, p)
+        return invert(lambda t: 1 - hedged_beyond(self.service, t, self.after), p, np.zeros_like(p), alone)
+
+
 def coded_quantiles(service: Distribution, p: Floats, k: int, r: int = 1) -> Floats:
     """Return the quantiles of a query's latency in a coding group, for every p in [0, 1); same shape.
 

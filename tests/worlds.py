@@ -6,7 +6,19 @@ from dataclasses import dataclass
 
 import numpy as np
 from hypothesis import strategies as st
+from pydantic import ValidationError
 
+from parity.codes import (
+    Addition,
+    Approxifer,
+    Concatenation,
+    Conditional,
+    Exact,
+    InvNet,
+    Learned,
+    Nercc,
+    TensorCode,
+)
 from sim.batching import Aimd, Batching, Fixed
 from sim.cluster import Cluster
 from sim.disciplines import BestOf, Discipline, RandomQueue, RoundRobin, ShortestQueue, SingleQueue
@@ -63,14 +75,28 @@ CANCELS = {
 HEDGINGS = st.builds(Hedging, copies=st.integers(2, 2), after=WAITS, budget=st.sampled_from([None, 0.3]), **CANCELS)
 
 
+CODES = (Addition(), Exact(), Concatenation(), Conditional(), Learned(), InvNet())
+"""Every code whose replies are predictions as they are; the others are `EVERY_REPLY`'s."""
+EVERY_REPLY = (None, Approxifer(), Nercc())
+
+
+def _coded(code: TensorCode, k: int, r: int) -> Coded:
+    """Name the code at k and r, or at its own least size where it cannot serve so many."""
+    try:
+        return Coded(k=k, r=r, code=code)
+    except ValidationError:
+        return Coded(k=2, r=1, code=code)
+
+
 def policies() -> st.SearchStrategy[Policy]:
-    """Every policy, with every option that changes what it does."""
+    """Every policy, with every option that changes what it does, and every code."""
     return st.one_of(
         st.just(Uncoded()),
         st.just(EqualResources()),
         st.builds(DefaultAnswer, after=st.sampled_from([0.01, 0.05, 0.3])),
         st.builds(Replication, copies=st.integers(2, 3), **CANCELS),
         st.builds(Coded, k=st.integers(2, 5), r=st.integers(1, 3)),
+        st.builds(_coded, st.sampled_from(CODES), st.integers(2, 5), st.integers(1, 3)),
         st.builds(
             Coded,
             k=st.integers(2, 4),
@@ -84,6 +110,7 @@ def policies() -> st.SearchStrategy[Policy]:
             CodedNonsystematic,
             k=st.integers(2, 5),
             stragglers=st.integers(1, 2),
+            code=st.sampled_from(EVERY_REPLY),
             max_wait=st.sampled_from([None, 0.0, 0.03]),
         ),
         st.builds(Tied, copies=st.integers(2, 3), message_delay=st.sampled_from([0.0, 0.002])),
@@ -94,6 +121,7 @@ def policies() -> st.SearchStrategy[Policy]:
             budget=st.sampled_from([None, 0.3]),
             **CANCELS,
         ),
+        st.builds(Hedged, copies=st.integers(2, 3), after_quantile=st.sampled_from([0.2, 0.9]), **CANCELS),
         st.builds(
             ApproximateBackup,
             after=st.sampled_from([None, 0.0, 0.01, 0.05]),
@@ -128,7 +156,7 @@ def clusters(draw: st.DrawFn, discipline: st.SearchStrategy[Discipline] = DISCIP
 
 def schedules() -> st.SearchStrategy[Schedule]:
     """Open arrivals (ties among them too) and closed loops."""
-    queries = st.integers(1, 120)
+    queries = st.integers(1, 120) | st.integers(150, 250)  # a running quantile needs more than a hundred
     seeds = st.integers(0, 2**31)
 
     def opened(n: int, seed: int, mean: float) -> Schedule:

@@ -77,6 +77,21 @@ class Distribution(Kind):
         del size
         return None
 
+    def for_code(self, code: str | None) -> Distribution:
+        """Return what was measured with `code`, such as 'addition k=2 r=1', where that is left to the policy.
+
+        Only a `profile` that names no code leaves it to the policy; what is made of one is made of the policy's own.
+        Raises ValueError where it was not measured.
+        """
+        changed: dict[str, Any] = {}
+        for name in type(self).model_fields:
+            value = getattr(self, name)
+            if isinstance(value, Distribution):
+                changed[name] = value.for_code(code)
+            elif isinstance(value, tuple) and any(isinstance(part, Distribution) for part in value):
+                changed[name] = tuple(part.for_code(code) for part in value)
+        return self.model_copy(update=changed) if changed else self
+
 
 def shares(weights: Sequence[float]) -> Floats:
     """Return the weights divided by their sum, shape (len(weights),)."""

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import json
 from array import array
+from collections.abc import Iterable
 from dataclasses import dataclass
 from functools import lru_cache
 from pathlib import Path
@@ -119,12 +120,14 @@ class Profile(Distribution):
     """Whose service times: the deployed, parity or backup model's; `backlog` is what a bulk flow leaves in a buffer,
     `encode` and `decode` are the frontend's work for a coding group, `copy` that of moving a batch to a device."""
     code: str | None = None
-    """Which code's `encode` or `decode`, as 'addition k=2 r=1'; not needed where the profile has only one."""
+    """Which code's `encode` or `decode`, as 'addition k=2 r=1'; each policy's own where not given."""
     batch: int = Field(1, ge=1)
     """Queries in the batch, where nothing else tells."""
 
     _measured: dict[int, Curve] = PrivateAttr()
-    _curve: Curve = PrivateAttr()
+    _codes: dict[str, dict[int, Curve]] = PrivateAttr(default_factory=dict)
+    """All that the role was measured with, where the code is left to the policy."""
+    _at: Curve | None = PrivateAttr(default=None)
 
     @field_validator("file")
     @classmethod
@@ -141,9 +144,36 @@ class Profile(Distribution):
     def _read(self) -> Self:
         if self.code is not None and self.role not in ("encode", "decode"):
             raise ValueError(f"code: only the roles 'encode' and 'decode' have one, not '{self.role}'")
-        self._measured = read_curves(self.file, self.role if self.code is None else f"{self.role} {self.code}")
-        self._curve = between(self._measured, self.batch)
+        if self.code is None and self.role in ("encode", "decode"):
+            self._codes = read_codes(self.file, self.role)
+            self._measured = next(iter(self._codes.values())) if len(self._codes) == 1 else {}
+        else:
+            self._measured = read_curves(self.file, self.role if self.code is None else f"{self.role} {self.code}")
+        self._at = between(self._measured, self.batch) if self._measured else None
         return self
+
+    @property
+    def _curve(self) -> Curve:
+        """The inverse CDF. Raises ValueError where several codes have one and the policy's is not known here."""
+        if self._at is None:
+            of = _named(self._codes)
+            raise ValueError(f"{self.file} has the role '{self.role}' for several codes; choose a 'code' of {of}")
+        return self._at
+
+    def for_code(self, code: str | None) -> Distribution:
+        """Return the times measured with the policy's code, where the profile names none itself."""
+        if self.code is not None or self.role not in ("encode", "decode"):
+            return self
+        if code not in self._codes:
+            whose = f"'{code}'" if code else "a policy without a code"
+            raise ValueError(
+                f"{self.file} has no '{self.role}' times for {whose}, only for {_named(self._codes)}: measure it with "
+                "`parm profile`, or choose a 'code'"
+            )
+        changed = self.model_copy(update={"code": code})
+        changed._measured = self._codes[code]
+        changed._at = between(changed._measured, self.batch)
+        return changed
 
     def sample(self, generator: np.random.Generator, n: int) -> Floats:
         """Draw `n` values by the inverse CDF, shape (n,)."""
@@ -180,7 +210,7 @@ def _at_batch(profile: Profile, size: int) -> Profile:
     if size < 1:
         raise ValueError(f"a batch has at least one query, not {size}")
     changed = profile.model_copy(update={"batch": size})
-    changed._curve = between(profile._measured, size)
+    changed._at = between(profile._measured, size)
     return changed
 
 
@@ -198,28 +228,36 @@ def between(measured: dict[int, Curve], size: int) -> Curve:
 
 
 def read_curves(path: Path, role: str) -> dict[int, Curve]:
-    """Read a profile's inverse CDFs for one role, by batch size. Raises ValueError where it is no profile.
+    """Read a profile's inverse CDFs for one role, by batch size. Raises ValueError where it is no profile."""
+    roles = _roles(path)
+    if not isinstance(roles.get(role), dict) or not roles[role]:
+        raise ValueError(f"{path} has no service times for the role '{role}'; it has {', '.join(roles) or 'none'}")
+    return {
+        _batch_size(size, path): _curve(entry, f"batch size {size} of {path}") for size, entry in roles[role].items()
+    }
 
-    `encode` and `decode` stand for the only code that has them.
-    """
+
+def read_codes(path: Path, role: str) -> dict[str, dict[int, Curve]]:
+    """Read what `encode` or `decode` took with each code, at least one. Raises ValueError as `read_curves` does."""
+    names = [name for name in _roles(path) if name.startswith(f"{role} ")]
+    if not names:
+        read_curves(path, role)  # it says what there is
+    return {name.removeprefix(f"{role} "): read_curves(path, name) for name in names}
+
+
+def _roles(path: Path) -> dict[str, Any]:
     try:
         content = json.loads(path.read_text(encoding="utf-8"))
     except ValueError as error:
         raise ValueError(f"{path} is not a JSON file: {error}") from error
     if not isinstance(content, dict) or content.get("format") != 1 or not isinstance(content.get("roles"), dict):
         raise ValueError(f"{path} is not a service-time profile of format 1")
-    roles = content["roles"]
-    if role in ("encode", "decode"):
-        coded = [name for name in roles if name.startswith(f"{role} ")]
-        if len(coded) > 1:
-            choice = ", ".join(f"'{name.removeprefix(role + ' ')}'" for name in coded)
-            raise ValueError(f"{path} has the role '{role}' for several codes; choose a 'code' of {choice}")
-        role = coded[0] if coded else role
-    if not isinstance(roles.get(role), dict) or not roles[role]:
-        raise ValueError(f"{path} has no service times for the role '{role}'; it has {', '.join(roles) or 'none'}")
-    return {
-        _batch_size(size, path): _curve(entry, f"batch size {size} of {path}") for size, entry in roles[role].items()
-    }
+    roles: dict[str, Any] = content["roles"]
+    return roles
+
+
+def _named(codes: Iterable[str]) -> str:
+    return ", ".join(f"'{code}'" for code in codes)
 
 
 def _batch_size(text: str, path: Path) -> int:

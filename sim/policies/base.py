@@ -63,6 +63,12 @@ class Policy(Kind):
         return None
 
     @property
+    def coding(self) -> str | None:
+        """The code with its k and r as profiles name them, such as 'addition k=2 r=1'; None where there is no code."""
+        k, r = self.group
+        return None if self.erasure_code is None else f"{self.erasure_code.name_in_yaml()} k={k} r={r}"
+
+    @property
     def deadline(self) -> float | None:
         """Seconds after its arrival at which this policy gives a query without a reply a default answer, if it does."""
         return None

@@ -79,6 +79,11 @@ class Coded(Policy):
         """The code that the policy names, if any."""
         return self.code
 
+    @property
+    def coding(self) -> str:
+        """The code with its k and r as profiles name them; `addition` where none is given."""
+        return super().coding or f"addition k={self.k} r={self.r}"
+
     def pools(self, cluster: Cluster) -> list[PoolPlan]:
         """Return the deployed model's pool, one pool for each parity row, and a backup's."""
         shares = self.parity_pool != "own"

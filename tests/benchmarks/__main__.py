@@ -22,10 +22,12 @@ from sim.policies import (
     ApproximateBackup,
     Coded,
     CodedNonsystematic,
+    DefaultAnswer,
     EqualResources,
     Hedged,
     Policy,
     Replication,
+    Tied,
     Uncoded,
 )
 from sim.policies.coded import LastResort
@@ -109,6 +111,9 @@ def main() -> None:
         Replication(),
         Replication(cancel="all"),
         Hedged(cancel="all"),
+        Hedged(after=0.05, budget=0.05),
+        Tied(),
+        DefaultAnswer(after=0.1),
         ApproximateBackup(),
         Coded(k=3),
         Coded(k=2, r=2),

@@ -16,7 +16,8 @@ from experiments.figures.ccdf import Ccdf
 from experiments.figures.latency_vs_sweep import LatencyVsSweep
 from experiments.schema import Experiment
 from experiments.theory import Theory, theory
-from sim.theory import MMc, redundancy_d
+from sim.distributions.families import Gamma
+from sim.theory import FirstOf, HedgedOnce, MMc, redundancy_d
 from tests.command import parm
 from tests.outcomes import outcome
 
@@ -81,6 +82,54 @@ def test_what_theory_says() -> None:
 )
 def test_where_theory_says_nothing(changes: dict[str, Any]) -> None:
     assert said(**changes) is None
+
+
+LOOP = {"kind": "closed_loop", "clients": 2, "think": 0.01}
+GAMMA = {"kind": "gamma", "mean": 0.02, "shape": 2}
+
+
+def loop(policy: Any, **changes: Any) -> Theory | None:
+    return said(policy, **{"workload_arrivals": LOOP, "cluster_service": GAMMA, **changes})
+
+
+def hedged(**options: Any) -> dict[str, Any]:
+    return {"kind": "hedged", "after": 0.03, "cancel": "all", **options}
+
+
+def test_what_theory_says_where_nothing_waits() -> None:
+    service = Gamma(mean=0.02, shape=2)
+    alone = Theory("one service", 0.02, FirstOf(service))
+    assert loop("none") == loop("equal_resources") == loop("tied") == alone
+    both = loop(replication(2))
+    assert both == Theory("the first of 2", FirstOf(service, 2).mean(), FirstOf(service, 2))
+    assert both is not None
+    assert both.mean == pytest.approx(0.0125), "of two Erlang-2 times of mean 1 the smaller has a mean of 5/8"
+    late = loop(hedged())
+    assert late is not None
+    assert late.law == HedgedOnce(service, 0.03)
+    assert both.mean < late.mean < alone.mean
+
+
+@pytest.mark.parametrize(
+    ("policy", "changes"),
+    [
+        (replication(2), {"cluster_instances": 3}),  # two clients with two copies each need four
+        (replication(2, "queued"), {}),
+        (replication(2) | {"cancel_seconds": 0.001}, {}),
+        (hedged(copies=3), {"cluster_instances": 6}),
+        (hedged(budget=0.5), {}),
+        ({"kind": "hedged", "after_quantile": 0.9, "cancel": "all"}, {}),
+        ({"kind": "coded", "k": 2}, {}),
+        ("none", {"queue": "round_robin"}),
+        ("none", {"cluster_instances": 1}),
+        ("none", {"cluster_deadline": 0.5}),
+        ("none", {"cluster_service": {"kind": "sum", "terms": [GAMMA, GAMMA]}}),  # it does not know its quantiles
+        ("none", {"cluster_service": {"kind": "pareto", "minimum": 0.01, "shape": 0.9}}),  # nor has it a mean
+    ],
+    ids=str,
+)
+def test_where_something_may_wait_theory_says_nothing(policy: Any, changes: dict[str, Any]) -> None:
+    assert loop(policy, **changes) is None
 
 
 def test_metrics_are_the_summarys() -> None:
@@ -168,6 +217,7 @@ def test_the_ccdf_shows_the_whole_distribution() -> None:
     ("name", "sweep"),
     [
         ("theory", "{workload.arrivals.rate: [50, 150]}"),
+        ("theory-copies", "{workload.arrivals.clients: [2, 4]}"),
         ("stickiness", "{stragglers.sticky.stickiness: [0, 0.9, 1]}"),
     ],
 )

@@ -2,8 +2,10 @@
 
 from __future__ import annotations
 
+import json
 from collections.abc import Sequence
-from typing import Any
+from pathlib import Path
+from typing import Any, ClassVar, Literal
 
 import numpy as np
 import pytest
@@ -12,14 +14,21 @@ from pydantic import ValidationError
 from sim.cluster import Cluster
 from sim.code import Code
 from sim.distributions.families import Deterministic
-from sim.policies import Coded, EqualResources, Policy, Replication, Uncoded
+from sim.policies import Coded, CodedNonsystematic, EqualResources, Policy, Replication, Uncoded
 from sim.schedule import OpenSchedule
-from sim.simulation import simulate
+from sim.simulation import check, simulate
 from sim.stragglers import Heterogeneous, Straggler
 from sim.streams import Streams
 from sim.trace import Fate, Role, Route, Trace
 
 SECOND = Deterministic(value=1.0)
+
+
+class AnyTwo(Code):
+    """Any k answers will do, and every reply is decoded."""
+
+    kind: Literal["any"] = "any"
+    systematic: ClassVar[bool] = False
 
 
 def run(policy: Policy, times: Sequence[float], stragglers: Sequence[Straggler] = (), **cluster: Any) -> Trace:
@@ -73,6 +82,37 @@ def test_encoding_delays_the_parity_query_and_nothing_else() -> None:
     trace = run(Coded(k=2), [0, 0], slow(9.0, 1.0, 1.0), encode=0.25)
     assert trace.queries.reply.tolist() == [1.25, 1.0]
     assert trace.queries.dispatch.tolist() == [0, 0]
+
+
+def test_each_policys_frontend_takes_what_was_measured_with_its_own_code(tmp_path: Path) -> None:
+    def takes(seconds: float) -> dict[str, Any]:
+        return {"1": {"probabilities": [0, 1], "seconds": [seconds, seconds]}}
+
+    roles = {
+        "encode addition k=2 r=1": takes(0.25),
+        "encode addition k=2 r=2": takes(0.5),
+        "encode any k=2 r=3": takes(0.125),
+    }
+    file = tmp_path / "measured.json"
+    file.write_text(json.dumps({"format": 1, "roles": roles}))
+    own = {"kind": "profile", "file": str(file), "role": "encode"}
+    late = slow(9.0, 1.0, 1.0, 1.0)
+    for encode, factor in ((own, 1), ({"kind": "scaled", "of": own, "factor": 2}, 2)):
+        assert run(Coded(k=2), [0, 0], late, encode=encode).queries.reply.tolist() == [1 + factor * 0.25, 1.0]
+        two = run(Coded(k=2, r=2, parity_instances=2), [0, 0], late, encode=encode)
+        assert two.queries.reply.tolist() == [1 + factor * 0.5, 1.0]
+        every = run(CodedNonsystematic(k=2, code=AnyTwo()), [0, 0], encode=encode)
+        assert every.queries.reply.tolist() == [1 + factor * 0.125] * 2
+        assert run(Uncoded(), [0], encode=encode).queries.reply.tolist() == [1.0]
+    chosen = own | {"code": "addition k=2 r=2"}
+    assert run(Coded(k=2), [0, 0], late, encode=chosen).queries.reply.tolist() == [1.5, 1.0]
+    cluster = Cluster.model_validate({"instances": 3, "service": 1.0, "encode": own})
+    with pytest.raises(ValueError, match=r"no 'encode' times for 'addition k=3 r=1', only for 'addition k=2 r=1', "):
+        check(cluster, Coded(k=3), ())
+    with pytest.raises(ValidationError, match="has the role 'encode' for several codes; choose a 'code' of 'addition"):
+        Cluster.model_validate({"instances": 3, "service": own})
+    with pytest.raises(ValueError, match="no 'encode' times for a policy without a code"):
+        check(cluster, CodedNonsystematic(k=2), ())
 
 
 def test_queued_parity_queries_are_removed_when_all_predictions_are_back() -> None:

@@ -15,13 +15,16 @@ from sim.distributions import Distribution
 from sim.distributions.base import Floats
 from sim.distributions.combined import Mixture, Sum
 from sim.distributions.families import Deterministic, Exponential, Gamma, Uniform
+from sim.distributions.heavy import Lognormal
 from sim.errors import ParmError
 from sim.policies import Coded, Hedged, Policy, Replication, Tied, Uncoded
-from sim.schedule import OpenSchedule
+from sim.schedule import ClosedSchedule, OpenSchedule
 from sim.simulation import simulate
 from sim.stragglers.base import Bend
 from sim.streams import Streams
 from sim.theory import (
+    FirstOf,
+    HedgedOnce,
     MMc,
     coded_quantiles,
     hedged_beyond,
@@ -34,6 +37,7 @@ from sim.trace import Role, Trace
 from tests.worlds import poisson
 
 MEAN = 0.02
+HEAVY = Lognormal(mean=MEAN, cv=1.5)
 SERVICE = Exponential(mean=MEAN)
 UNKNOWN = Sum(terms=(SERVICE, SERVICE))
 """A distribution that knows only its mean."""
@@ -131,6 +135,26 @@ def test_coding_without_queues_is_the_order_statistic(k: int, r: int) -> None:
     cluster = Cluster(instances=k, service=service)
     trace = simulate(cluster, Coded(k=k, r=r, parity_instances=r), (), OpenSchedule(times), Streams(4))
     _within(trace.queries.latency, lambda p: coded_quantiles(service, p, k, r))
+
+
+@pytest.mark.parametrize(
+    ("policy", "law"),
+    [
+        (Uncoded(), FirstOf(HEAVY)),
+        (Tied(), FirstOf(HEAVY)),
+        (Replication(copies=3, cancel="all"), FirstOf(HEAVY, 3)),
+        (Hedged(after=0.04, cancel="all"), HedgedOnce(HEAVY, 0.04)),
+    ],
+    ids=str,
+)
+def test_a_closed_loop_on_many_instances_is_an_order_statistic(policy: Policy, law: FirstOf | HedgedOnce) -> None:
+    """What `experiments.theory` relies on: with an idle instance for every copy of every client nothing waits."""
+    streams = Streams(8)
+    think = streams.generator("think").exponential(0.02, 40_000)
+    trace = simulate(Cluster(instances=9, service=HEAVY), policy, (), ClosedSchedule(3, think), streams)
+    _within(trace.queries.latency, law.quantiles)
+    latency = trace.queries.latency
+    assert latency.mean() == pytest.approx(law.mean(), abs=4 * latency.std() / math.sqrt(len(latency)))
 
 
 def _within(latency: Floats, quantiles: object, sigmas: float = 4.0) -> None:
