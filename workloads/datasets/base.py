@@ -77,16 +77,34 @@ class Data:
 
     @cached_property
     def fingerprint(self) -> str:
-        """SHA-256 over shapes, types, all labels or boxes and an evenly spaced sample of the pixels, in hexadecimal."""
-        kept = "<i8" if self.task == "classification" else "<f4"
+        """SHA-256 over shapes, types and all content, in hexadecimal: the same for the same rows in another order."""
         digest = hashlib.sha256(str(self.classes).encode())
-        for x, y in ((self.x_train, self.y_train), (self.x_test, self.y_test)):
+        for x, rows in ((self.x_train, self._train_rows), (self.x_test, self._rows(self.x_test, self.y_test))):
             digest.update(f"{x.shape}{x.dtype.name}".encode())
-            digest.update(y.astype(kept).tobytes())
-            flat = x.reshape(-1)
-            stride = len(flat) // 2**20 | 1  # odd, so that it does not keep to one column of the images
-            digest.update(np.ascontiguousarray(flat[::stride], dtype=x.dtype.newbyteorder("<")).tobytes())
+            digest.update(np.sort(rows).astype("<u8").tobytes())
         return digest.hexdigest()
+
+    @cached_property
+    def order(self) -> NDArray[np.int64]:
+        """Row numbers of the training set in an order of its content, so that training does not see the files' own.
+
+        The same data set circulates in several orders.
+        """
+        return np.argsort(self._train_rows, kind="stable")
+
+    @cached_property
+    def _train_rows(self) -> NDArray[np.uint64]:
+        return self._rows(self.x_train, self.y_train)
+
+    def _rows(self, x: Images, y: NDArray[Any]) -> NDArray[np.uint64]:
+        """Return a hash of each image with its label or box."""
+        pixels = np.ascontiguousarray(x, dtype=x.dtype.newbyteorder("<")).reshape(len(x), -1)
+        labels = y.astype("<i8" if self.task == "classification" else "<f4")
+        found = (
+            hashlib.blake2b(label.tobytes() + row.tobytes(), digest_size=8).digest()
+            for row, label in zip(pixels, labels, strict=True)
+        )
+        return np.frombuffer(b"".join(found), dtype="<u8").astype(np.uint64)
 
     def _channel_means(self, centre: NDArray[np.float64] | int, power: int) -> NDArray[np.float64]:
         """Mean of (x - centre) ** power per channel, in chunks: a float64 copy of the whole would be too large."""
