@@ -41,7 +41,7 @@ class Frontend:
     """What the frontend and the pipes take, in seconds; medians."""
 
     overhead: float
-    """From a query's arrival to its dispatch."""
+    """From a query's arrival to its task's being sent: taking it up, and making the task's inputs."""
     latency: float
     """Half of what a task takes besides the worker's own time: a pipe, one way, and waking up whoever reads it."""
     encode: float
@@ -57,11 +57,23 @@ def frontend_times(runs: Sequence[RealRun]) -> Frontend:
     """Return what the frontend took in the calibrating runs."""
     pipes = [one.back - one.sent - (one.ended - one.begun) for run in runs for one in run.rounds]
     return Frontend(
-        overhead=_median([late for run in runs for late in run.lateness]),
+        overhead=_median([late for run in runs for late in run.lateness]) + _median(_preparing(runs)),
         latency=_median(pipes) / 2,
         encode=_median([seconds for run in runs for seconds in run.encodes]),
         decode=_median([seconds for run in runs for seconds in run.decodes]),
     )
+
+
+def _preparing(runs: Sequence[RealRun]) -> list[float]:
+    """Return the seconds from each batch's dispatch to its task's being ready to be sent."""
+    found: list[float] = []
+    for run in runs:
+        tasks, batches = run.trace.tasks, run.trace.batches
+        own = (tasks.role == Role.DEPLOYED) & (tasks.attempt == 0)
+        batch = tasks.owner[own]
+        last = batches.first[batch] + batches.size[batch] - 1
+        found += (tasks.queued[own] - run.trace.queries.dispatch[last]).tolist()
+    return found
 
 
 def _median(seconds: Sequence[float]) -> float:

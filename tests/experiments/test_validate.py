@@ -7,6 +7,7 @@ import math
 import subprocess
 import sys
 from collections.abc import Iterator
+from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
@@ -216,6 +217,15 @@ def test_a_profile_holds_the_whole_time_for_which_an_instance_is_taken(workers: 
     assert measured.decode.mean() == frontend.decode
     with pytest.raises(ParmError, match=r"only \d+ tasks of the parity model .* --calibrate"):
         service_profile([real(workers, Coded(k=2))], 0.0, device="here", network="echo", how="measured")
+
+
+def test_a_querys_way_to_its_worker_counts_what_making_its_task_takes() -> None:
+    """Taken up 1 ms late; tasks ready 3 ms after dispatch. Parity tasks, which no client waits for, are not asked."""
+    trace = simulate(cluster(), Coded(k=2), (), OpenSchedule(np.arange(20.0) * 10), Streams(0))
+    ready = trace.tasks.queued + np.where(trace.tasks.role == Role.DEPLOYED, 0.003, 7.0)
+    trace = replace(trace, tasks=replace(trace.tasks, queued=ready))
+    found = frontend_times([RealRun(trace, [], np.full(20, 0.001), [0.5], [], 0.0)])
+    assert (found.overhead, found.encode, found.decode) == pytest.approx((0.004, 0.5, 0.0))
 
 
 def test_a_competing_pass_takes_what_it_was_measured_to_take() -> None:
