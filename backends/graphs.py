@@ -39,7 +39,7 @@ def record(forward: Forward, inputs: Tensor) -> Recording:
             forward(held)
     torch.cuda.current_stream(inputs.device).wait_stream(aside)
     graph = cuda.CUDAGraph()
-    with cuda.graph(graph):
+    with cuda.graph(graph, stream=aside):  # its own stream would be on whichever device is the current one
         outputs = forward(held)
     return Recording(held, outputs, graph.replay)
 

@@ -33,6 +33,8 @@ class TorchBackend:
         there is no such device.
         """
         self.device = _device(device)
+        if self.device.type == "cuda" and self.device.index is not None:
+            torch.cuda.set_device(self.device)  # streams and events belong to the current device, which would be 0
         self.batch = batch
         self.precision = precision
         if batch is not None and batch < LEAST_ROWS:

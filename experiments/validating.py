@@ -20,8 +20,8 @@ BUSY = 0.25
 
 def validate_command(
     file: File,
-    seconds: Annotated[float, typer.Option(min=0.1, help="Of each policy's real run, in each trial.")] = 60.0,
-    calibrate: Annotated[float, typer.Option(min=0.1, help="Of each calm run that service times are from.")] = 15.0,
+    seconds: Annotated[float, typer.Option(min=0.1, help="Of each policy's real run, in each trial.")] = 6.0,
+    calibrate: Annotated[float, typer.Option(min=0.1, help="Of measuring for each, half before and half after.")] = 6.0,
     redraws: Annotated[int, typer.Option(min=1, help="Simulations of each real run.")] = 50,
     emulate: Annotated[
         bool,

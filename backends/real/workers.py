@@ -1,4 +1,4 @@
-"""Worker processes that are sent one task at a time through a pipe each, and answer with outputs and two clock times.
+"""Worker processes that are sent one task at a time through a pipe each, and answer with outputs and clock times.
 
 A pipe ends with either of its two processes: a worker that dies is noticed at once, and workers whose frontend is gone,
 however it went, end by themselves. Clock times are `time.perf_counter`'s, which the processes of one machine share.
@@ -33,7 +33,7 @@ Setup = Callable[[int], Service]
 """`setup(worker)`: makes, in its own process, what a worker does. It is pickled."""
 
 _ASK = Struct("<id")
-_ANSWER = Struct("<?dd")
+_ANSWER = Struct("<?ddd")
 _WHOLE = 1 - 1e-6
 """Competing passes that are owed to this much are run: sums of fractions are not exact."""
 
@@ -49,8 +49,10 @@ class Answer:
     worker: int
     begun: float
     """When the worker had the task, by `perf_counter`."""
+    served: float
+    """When it had the outputs; competing work came after."""
     ended: float
-    """When it had the outputs."""
+    """When it answered."""
     outputs: Values
     """Flat, float32."""
 
@@ -132,10 +134,10 @@ class Workers:
 
     def _answer(self, worker: int) -> Answer:
         message = self._receive(worker)
-        good, begun, ended = _ANSWER.unpack_from(message)
+        good, begun, served, ended = _ANSWER.unpack_from(message)
         if not good:
             raise ParmError(f"worker {worker} failed: {message[_ANSWER.size :].decode()}")
-        return Answer(worker, begun, ended, np.frombuffer(bytearray(message), np.float32, offset=_ANSWER.size))
+        return Answer(worker, begun, served, ended, np.frombuffer(bytearray(message), np.float32, offset=_ANSWER.size))
 
     def _receive(self, worker: int) -> bytes:
         try:
@@ -177,13 +179,15 @@ def _serve(pipe: Connection, setup: Setup, number: int, core: int | None) -> Non
             model, factor = _ASK.unpack_from(message)
             inputs = np.frombuffer(bytearray(message), np.float32, offset=_ASK.size)
             outputs = service(model, inputs)
+            served = perf_counter()
             owed += factor - 1
             while owed >= _WHOLE:
                 service(model, inputs)
                 owed -= 1
-            answer = _ANSWER.pack(True, begun, perf_counter()) + outputs.astype(np.float32, copy=False).tobytes()
+            times = _ANSWER.pack(True, begun, served, perf_counter())
+            answer = times + outputs.astype(np.float32, copy=False).tobytes()
         except Exception as error:
-            answer = _ANSWER.pack(False, begun, perf_counter()) + _sentence(error)
+            answer = _ANSWER.pack(False, begun, begun, perf_counter()) + _sentence(error)
         try:
             pipe.send_bytes(answer)
         except (BrokenPipeError, ConnectionResetError):

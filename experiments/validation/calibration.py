@@ -1,9 +1,8 @@
 """From measured rounds to the cluster that is simulated beside the real pool.
 
-The measurement is a real run as well, of the same policies on the same workers, but of other queries at other times and
+The measurement is a real run as well, of the same policy on the same workers, but of other queries at other times and
 without slow periods: what is validated is never what the profile was taken from. One task in ten is slowed down by
-chance, so that what a competing pass takes is measured too, and not assumed to be what a pass takes: it finds the model
-in the core's cache.
+chance, so that what a competing pass takes is measured too, and not assumed to be what a pass takes.
 """
 
 from __future__ import annotations
@@ -25,7 +24,7 @@ from sim.errors import ParmError
 from sim.network import Network
 from sim.stragglers import PerTask, Straggler
 from sim.stragglers.base import Effect, Setting
-from sim.trace import Role
+from sim.trace import Floats, Role
 from sim.work import Task
 
 if TYPE_CHECKING:
@@ -42,21 +41,43 @@ class Frontend:
     """What the frontend and the pipes take, in seconds; medians."""
 
     overhead: float
-    """From a query's arrival to its dispatch."""
+    """From a query's arrival to its task's being sent: taking it up, and making the task's inputs."""
     latency: float
     """Half of what a task takes besides the worker's own time: a pipe, one way, and waking up whoever reads it."""
     encode: float
+    """A coding group; 0 where none was encoded."""
     decode: float
+    """A reconstruction; 0 where there was none."""
 
 
 _DISTURBED = 1.5
 
 
-def frontend_times(runs: Sequence[RealRun], encode: float, decode: float) -> Frontend:
+def frontend_times(runs: Sequence[RealRun]) -> Frontend:
     """Return what the frontend took in the calibrating runs."""
     pipes = [one.back - one.sent - (one.ended - one.begun) for run in runs for one in run.rounds]
-    lateness = np.concatenate([run.lateness for run in runs])
-    return Frontend(max(0.0, float(np.median(lateness))), max(0.0, float(np.median(pipes)) / 2), encode, decode)
+    return Frontend(
+        overhead=_median([late for run in runs for late in run.lateness]) + _median(_preparing(runs)),
+        latency=_median(pipes) / 2,
+        encode=_median([seconds for run in runs for seconds in run.encodes]),
+        decode=_median([seconds for run in runs for seconds in run.decodes]),
+    )
+
+
+def _preparing(runs: Sequence[RealRun]) -> list[float]:
+    """Return the seconds from each batch's dispatch to its task's being ready to be sent."""
+    found: list[float] = []
+    for run in runs:
+        tasks, batches = run.trace.tasks, run.trace.batches
+        own = (tasks.role == Role.DEPLOYED) & (tasks.attempt == 0)
+        batch = tasks.owner[own]
+        last = batches.first[batch] + batches.size[batch] - 1
+        found += (tasks.queued[own] - run.trace.queries.dispatch[last]).tolist()
+    return found
+
+
+def _median(seconds: Sequence[float]) -> float:
+    return max(0.0, float(np.median(seconds))) if seconds else 0.0
 
 
 def service_profile(runs: Sequence[RealRun], latency: float, *, device: str, network: str, how: str) -> ServiceProfile:
@@ -91,42 +112,55 @@ def undisturbed(runs: Sequence[RealRun]) -> list[Round]:
     return [one for run in runs for one in run.rounds if one.factor < _DISTURBED]
 
 
-def competing_share(runs: Sequence[RealRun]) -> float:
-    """Return what a competing pass takes, as a share of the worker's own time for a task; 1 where none was measured.
+def competing_passes(runs: Sequence[RealRun]) -> Floats:
+    """Return what competing passes took, in seconds each, shape (disturbed tasks,): one task's are averaged.
 
-    Medians over the deployed model's tasks, by the workers' clocks.
+    By the workers' clocks, and of the deployed model; empty where nothing was disturbed.
     """
     disturbed = [one for run in runs for one in run.rounds if one.factor >= _DISTURBED and one.role == Role.DEPLOYED]
-    if not disturbed:
-        return 1.0
-    alone = float(np.median([one.ended - one.begun for one in undisturbed(runs) if one.role == Role.DEPLOYED]))
-    passes = [(one.ended - one.begun - alone) / (one.factor - 1) for one in disturbed]
-    return max(0.0, float(np.median(passes)) / max(alone, 1e-9))
+    return np.array([(one.ended - one.served) / (one.factor - 1) for one in disturbed])
 
 
 @dataclass(frozen=True)
 class Competing:
-    """A straggler as real workers have it: what it adds to a service are competing passes."""
+    """A straggler as real workers have it: what it adds to a service are competing passes.
+
+    A pass after a pass finds the model in the core's cache and is quicker than a first one; and the sum of several is
+    not a multiple of one unlucky pass. So what is added is drawn from measured competing passes and is no share of the
+    service that is slowed down.
+    """
 
     of: Straggler
-    """What slows down."""
-    share: float
-    """What a competing pass takes, as a share of a service."""
+    """What slows down, and how much."""
+    passes: Floats
+    """Measured seconds of a competing pass, shape (n,); empty: a pass takes what the slowed service takes."""
 
     def as_straggler(self) -> Straggler:
         """Return this as what it stands in for; it has no name in YAML, which is all that it lacks."""
         return cast(Straggler, self)
 
     def attach(self, setting: Setting) -> Effect:
-        """Bend by the measured share of what the straggler would add."""
+        """Add measured passes, as many as the straggler makes a service longer by."""
         bend = self.of.attach(setting).bend
-        if bend is None:
-            return Effect()
+        if bend is None or not len(self.passes):
+            return Effect(bend=bend)
+        draws = [
+            setting.streams.stream(self._draw, "competing", setting.number, instance)
+            for instance in range(len(setting.pools))
+        ]
+        drawn = [0] * len(draws)
 
         def compete(task: Task, instance: int, start: float, seconds: float) -> float:
-            return seconds + self.share * (bend(task, instance, start, seconds) - seconds)
+            further = bend(task, instance, start, seconds) / seconds - 1
+            if further <= 0:
+                return seconds
+            drawn[instance] += 1
+            return seconds + further * draws[instance].at(drawn[instance] - 1)
 
         return Effect(bend=compete)
+
+    def _draw(self, generator: np.random.Generator, count: int) -> Floats:
+        return generator.choice(self.passes, count)
 
 
 def measured_cluster(cluster: Cluster, profile: Path, roles: Sequence[str], frontend: Frontend) -> Cluster:

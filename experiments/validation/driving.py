@@ -49,8 +49,10 @@ class Round:
     sent: float
     begun: float
     """When the worker had it."""
-    ended: float
+    served: float
     """When the worker had the outputs."""
+    ended: float
+    """When it had done the competing work as well, and answered."""
     back: float
     """When the frontend took up the answer."""
     factor: float = 1.0
@@ -214,7 +216,8 @@ class _Run:
         clock.tick()
         task = pool.answered(answer.worker, answer.begun - origin, answer.ended - origin)
         sent, factor = self._sent.pop(task)
-        self._rounds.append(Round(place[0], task.owner.size, sent, task.start, task.finish, clock.now, factor))
+        times = sent, task.start, answer.served - origin, task.finish, clock.now
+        self._rounds.append(Round(place[0], task.owner.size, *times, factor))
         self._payloads.keep(place, task, answer.outputs)
         pool.release(task)
 

@@ -10,7 +10,7 @@ import numpy as np
 from experiments.figures import style
 from experiments.figures.panels import grid
 from experiments.outcome import GRID
-from experiments.validation.comparison import CENTRAL, Trial
+from experiments.validation.comparison import CENTRAL, Trial, real_latencies, simulated_latencies
 
 MS = 1e3
 
@@ -24,7 +24,7 @@ def draw(policies: Mapping[str, Sequence[Trial]], queries: int, folder: Path) ->
         looks = style.looks(policies)
         rows, columns = grid(len(policies))
         trials = len(next(iter(policies.values())))
-        floor = min(max(2 / queries, 1e-5), 0.1)
+        floor = min(max(2 / (trials * queries), 1e-5), 0.1)
         colour = style.INK
         legend = [
             Line2D([], [], color=colour, label="real"),
@@ -47,8 +47,9 @@ def draw(policies: Mapping[str, Sequence[Trial]], queries: int, folder: Path) ->
         beyond = 1 - GRID
         kept = beyond >= floor * 0.999
         for (policy, measured), ax in zip(policies.items(), axes, strict=False):
-            real = np.mean([trial.real.quantiles for trial in measured], axis=0)[kept] * MS
-            days = np.mean([[one.quantiles for one in trial.simulated] for trial in measured], axis=0)[:, kept] * MS
+            real = np.quantile(real_latencies(measured), GRID[kept]) * MS
+            simulated = simulated_latencies(measured)
+            days = np.quantile(simulated.reshape(len(simulated), -1), GRID[kept], axis=1).T * MS
             low, high = np.quantile(days, CENTRAL, axis=0)
             color = looks[policy].color
             ax.fill_betweenx(beyond[kept], low, high, color=style.pale(color), linewidth=0, zorder=2)

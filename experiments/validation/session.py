@@ -5,7 +5,7 @@ from __future__ import annotations
 import json
 import os
 from collections.abc import Sequence
-from dataclasses import asdict, dataclass
+from dataclasses import asdict, dataclass, replace
 from pathlib import Path
 from time import perf_counter
 from typing import Any
@@ -13,10 +13,9 @@ from typing import Any
 import numpy as np
 import torch
 
-from backends.measuring import Coding, coding_seconds
+from backends.profile import ServiceProfile
 from backends.real.service import NetworkService
 from backends.real.workers import Workers
-from backends.torch_backend import TorchBackend
 from experiments.cells import Cell
 from experiments.manifest import command_line, made_with
 from experiments.models import load_data, need
@@ -31,27 +30,25 @@ from experiments.validation.frontend import Payloads, Place
 from parity.codes import LinearCode
 from sim.cluster import Cluster
 from sim.errors import ParmError
-from sim.policies import Coded, Policy
+from sim.policies import Policy
 from sim.schedule import OpenSchedule
 from sim.simulation import simulate
-from sim.stragglers import Straggler
 from sim.stragglers.base import Setting
 from sim.streams import Streams
 from sim.trace import Role
 
 OTHER_DAY = 1_000_000
 """Calibrating runs draw from the streams of this trial and later ones, which no experiment has."""
-_TIMED = 200
 
 
 @dataclass(frozen=True)
 class Options:
     """How the command line wants it."""
 
-    seconds: float = 60.0
+    seconds: float = 6.0
     """Of each real run."""
-    calibrate: float = 15.0
-    """Of each calibrating run."""
+    calibrate: float = 6.0
+    """Of calibrating for each real run, half of it before and half after."""
     redraws: int = 50
     """Simulations of each real run."""
     emulate: bool = False
@@ -60,6 +57,14 @@ class Options:
     """Whether everybody stays on a core; None: where there are enough cores for a core each."""
     device: str = "cpu"
     data: Path | None = None
+
+
+@dataclass(frozen=True, slots=True)
+class Piece:
+    """One real run of one policy, and the calibrating runs of that policy just before and just after."""
+
+    real: RealRun
+    around: tuple[RealRun, RealRun]
 
 
 class Validation:
@@ -85,7 +90,7 @@ class Validation:
         self._probes = (calibration.PROBES,) if experiment.stragglers else ()
         self._cluster = experiment.machines
         self._queries = max(1, round(rate * options.seconds))
-        self._calibrating = max(1, round(rate * options.calibrate))
+        self._calibrating = max(1, round(rate * options.calibrate / 2))
         self._codes = {policy.label: _code(self._cell(policy, 0, self._queries)) for policy in experiment.policies}
         for policy in experiment.policies:
             _possible(policy, self._cluster)
@@ -93,7 +98,8 @@ class Validation:
                 (int(plan.role), plan.row) for plan in policy.pools(self._cluster) for _ in range(plan.instances)
             ]
             attach(experiment.stragglers, Setting(Streams(0), 0, of_instance, self._cluster.network))
-        if experiment.warmup_floor >= self._queries:
+        self._warmup = self._queries // 100 if experiment.warmup is None else experiment.warmup
+        if self._warmup >= self._queries:
             raise ParmError(f"warmup leaves nothing of the {self._queries} queries of a run: give --seconds more.")
 
     def run(self, folder: Path) -> dict[str, Any]:
@@ -114,32 +120,36 @@ class Validation:
             with Workers(service, count, cores[1:] if cores else None) as workers:
                 if cores:
                     os.sched_setaffinity(0, {cores[0]})
-                runs, real = self._real(Machines(workers, models, dict.fromkeys(Role, 1.0)))
+                pieces = self._real(Machines(workers, models, dict.fromkeys(Role, 1.0)))
         finally:
             if allowed is not None:
                 os.sched_setaffinity(0, allowed)
-        return self._conclude(folder, runs, real, count, cores, began, load)
+        return self._conclude(folder, pieces, count, cores, began, load)
 
-    def _real(self, machines: Machines) -> tuple[list[RealRun], dict[str, list[RealRun]]]:
-        """Calibrate before each trial, then run every policy; nothing is compared before all have run."""
+    def _real(self, machines: Machines) -> dict[str, list[Piece]]:
+        """Run every policy in short pieces; nothing is compared before all have run.
+
+        The speed of a core that others share drifts within seconds, so a piece is measured just before and just after.
+        Policies take turns, in another order every other trial, so that none always has the later half.
+        """
         experiment = self._experiment
-        calibrating: list[RealRun] = []
-        real: dict[str, list[RealRun]] = {policy.label: [] for policy in experiment.policies}
-        with self._reporter.task("running", 2 * experiment.trials * len(experiment.policies)) as advance:
+        pieces: dict[str, list[Piece]] = {policy.label: [] for policy in experiment.policies}
+        with self._reporter.task("running", experiment.trials * len(experiment.policies)) as advance:
             for trial in range(experiment.trials):
-                for policy in experiment.policies:
-                    calibrating.append(self._drive(policy, OTHER_DAY + trial, machines, calm=True))
-                    advance(f"calibrating, {policy.label}, trial {trial}")
-                taken: dict[Role, list[float]] = {}
-                for one in calibration.undisturbed(calibrating):
-                    taken.setdefault(one.role, []).append(one.ended - one.begun)
-                machines = Machines(
-                    machines.workers, machines.models, {role: float(np.mean(times)) for role, times in taken.items()}
-                )
-                for policy in experiment.policies:
-                    real[policy.label].append(self._drive(policy, trial, machines, calm=False))
+                for policy in experiment.policies[:: -1 if trial % 2 else 1]:
+                    before = self._drive(policy, OTHER_DAY + 2 * trial, machines, calm=True)
+                    taken: dict[Role, list[float]] = {}
+                    for one in calibration.undisturbed([before]):
+                        taken.setdefault(one.role, []).append(one.ended - one.begun)
+                    machines = replace(
+                        machines,
+                        expected=machines.expected | {role: float(np.mean(times)) for role, times in taken.items()},
+                    )
+                    real = self._drive(policy, trial, machines, calm=False)
+                    after = self._drive(policy, OTHER_DAY + 2 * trial + 1, machines, calm=True)
+                    pieces[policy.label].append(Piece(real, (before, after)))
                     advance(f"{policy.label}, trial {trial}")
-        return calibrating, real
+        return pieces
 
     def _drive(self, policy: Policy, trial: int, machines: Machines, *, calm: bool) -> RealRun:
         queries = self._calibrating if calm else self._queries
@@ -192,37 +202,29 @@ class Validation:
     def _conclude(
         self,
         folder: Path,
-        calibrating: Sequence[RealRun],
-        real: dict[str, list[RealRun]],
+        pieces: dict[str, list[Piece]],
         count: int,
         cores: list[int] | None,
         began: float,
         load: float | None,
     ) -> dict[str, Any]:
         experiment, options = self._experiment, self._options
-        coded = [policy for policy in experiment.policies if isinstance(policy, Coded)]
-        frontend = calibration.frontend_times(calibrating, *self._coding_seconds(coded))
-        share = calibration.competing_share(calibrating)
-        stragglers = [calibration.Competing(one, share).as_straggler() for one in experiment.stragglers]
-        profile = calibration.service_profile(
-            calibrating,
-            frontend.latency,
-            device=f"{count} worker processes on {options.device} of a machine with {default_workers()} cores",
-            network=str(self._model.network.name_in_yaml()),
-            how=f"measured by parm validate: {len(calibrating)} calm runs of {self._calibrating} queries; from sending "
-            f"a task to its answer at the frontend, less {frontend.latency * 1e3:.4f} ms each way",
-        )
-        path = folder / "profile.json"
-        with writing(path):
-            profile.write(path)
-        cluster = calibration.measured_cluster(self._cluster, path, list(profile.roles), frontend)
-        trials: dict[str, list[Trial]] = {}
-        for policy in experiment.policies:
-            trials[policy.label] = [
-                self._beside(policy, trial, one, cluster, stragglers) for trial, one in enumerate(real[policy.label])
+        device = f"{count} worker processes on {options.device} of a machine with {default_workers()} cores"
+        trials = {
+            policy.label: [
+                self._beside(policy, trial, piece, folder / "profiles" / f"{policy.label}-{trial}.json", device)
+                for trial, piece in enumerate(pieces[policy.label])
             ]
-        runs = [run for of_policy in real.values() for run in of_policy]
+            for policy in experiment.policies
+        }
+        calm = [run for of_policy in pieces.values() for piece in of_policy for run in piece.around]
+        frontend = calibration.frontend_times(calm)
+        profile = self._profile(calm, frontend.latency, device)
+        with writing(folder):
+            profile.write(folder / "profile.json")
+        runs = [piece.real for of_policy in pieces.values() for piece in of_policy]
         lateness = np.concatenate([run.lateness for run in runs])
+        passes = calibration.competing_passes(calm)
         document: dict[str, Any] = {
             "format": 1,
             "name": experiment.name,
@@ -239,7 +241,7 @@ class Validation:
                 "busy": float(np.mean([run.busy for run in runs])),
                 "lateness_seconds": {f"p{100 * p:g}": float(np.quantile(lateness, p)) for p in (0.5, 0.99, 0.999)},
             },
-            "competing_pass": share,
+            "competing_pass_seconds": float(np.median(passes)) if len(passes) else None,
             "service_seconds": {
                 role: {
                     str(size): {f"p{100 * p:g}": times.at(p) for p in (0.5, 0.9, 0.99)} for size, times in sizes.items()
@@ -248,12 +250,13 @@ class Validation:
             },
             "policies": {
                 policy: {
-                    **{name: compare(of_policy, name).plain() for name in REPORTED},
+                    **{
+                        name: found.plain()
+                        for name, found in zip(REPORTED, compare(of_policy, [*REPORTED.values()]), strict=True)
+                    },
                     "stood_in": {
-                        "real": float(np.mean([trial.real.reconstructed for trial in of_policy])),
-                        "simulated": float(
-                            np.mean([[one.reconstructed for one in trial.simulated] for trial in of_policy])
-                        ),
+                        "real": float(np.mean([trial.real.stood_in for trial in of_policy])),
+                        "simulated": float(np.mean([[one.stood_in for one in trial.simulated] for trial in of_policy])),
                     },
                 }
                 for policy, of_policy in trials.items()
@@ -277,29 +280,35 @@ class Validation:
             figure.draw(trials, self._queries, folder / "figures")
         return document
 
-    def _beside(
-        self, policy: Policy, trial: int, real: RealRun, cluster: Cluster, stragglers: Sequence[Straggler]
-    ) -> Trial:
-        """Simulate what was run, once for each redraw of the service times."""
-        experiment, warmup = self._experiment, self._experiment.warmup_floor
+    def _beside(self, policy: Policy, trial: int, piece: Piece, path: Path, device: str) -> Trial:
+        """Simulate what was run, with what was measured around it, once for each redraw of the service times."""
+        experiment = self._experiment
+        frontend = calibration.frontend_times(piece.around)
+        profile = self._profile(piece.around, frontend.latency, device)
+        with writing(path):
+            profile.write(path)
+        cluster = calibration.measured_cluster(self._cluster, path, list(profile.roles), frontend)
+        passes = calibration.competing_passes(piece.around)
+        stragglers = [calibration.Competing(one, passes).as_straggler() for one in experiment.stragglers]
         schedule = self._schedule(trial, self._queries)
         simulated = [
             Latencies.of(
                 simulate(cluster, policy, stragglers, schedule, Redrawn(experiment.seed, trial, redraw)),
-                warmup,
+                self._warmup,
             )
             for redraw in range(self._options.redraws)
         ]
-        return Trial(Latencies.of(real.trace, warmup), simulated)
+        return Trial(Latencies.of(piece.real.trace, self._warmup), simulated)
 
-    def _coding_seconds(self, policies: Sequence[Coded]) -> tuple[float, float]:
-        """Time encoding and decoding by themselves, as calm runs hardly ever decode: medians, of one coded policy."""
-        if not policies:
-            return 0.0, 0.0
-        code, (k, r) = self._codes[policies[0].label], policies[0].group
-        assert code is not None
-        coding = Coding(code, str(code.name_in_yaml()), k, r)
-        return coding_seconds(TorchBackend("cpu"), coding, self._images.shape[1:], self._outputs, _TIMED)
+    def _profile(self, runs: Sequence[RealRun], latency: float, device: str) -> ServiceProfile:
+        return calibration.service_profile(
+            runs,
+            latency,
+            device=device,
+            network=str(self._model.network.name_in_yaml()),
+            how=f"measured by parm validate: {len(runs)} calm runs of {self._calibrating} queries; from sending a task "
+            f"to its answer at the frontend, less {latency * 1e3:.4f} ms each way",
+        )
 
 
 def load_average() -> float | None:

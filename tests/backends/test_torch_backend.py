@@ -150,8 +150,12 @@ def test_an_absent_device_is_refused_and_auto_takes_what_there_is(monkeypatch: p
         TorchBackend("cuda")
     monkeypatch.setattr(torch.cuda, "is_available", lambda: True)
     monkeypatch.setattr(torch.cuda, "device_count", lambda: 2)
+    made_current: list[torch.device] = []
+    monkeypatch.setattr(torch.cuda, "set_device", made_current.append)
     assert TorchBackend().device.type == "cuda"
+    assert made_current == []
     assert str(TorchBackend("cuda:1").device) == "cuda:1"
+    assert made_current == [torch.device("cuda:1")]  # or its streams and events would be device 0's
     with pytest.raises(ParmError, match="torch sees 2 CUDA"):
         TorchBackend("cuda:2")
 

@@ -64,11 +64,15 @@ class Speed:
 
 
 class Clock:
-    """Seconds that are the device's own."""
+    """Seconds that are the device's own: CPU seconds on one thread, which leave out whoever else had the core.
+
+    On several threads it is the wall clock's, since those that wait for the others spin, which is no work.
+    """
 
     def __init__(self, backend: TorchBackend) -> None:
         self._wait = backend.wait
-        self._threads = 0 if backend.device.type == "cuda" else torch.get_num_threads()
+        alone = backend.device.type == "cpu" and torch.get_num_threads() == 1
+        self._now = time.process_time if alone else time.perf_counter
 
     def __call__(self, work: Work) -> float:
         """Run `work` to its end on the device; return the seconds."""
@@ -77,9 +81,6 @@ class Clock:
         work()
         self._wait()
         return self._now() - begin
-
-    def _now(self) -> float:
-        return time.process_time() / self._threads if self._threads else time.perf_counter()
 
 
 def take_turns(
@@ -217,11 +218,13 @@ def main() -> None:
         print(f"  {name:<44}{seconds * 1e3:>10.1f} ms")
     if given.out:
         given.out.mkdir(parents=True, exist_ok=True)
-        stem = "cpu" if not on_cuda else backend.name.lower().replace("nvidia ", "").replace(" ", "-")
+        threads = torch.get_num_threads()
+        of_cpu = "cpu" if threads == 1 else f"cpu-{threads}-threads"
+        stem = backend.name.lower().replace("nvidia ", "").replace(" ", "-") if on_cuda else of_cpu
         document = {
             "manifest": {
                 "command": f"python -m tests.benchmarks.inference --device {backend.device} --rounds {given.rounds}"
-                + ("" if on_cuda else f" --threads {torch.get_num_threads()}"),
+                + ("" if on_cuda else f" --threads {threads}"),
                 "device": backend.name,
                 "seed": SEED,
                 "revision": git_revision(),

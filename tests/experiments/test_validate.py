@@ -7,6 +7,7 @@ import math
 import subprocess
 import sys
 from collections.abc import Iterator
+from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
@@ -21,7 +22,7 @@ from experiments.progress import Reporter
 from experiments.validation import session
 from experiments.validation.calibration import (
     Competing,
-    competing_share,
+    competing_passes,
     frontend_times,
     measured_cluster,
     service_profile,
@@ -201,7 +202,7 @@ def test_slowness_is_that_of_the_simulation(workers: Workers) -> None:
 
 def test_a_profile_holds_the_whole_time_for_which_an_instance_is_taken(workers: Workers, tmp_path: Path) -> None:
     runs = [real(workers, Coded(k=2), queries=220)]
-    frontend = frontend_times(runs, 0.001, 0.002)
+    frontend = frontend_times(runs)
     profile = service_profile(runs, frontend.latency, device="here", network="echo", how="measured")
     taken = [one.back - one.sent for one in runs[0].rounds if one.role == Role.DEPLOYED]
     quantiles = profile.roles["deployed"][1]
@@ -212,43 +213,96 @@ def test_a_profile_holds_the_whole_time_for_which_an_instance_is_taken(workers: 
     assert measured.service.mean() == pytest.approx(quantiles.mean, rel=1e-6)
     assert measured.parity_service is not None
     assert measured.network.latency == frontend.latency
-    assert (measured.encode.mean(), measured.decode.mean()) == (0.001, 0.002)
+    assert measured.encode.mean() == pytest.approx(np.median(runs[0].encodes))
+    assert measured.decode.mean() == frontend.decode
     with pytest.raises(ParmError, match=r"only \d+ tasks of the parity model .* --calibrate"):
         service_profile([real(workers, Coded(k=2))], 0.0, device="here", network="echo", how="measured")
 
 
+def test_a_querys_way_to_its_worker_counts_what_making_its_task_takes() -> None:
+    """Taken up 1 ms late; tasks ready 3 ms after dispatch. Parity tasks, which no client waits for, are not asked."""
+    trace = simulate(cluster(), Coded(k=2), (), OpenSchedule(np.arange(20.0) * 10), Streams(0))
+    ready = trace.tasks.queued + np.where(trace.tasks.role == Role.DEPLOYED, 0.003, 7.0)
+    trace = replace(trace, tasks=replace(trace.tasks, queued=ready))
+    found = frontend_times([RealRun(trace, [], np.full(20, 0.001), [0.5], [], 0.0)])
+    assert (found.overhead, found.encode, found.decode) == pytest.approx((0.004, 0.5, 0.0))
+
+
 def test_a_competing_pass_takes_what_it_was_measured_to_take() -> None:
-    """Tasks of 10 ms; three competing passes of 8 ms."""
-    calm = [Round(Role.DEPLOYED, 1, 0.0, 0.001, 0.011, 0.012)] * 9
-    disturbed = [Round(Role.DEPLOYED, 1, 0.0, 0.001, 0.035, 0.036, 4.0), Round(Role.PARITY, 1, 0, 1, 2, 3, 4.0)]
-    run = RealRun(None, [*calm, *disturbed], np.zeros(1), [], [], 0.0)  # type: ignore[arg-type]
-    assert competing_share([run]) == pytest.approx(0.8)
-    assert competing_share([RealRun(None, calm, np.zeros(1), [], [], 0.0)]) == 1  # type: ignore[arg-type]
-    setting = Setting(Streams(0), 0, [(0, 0)], Network())
-    always = PerTask(slowdown=Deterministic(value=4.0))
-    bend = Competing(of=always, share=0.8).attach(setting).bend
-    assert bend is not None
-    assert bend(Task(Batch(0, 0, 1)), 0, 0.0, 0.010) == pytest.approx(0.034)
-
-
-def latencies(milliseconds: float) -> Latencies:
-    return Latencies(np.full(351, milliseconds / 1e3), {"p99": milliseconds / 1e3}, 0.1)
-
-
-def test_errors_are_means_over_trials_and_the_model_says_what_it_expects() -> None:
-    trials = [
-        Trial(latencies(10), [latencies(value) for value in (10, 12)]),
-        Trial(latencies(20), [latencies(value) for value in (24, 26)]),
+    """Passes of 10 ms; three competing ones that took 8 ms each with one task, and 6 ms with another."""
+    calm = [Round(Role.DEPLOYED, 1, 0.0, 0.001, 0.011, 0.011, 0.012)] * 9
+    disturbed = [
+        Round(Role.DEPLOYED, 1, 0.0, 0.001, 0.011, 0.035, 0.036, 4.0),
+        Round(Role.DEPLOYED, 1, 0.0, 0.001, 0.015, 0.033, 0.034, 4.0),
+        Round(Role.PARITY, 1, 0, 1, 2, 3, 4, 4.0),
     ]
-    found = compare(trials, "p99")
-    assert found.error.value == pytest.approx((0.1 + 0.25) / 2)
-    assert found.error.lo < found.error.value < found.error.hi
-    assert [found.real, found.simulated] == pytest.approx([0.015, 0.018])
-    assert list(found.expected) == pytest.approx([0.01705, 0.01895])
-    assert not found.foreseen
-    alone = compare([Trial(latencies(11), trials[0].simulated)], "p99").plain()
+    run = RealRun(None, [*calm, *disturbed], np.zeros(1), [], [], 0.0)  # type: ignore[arg-type]
+    passes = competing_passes([run])
+    assert passes == pytest.approx([0.008, 0.006])
+    assert len(competing_passes([RealRun(None, calm, np.zeros(1), [], [], 0.0)])) == 0  # type: ignore[arg-type]
+
+    def bent(passes: Any, streams: Streams, slowdown: float = 4.0) -> list[float]:
+        always = PerTask(slowdown=Deterministic(value=slowdown))
+        bend = Competing(of=always, passes=passes).attach(Setting(streams, 0, [(0, 0)], Network())).bend
+        assert bend is not None
+        return [bend(Task(Batch(0, 0, 1)), 0, 0.0, 0.010) for _ in range(40)]
+
+    assert sorted(set(np.round(bent(passes, Streams(0)), 9))) == pytest.approx([0.028, 0.034])
+    assert bent(passes, Redrawn(0, 0, 1)) != bent(passes, Redrawn(0, 0, 2))
+    assert bent(passes, Redrawn(0, 0, 1)) == bent(passes, Redrawn(0, 0, 1))
+    assert set(bent(passes, Streams(0), slowdown=1.0)) == {0.010}
+    assert bent(np.empty(0), Streams(0)) == pytest.approx([0.040] * 40)
+
+
+def latencies(*milliseconds: float) -> Latencies:
+    return Latencies(np.array(milliseconds) / 1e3, 0.1)
+
+
+def test_errors_are_of_all_queries_together_and_the_model_says_what_it_expects() -> None:
+    """Real 1 to 8 ms, simulated 10% and 30% more; each trial alone has another median."""
+    halves = [np.array([1.0, 2, 7, 8]), np.array([3.0, 4, 5, 6])]
+    trials = [Trial(latencies(*half), [latencies(*half * 1.1), latencies(*half * 1.3)]) for half in halves]
+    middle, highest = compare(trials, [0.5, 1])
+    for found, real in ((middle, 0.0045), (highest, 0.008)):
+        assert [found.real, found.simulated] == pytest.approx([real, 1.2 * real])
+        # Every resampling has the same error, since real and simulated runs are resampled at once.
+        assert [found.error.value, found.error.lo, found.error.hi] == pytest.approx([0.2] * 3)
+        assert list(found.expected) == pytest.approx([1.105 * real, 1.295 * real])
+        assert not found.foreseen
+
+
+def test_an_interval_is_as_wide_as_errors_differ_between_trials() -> None:
+    """Means of many trials have a known standard error; here every query of a trial is alike, as if it were one."""
+    factors = np.random.default_rng(0).normal(1, 0.1, 30)
+    trials = [Trial(latencies(10.0, 10.0), [latencies(10 * factor, 10 * factor)]) for factor in factors]
+    (found,) = compare(trials, [0.5])
+    # Of a median of n normal values: 1.2533 sigma / sqrt(n) (Kendall and Stuart); t(29) is 2.045.
+    assert (found.error.hi - found.error.lo) / 2 == pytest.approx(2.045 * 1.2533 * 0.1 / np.sqrt(30), rel=0.4)
+    alone = compare(trials[:1], [0.5])[0].plain()
     assert alone["error_95"] == [None, None]
-    assert alone["foreseen"]
+
+
+def test_a_piece_is_simulated_with_what_was_measured_around_it(monkeypatch: pytest.MonkeyPatch) -> None:
+    """Policies take turns, each between two calm runs of its own, of other queries than any that are compared."""
+    driven: list[tuple[str, int, bool]] = []
+
+    def driving(self: Validation, policy: Policy, trial: int, machines: Machines, *, calm: bool) -> RealRun:
+        driven.append((policy.label, trial, calm))
+        rounds = [Round(Role.DEPLOYED, 1, 0.0, 0.0, 0.5, 0.5, 0.5)]
+        return RealRun(None, rounds, np.full(1, len(driven)), [], [], 0.0)  # type: ignore[arg-type]
+
+    monkeypatch.setattr(Validation, "_drive", driving)
+    validation = Validation(loader.load(ROOT / "experiments/validate.yaml", ["trials=2"]), Options(), Reporter())
+    pieces = validation._real(Machines(None, {}, dict.fromkeys(Role, 1.0)))  # type: ignore[arg-type]
+    assert [label for label, _, calm in driven if not calm] == ["none", "coded", "coded", "none"]
+    assert [calm for _, _, calm in driven] == [True, False, True] * 4
+    calm_trials = [(label, trial) for label, trial, calm in driven if calm]
+    assert len(set(calm_trials)) == 8
+    assert all(trial >= session.OTHER_DAY for _, trial in calm_trials)
+    for of_policy in pieces.values():
+        for piece in of_policy:
+            before, real, after = (run.lateness[0] for run in (piece.around[0], piece.real, piece.around[1]))
+            assert [before, after] == [real - 1, real + 1]
 
 
 def test_a_redraw_changes_the_services_and_nothing_else() -> None:
