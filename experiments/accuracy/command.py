@@ -23,6 +23,9 @@ from sim.errors import ParmError
 def accuracy_command(
     files: Annotated[list[Path], typer.Argument(metavar="FILE...", help="Studies of accuracy.", show_default=False)],
     out: Annotated[Path | None, typer.Option(metavar="DIR", help="Folder.  [default: runs/NAME]")] = None,
+    only: Annotated[
+        list[str] | None, typer.Option("--only", metavar="LABEL", help="Only this model of the study; may be repeated.")
+    ] = None,
     overrides: Overrides = None,
     data: DataFolder = None,
     device: Device = "auto",
@@ -39,6 +42,11 @@ def accuracy_command(
     from experiments.accuracy.options import Study
 
     studies = [loader.load_as(Study, file, overrides or (), plugin or ()) for file in files]
+    if only:
+        try:
+            studies = [study.only(only) for study in studies]
+        except ValueError as error:
+            raise ParmError(f"--only: {error}.") from error
     names = [study.name for study in studies]
     twice = next((name for name in names if names.count(name) > 1), None)
     if twice is not None:

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import difflib
-from collections.abc import Iterator
+from collections.abc import Collection, Iterator
 from typing import Literal, Self
 
 from pydantic import Field, field_validator, model_validator
@@ -124,6 +124,18 @@ class Study(Options):
                     hint = f"did you mean '{near[0]}'?" if near else f"there are {', '.join(titles)}"
                     raise ValueError(f"reference: nothing here is called '{name}'; {hint}")
         return self
+
+    def only(self, titles: Collection[str]) -> Study:
+        """Return the study of the deployed models called so. Raises ValueError for a name that no model has."""
+        known = [one.title for one in self.models]
+        for title in titles:
+            if title not in known:
+                near = difflib.get_close_matches(title, known, n=1)
+                hint = f"did you mean '{near[0]}'?" if near else f"there are {', '.join(known)}"
+                raise ValueError(f"no model of {self.name} is called '{title}'; {hint}")
+        models = tuple(one for one in self.models if one.title in titles)
+        reference = tuple(one for one in self.reference if one.model in titles)
+        return self.model_copy(update={"models": models, "reference": reference})
 
     def cases(self) -> Iterator[Case]:
         """Yield every combination, those of one deployed model together."""

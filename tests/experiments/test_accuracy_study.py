@@ -117,6 +117,23 @@ def test_a_studys_mistakes_are_named_with_their_line(
     assert re.search(sentence, said), said
 
 
+def test_only_some_models_of_a_study(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+) -> None:
+    file = tmp_path / "small.yaml"
+    file.write_text(SMALL)
+    study = loader.load_as(Study, file, (), ()).only(["mlp on image_folder"])
+    assert [one.title for one in study.models] == ["mlp on image_folder"]
+    assert study.reference == ()
+    words = ("accuracy", file, "--out", tmp_path / "o", "--models", tmp_path / "m", "--only")
+    assert parm(*words, "mlp on digits", monkeypatch=monkeypatch) == 0
+    shown = capsys.readouterr()
+    assert "skipped" not in shown.out + shown.err
+    assert parm(*words, "mlp on digit", monkeypatch=monkeypatch) == 2
+    said = "--only: no model of small is called 'mlp on digit'; did you mean 'mlp on digits'?"
+    assert said in capsys.readouterr().err
+
+
 def test_without_any_data_set_it_fails(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
 ) -> None:
