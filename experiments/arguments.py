@@ -28,7 +28,10 @@ Overrides = Annotated[
 Plugins = Annotated[
     list[str] | None, typer.Option("--plugin", metavar="MODULE", help="Import a module with kinds of your own.")
 ]
-DataFolder = Annotated[Path | None, typer.Option("--data", metavar="DIR", help="Where data sets are.")]
+DataFolder = Annotated[
+    Path | None, typer.Option("--data", metavar="DIR", help="Where data sets are.", show_default=".parm/data")
+]
+Workers = Annotated[int | None, typer.Option(min=1, help="Processes that simulate.", show_default="cores")]
 Device = Annotated[str, typer.Option("--device", help="auto, cpu, cuda or cuda:N.")]
 ModelsFolder = Annotated[
     Path, typer.Option("--models", metavar="DIR", envvar="PARM_MODELS", help="Where trained models are kept.")

@@ -19,6 +19,7 @@ from experiments.arguments import (
     ModelsFolder,
     Overrides,
     Plugins,
+    Workers,
     debug_wanted,
 )
 from experiments.calibrate import calibrate_command
@@ -41,9 +42,9 @@ app = typer.Typer(
 @app.command()
 def run(
     file: File,
-    out: Annotated[Path | None, typer.Option(metavar="DIR", help="Run directory.  [default: runs/NAME]")] = None,
+    out: Annotated[Path | None, typer.Option(metavar="DIR", help="Run directory.", show_default="runs/NAME")] = None,
     overrides: Overrides = None,
-    workers: Annotated[int | None, typer.Option(min=1, help="Processes that simulate.  [default: cores]")] = None,
+    workers: Workers = None,
     data: DataFolder = None,
     device: Device = "auto",
     models: ModelsFolder = MODELS,

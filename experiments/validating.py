@@ -29,9 +29,9 @@ def validate_command(
     ] = False,
     pin: Annotated[
         bool | None,
-        typer.Option("--pin/--no-pin", help="Keep everyone on a core.  [default: if there are enough]"),
+        typer.Option("--pin/--no-pin", help="Keep everyone on a core.", show_default="if there are enough"),
     ] = None,
-    out: Annotated[Path | None, typer.Option(metavar="DIR", help="Where to write.  [default: runs/NAME]")] = None,
+    out: Annotated[Path | None, typer.Option(metavar="DIR", help="Where to write.", show_default="runs/NAME")] = None,
     overrides: Overrides = None,
     data: DataFolder = None,
     device: Annotated[

@@ -351,6 +351,25 @@ def test_profile_writes_what_a_cluster_can_use(
     assert parm("check", tmp_path / "experiment.yaml", "--set", encode, monkeypatch=monkeypatch) == 0
 
 
+@pytest.mark.parametrize(
+    ("verb", "defaults"),
+    [
+        ("run", ("runs/NAME", "cores", ".parm/data")),
+        ("accuracy", ("runs/NAME", ".parm/data")),
+        ("calibrate", ("NAME.json", "cores")),
+        ("plan", ("8 times the file's", "runs/NAME-plan", "cores")),
+        ("validate", ("runs/NAME", "if there are enough")),
+    ],
+)
+def test_the_help_says_what_an_option_is_without_being_given(
+    verb: str, defaults: tuple[str, ...], monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+) -> None:
+    assert parm(verb, "--help", monkeypatch=monkeypatch) == 0
+    shown = " ".join(capsys.readouterr().out.replace("\u2502", " ").split())
+    for default in defaults:
+        assert f"[default: ({default})]" in shown
+
+
 def test_the_help_imports_nothing_heavy() -> None:
     code = (
         "import sys, experiments.cli; sys.exit(any(n in sys.modules for n in ('torch', 'numpy', 'pydantic', 'pandas')))"
