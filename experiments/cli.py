@@ -28,6 +28,8 @@ from experiments.validating import validate_command
 from sim.errors import ParmError
 
 if TYPE_CHECKING:
+    from experiments.accuracy.options import Study
+    from experiments.calibration.options import Calibration
     from experiments.schema import Experiment
 
 app = typer.Typer(
@@ -112,10 +114,21 @@ def check(
     plugin: Plugins = None,
     debug: Debug = False,
 ) -> None:
-    """Validate an experiment without running it, and say what it would run."""
+    """Validate a file without running it, and say what it would run: an experiment, a study, a calibration."""
     del debug
-    from experiments import bundle
+    from experiments import bundle, loader
 
+    sort = loader.sort_of(loader.read(file).data)
+    if sort == "study":
+        from experiments.accuracy.options import Study
+
+        _describe_study(loader.load_as(Study, file, overrides or (), plugin or ()), file)
+        return
+    if sort == "calibration":
+        from experiments.calibration.options import Calibration
+
+        _describe_calibration(loader.load_as(Calibration, file, overrides or (), plugin or ()), file)
+        return
     for path, experiment in bundle.load(file, overrides or (), plugin or ()).experiments:
         _describe(experiment, path)
 
@@ -294,6 +307,27 @@ def _describe(experiment: Experiment, file: Path) -> None:
 
     for need in needs(todo):
         print(f"model: {need}")
+
+
+def _describe_study(study: Study, file: Path) -> None:
+    """Say what a study would train and measure."""
+    print(f"{file} is valid: {study.name}, a study of accuracy; 'parm accuracy' runs it")
+    print(f"{len(list(study.cases()))} lines: every model with every code, recipe and seed")
+    for model in study.models:
+        print(f"model {model.title}: recipes {', '.join(model.recipes or study.recipes)}")
+    for coding in study.codes:
+        print(f"code {coding.title}: {coding.losses} lost of {coding.k} predictions")
+    print(f"seeds: {', '.join(str(seed) for seed in study.seeds)}")
+
+
+def _describe_calibration(calibration: Calibration, file: Path) -> None:
+    """Say what a calibration would fit, and to what."""
+    points = len(calibration.experiment.points())
+    print(f"{file} is valid: {calibration.profile.name}, a calibration; 'parm calibrate' runs it")
+    for name, free in calibration.free.items():
+        print(f"free {name}: {free.low:g} to {free.high:g}, from {free.start:g}")
+    for target in calibration.targets:
+        print(f"target {target.policy} {target.metric}: {points} sweep points")
 
 
 def _print_claims(folder: Path) -> None:
