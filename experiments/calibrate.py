@@ -33,6 +33,10 @@ def calibrate_command(
 ) -> None:
     """Fit a cluster to measured latency quantiles, or take its measured service times, and write a profile."""
     del debug
+    from experiments.store import ensure_writable, writing
+
+    if out is not None:
+        ensure_writable(out)
     if file.suffix.lower() == ".csv":
         profile, name = _from_times(file, column, unit, role, machine, network), file.stem
     else:
@@ -42,8 +46,6 @@ def calibrate_command(
             print("Interrupted; nothing was written.", file=sys.stderr)
             raise typer.Exit(INTERRUPTED) from None
     path = out or Path(f"{name}.json")
-    from experiments.store import writing
-
     with writing(path):
         profile.write(path)
     print(path)

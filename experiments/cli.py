@@ -158,6 +158,9 @@ def profile(
 
     if (file is None) == (network is None):
         raise ParmError("name either an experiment's FILE or a --network to measure, not both.")
+    from experiments.store import ensure_writable, writing
+
+    ensure_writable(out)
     sizes = _numbers(batches, "--batches")
     if file is not None:
         experiment = loader.load(file, overrides or (), plugin or ())
@@ -177,8 +180,6 @@ def profile(
         channels, height, width = dimensions
         effort = Effort(device, sizes, repeats, "half" if half else "single", contention)
         measured = measure_network(parse_network(network or ""), (channels, height, width), outputs, effort)
-    from experiments.store import writing
-
     with writing(out):
         measured.write(out)
     for role, services in measured.roles.items():
@@ -272,7 +273,8 @@ def main() -> NoReturn:
     except ParmError as error:
         if debug_wanted:
             raise
-        print(error, file=sys.stderr)
+        says = str(error)
+        print(says if says.endswith((".", "?")) else f"{says}.", file=sys.stderr)
     except Exception as error:
         if debug_wanted:
             raise

@@ -291,9 +291,8 @@ def import_plugins(plugins: Sequence[str], folder: Path) -> None:
         except ModuleNotFoundError as error:
             if error.name is None or not f"{name}.".startswith(f"{error.name}."):
                 raise ParmError(f"--plugin {plugin}: it imports '{error.name}', which is not installed.") from error
-            raise ParmError(
-                f"--plugin {plugin}: there is no module '{name}' in {folder.resolve()}, in {Path.cwd()} or installed."
-            ) from error
+            places = ", in ".join(dict.fromkeys((str(folder.resolve()), str(Path.cwd()))))
+            raise ParmError(f"--plugin {plugin}: there is no module '{name}' in {places} or installed.") from error
         except Exception as error:
             raise ParmError(f"--plugin {plugin}: fails when imported: {type(error).__name__}: {error}.") from error
 

@@ -74,7 +74,7 @@ def plan_command(
     from experiments.capacity import plan
     from experiments.cells import cells
     from experiments.session import command, console, heed_kill
-    from experiments.store import RunStore, writing
+    from experiments.store import RunStore, ensure_writable, writing
     from experiments.targets import Looks, parse
 
     targets = parse(slo or (), accuracy)
@@ -88,6 +88,8 @@ def plan_command(
             f"{file} sweeps {', '.join(experiment.sweep)}, but a plan is for one case: "
             "take the sweep out with --set 'sweep={}'."
         )
+    if out is not None:
+        ensure_writable(out)
     looks, farthest = Looks(trials, confidence), most or FARTHEST * experiment.cluster.instances
     reporter, context = Reporter(), loader.context(file)
     store = RunStore(keep or Path("runs") / f"{experiment.name}-plan")

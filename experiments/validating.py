@@ -8,7 +8,7 @@ from typing import TYPE_CHECKING, Annotated, Any
 
 import typer
 
-from experiments.arguments import INTERRUPTED, DataFolder, Debug, File, Overrides, Plugins
+from experiments.arguments import INTERRUPTED, DataFolder, Debug, File, Overrides, Plugins, named_device
 from sim.errors import ParmError
 
 if TYPE_CHECKING:
@@ -35,7 +35,8 @@ def validate_command(
     overrides: Overrides = None,
     data: DataFolder = None,
     device: Annotated[
-        str, typer.Option("--device", help="Where the workers' models run: cpu, cuda or cuda:N.")
+        str,
+        typer.Option("--device", help="Where the workers' models run: cpu, cuda or cuda:N.", callback=named_device),
     ] = "cpu",
     plugin: Plugins = None,
     debug: Debug = False,

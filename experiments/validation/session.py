@@ -78,6 +78,7 @@ class Validation:
             raise ParmError("validate runs one point, but the experiment has a 'sweep': take it out, or use --set.")
         if experiment.cluster.batching.start().adapts:
             raise ParmError("validate measures one batch size; use batching of kind 'fixed'.")
+        TorchBackend(options.device)  # there has to be one, before workers are started for it
         self._experiment = experiment
         self._model: Model = experiment.model
         self._options = options

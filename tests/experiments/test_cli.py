@@ -351,6 +351,21 @@ def test_profile_writes_what_a_cluster_can_use(
     assert parm("check", tmp_path / "experiment.yaml", "--set", encode, monkeypatch=monkeypatch) == 0
 
 
+def test_every_refusal_is_a_sentence(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+) -> None:
+    assert parm("compare", tmp_path, monkeypatch=monkeypatch) == 2
+    assert capsys.readouterr().err == "comparing needs at least two run directories.\n"
+
+
+def test_a_profile_that_cannot_be_written_is_refused_before_it_is_measured(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+) -> None:
+    out = write(tmp_path) / "mine.json"
+    assert parm("profile", "--network", "no_network", "--out", out, monkeypatch=monkeypatch) == 2
+    assert capsys.readouterr().err.startswith(f"{out} cannot be written: ")
+
+
 EXPERIMENTS = ROOT / "experiments"
 
 

@@ -386,6 +386,16 @@ def test_a_bad_plugin_is_one_sentence(source: str | None, says: str, tmp_path: P
     assert "\n" not in str(refusal.value)
 
 
+def test_a_folder_that_is_looked_in_twice_is_named_once(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    path = write(tmp_path, added(MODEL))
+    monkeypatch.chdir(tmp_path)
+    for words in ({"plugins": ["no_such_module"]}, {"overrides": ["model.dataset={kind: npz, file: no.npz}"]}):
+        with pytest.raises(ParmError) as refusal:
+            loader.load(path, **words)
+        assert str(refusal.value).count(f"in {tmp_path}") == 1
+        assert f"or {tmp_path}" not in str(refusal.value)
+
+
 def test_a_plugin_is_a_module_and_not_a_path(tmp_path: Path) -> None:
     with pytest.raises(ParmError, match=r"--plugin \.\./my_module\.py: name a module, such as my_module"):
         loader.load(write(tmp_path), plugins=["../my_module.py"])

@@ -306,6 +306,12 @@ def test_an_experiment_without_a_model_is_refused(tmp_path: Path) -> None:
         Validation(loader.load(tmp_path / "quick.yaml"), Options(), Reporter())
 
 
+def test_a_device_that_is_not_there_is_refused_before_workers_start(tmp_path: Path) -> None:
+    (tmp_path / "quick.yaml").write_text(EXPERIMENT)
+    with pytest.raises(ParmError, match="there is no device 'gpu'"):
+        Validation(loader.load(tmp_path / "quick.yaml"), Options(device="gpu"), Reporter())
+
+
 def test_an_interrupt_is_said_and_has_its_status(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     def interrupted(self: Validation, folder: Path) -> None:
         raise KeyboardInterrupt
