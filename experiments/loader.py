@@ -96,7 +96,7 @@ def load(path: Path, overrides: Sequence[str] = (), plugins: Sequence[str] = ())
 def load_as(
     schema: type[AnyOptions], path: Path, overrides: Sequence[str] = (), plugins: Sequence[str] = ()
 ) -> AnyOptions:
-    """Read the options of `schema` as `load` reads an experiment."""
+    """Read the options of `schema` as `load` reads an experiment, and raise as it does."""
     source = read(path)
     for override in overrides:
         _override(source, override)
