@@ -282,7 +282,7 @@ policies: [none, {kind: coded, k: 2}]
     ("changes", "says"),
     [
         ({"workload.arrivals": "{kind: closed_loop, clients: 3, think: 0.1}"}, "arrivals' a rate"),
-        ({"sweep": "{cluster.instances: [1, 2]}"}, "has a 'sweep'"),
+        ({"sweep": "{cluster.instances: [1, 2]}"}, "has a 'sweep': take it out with --set 'sweep={}'"),
         ({"cluster.batching": "{kind: aimd, objective: 0.1}"}, "kind 'fixed'"),
         ({"stragglers": "[{kind: crashes, mean_up: 10, repair: 1}]"}, "'crashes' takes machines down"),
         ({"policies.0": "{kind: replication, cancel: all}"}, "'replication' stops running tasks"),
