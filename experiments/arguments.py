@@ -2,10 +2,13 @@
 
 from __future__ import annotations
 
+import re
 from pathlib import Path
 from typing import Annotated
 
 import typer
+
+from sim.errors import ParmError
 
 INTERRUPTED = 130
 """The exit status of a run that was interrupted."""
@@ -18,6 +21,13 @@ def remember_debug(debug: bool) -> bool:
     return debug
 
 
+def named_device(device: str) -> str:
+    """Return the device, which need not be there. Raises ParmError where no device is called that."""
+    if not re.fullmatch(r"auto|cpu|cuda(:[0-9]+)?", device):
+        raise ParmError(f"there is no device '{device}': choose auto, cpu, cuda or cuda:N.")
+    return device
+
+
 debug_wanted: list[bool] = []
 """Holds True once `--debug` was given."""
 
@@ -28,8 +38,11 @@ Overrides = Annotated[
 Plugins = Annotated[
     list[str] | None, typer.Option("--plugin", metavar="MODULE", help="Import a module with kinds of your own.")
 ]
-DataFolder = Annotated[Path | None, typer.Option("--data", metavar="DIR", help="Where data sets are.")]
-Device = Annotated[str, typer.Option("--device", help="auto, cpu, cuda or cuda:N.")]
+DataFolder = Annotated[
+    Path | None, typer.Option("--data", metavar="DIR", help="Where data sets are.", show_default=".parm/data")
+]
+Workers = Annotated[int | None, typer.Option(min=1, help="Processes that simulate.", show_default="cores")]
+Device = Annotated[str, typer.Option("--device", help="auto, cpu, cuda or cuda:N.", callback=named_device)]
 ModelsFolder = Annotated[
     Path, typer.Option("--models", metavar="DIR", envvar="PARM_MODELS", help="Where trained models are kept.")
 ]

@@ -56,6 +56,12 @@ def load(path: Path, overrides: Sequence[str] = (), plugins: Sequence[str] = ())
             source.complain(key, says)
     loader.refuse(source)
     files = [path.parent / file for file in bundle.experiments]
+    for index, file in enumerate(files):
+        if not file.is_file():
+            source.complain(("experiments", index), f"there is no file {file}")
+        elif loader.sort_of(loader.read(file).data) == "bundle":
+            source.complain(("experiments", index), f"{file} is a bundle itself; name its experiments")
+    loader.refuse(source)
     found = [(file, loader.load(file, overrides, plugins)) for file in files]
     names = [experiment.name for _, experiment in found]
     twice = next((name for name in names if names.count(name) > 1), None)

@@ -8,7 +8,7 @@ from typing import TYPE_CHECKING, Annotated
 
 import typer
 
-from experiments.arguments import INTERRUPTED, Debug
+from experiments.arguments import INTERRUPTED, Debug, Workers
 from sim.errors import ParmError
 
 if TYPE_CHECKING:
@@ -21,9 +21,9 @@ if TYPE_CHECKING:
 def calibrate_command(
     file: Annotated[Path, typer.Argument(metavar="FILE", help="A calibration's YAML, or a CSV of service times.")],
     out: Annotated[
-        Path | None, typer.Option(metavar="FILE", help="The profile to write.  [default: NAME.json]")
+        Path | None, typer.Option(metavar="FILE", help="The profile to write.", show_default="NAME.json")
     ] = None,
-    workers: Annotated[int | None, typer.Option(min=1, help="Processes that simulate.  [default: cores]")] = None,
+    workers: Workers = None,
     column: Annotated[str, typer.Option(help="Column of a CSV with the times.")] = "latency",
     unit: Annotated[str, typer.Option(help="Unit of a CSV's times: s, ms or us.")] = "s",
     role: Annotated[str, typer.Option(help="Whose times a CSV holds: deployed, parity, backup, backlog.")] = "deployed",
@@ -33,6 +33,10 @@ def calibrate_command(
 ) -> None:
     """Fit a cluster to measured latency quantiles, or take its measured service times, and write a profile."""
     del debug
+    from experiments.store import ensure_writable, writing
+
+    if out is not None:
+        ensure_writable(out)
     if file.suffix.lower() == ".csv":
         profile, name = _from_times(file, column, unit, role, machine, network), file.stem
     else:
@@ -42,8 +46,6 @@ def calibrate_command(
             print("Interrupted; nothing was written.", file=sys.stderr)
             raise typer.Exit(INTERRUPTED) from None
     path = out or Path(f"{name}.json")
-    from experiments.store import writing
-
     with writing(path):
         profile.write(path)
     print(path)

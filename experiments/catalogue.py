@@ -16,19 +16,24 @@ from pydantic_core import PydanticUndefined
 from experiments.accuracy.options import Coding, Known, Study, Subject
 from experiments.messages import fields_in_yaml, shown
 from experiments.reference import Reference
-from experiments.schema import Experiment, Model, Workload
+from experiments.schema import Backup, Experiment, Model, Workload
 from sim.cluster import Cluster, Prices
 from sim.errors import ParmError
 from sim.kinds import Kind, Options
 from sim.network import Network as ClusterNetwork
+from sim.policies.coded import LastResort
+from sim.policies.hedged import Hedging
 
 _SECTIONS: dict[str, type[Options]] = {
     "experiment": Experiment,
     "model": Model,
+    "model.backup": Backup,
     "workload": Workload,
     "cluster": Cluster,
     "cluster.network": ClusterNetwork,
     "cluster.prices": Prices,
+    "coded.hedge": Hedging,
+    "coded.backup": LastResort,
     "reference": Reference,
     "study": Study,
     "study.models": Subject,
@@ -84,12 +89,23 @@ def catalogue(wanted: str | None = None) -> str:
     ]
     if members:
         return "\n\n".join(members)
+    family = _family_of_key(name.replace(" ", "_"))
+    if family in known:
+        return _family(family, known[family])
     names = [*_SECTIONS, *known, *(kind for base in known.values() for kind in base.members())]
     near = difflib.get_close_matches(name, names, n=1)
     raise ParmError(
         f"there is nothing called '{wanted}'{f' (did you mean {near[0]!r}?)' if near else ''}; "
         f"there are the families {', '.join(known)}."
     )
+
+
+def _family_of_key(key: str) -> str:
+    """Return what can stand behind a key, such as `queue` or `cluster.queue`; nothing where there is no such key."""
+    section, _, option = key.rpartition(".")
+    sections = [_SECTIONS[section]] if section in _SECTIONS else [] if section else _SECTIONS.values()
+    fields = [found for options in sections if (found := fields_in_yaml(options).get(option)) is not None]
+    return type_words(fields[0].annotation).removeprefix("list of ") if fields else ""
 
 
 def meaning(options: type[BaseModel]) -> str:
@@ -134,6 +150,8 @@ def type_words(annotation: Any) -> str:
         words = f"list of {type_words(arguments[0])}"
     elif isinstance(annotation, type) and issubclass(annotation, Kind):
         words = annotation.family
+    elif annotation in _SECTIONS.values():
+        words = next(name for name, section in _SECTIONS.items() if section is annotation)
     else:
         words = str(getattr(annotation, "__name__", annotation)).lower()
     return words

@@ -19,6 +19,7 @@ from experiments.arguments import (
     ModelsFolder,
     Overrides,
     Plugins,
+    Workers,
     debug_wanted,
 )
 from experiments.calibrate import calibrate_command
@@ -27,6 +28,8 @@ from experiments.validating import validate_command
 from sim.errors import ParmError
 
 if TYPE_CHECKING:
+    from experiments.accuracy.options import Study
+    from experiments.calibration.options import Calibration
     from experiments.schema import Experiment
 
 app = typer.Typer(
@@ -41,9 +44,9 @@ app = typer.Typer(
 @app.command()
 def run(
     file: File,
-    out: Annotated[Path | None, typer.Option(metavar="DIR", help="Run directory.  [default: runs/NAME]")] = None,
+    out: Annotated[Path | None, typer.Option(metavar="DIR", help="Run directory.", show_default="runs/NAME")] = None,
     overrides: Overrides = None,
-    workers: Annotated[int | None, typer.Option(min=1, help="Processes that simulate.  [default: cores]")] = None,
+    workers: Workers = None,
     data: DataFolder = None,
     device: Device = "auto",
     models: ModelsFolder = MODELS,
@@ -111,10 +114,21 @@ def check(
     plugin: Plugins = None,
     debug: Debug = False,
 ) -> None:
-    """Validate an experiment without running it, and say what it would run."""
+    """Validate a file without running it, and say what it would run: an experiment, a study, a calibration."""
     del debug
-    from experiments import bundle
+    from experiments import bundle, loader
 
+    sort = loader.sort_of(loader.read(file).data)
+    if sort == "study":
+        from experiments.accuracy.options import Study
+
+        _describe_study(loader.load_as(Study, file, overrides or (), plugin or ()), file)
+        return
+    if sort == "calibration":
+        from experiments.calibration.options import Calibration
+
+        _describe_calibration(loader.load_as(Calibration, file, overrides or (), plugin or ()), file)
+        return
     for path, experiment in bundle.load(file, overrides or (), plugin or ()).experiments:
         _describe(experiment, path)
 
@@ -144,6 +158,9 @@ def profile(
 
     if (file is None) == (network is None):
         raise ParmError("name either an experiment's FILE or a --network to measure, not both.")
+    from experiments.store import ensure_writable, writing
+
+    ensure_writable(out)
     sizes = _numbers(batches, "--batches")
     if file is not None:
         experiment = loader.load(file, overrides or (), plugin or ())
@@ -163,8 +180,6 @@ def profile(
         channels, height, width = dimensions
         effort = Effort(device, sizes, repeats, "half" if half else "single", contention)
         measured = measure_network(parse_network(network or ""), (channels, height, width), outputs, effort)
-    from experiments.store import writing
-
     with writing(out):
         measured.write(out)
     for role, services in measured.roles.items():
@@ -258,7 +273,8 @@ def main() -> NoReturn:
     except ParmError as error:
         if debug_wanted:
             raise
-        print(error, file=sys.stderr)
+        says = str(error)
+        print(says if says.endswith((".", "?")) else f"{says}.", file=sys.stderr)
     except Exception as error:
         if debug_wanted:
             raise
@@ -293,6 +309,27 @@ def _describe(experiment: Experiment, file: Path) -> None:
 
     for need in needs(todo):
         print(f"model: {need}")
+
+
+def _describe_study(study: Study, file: Path) -> None:
+    """Say what a study would train and measure."""
+    print(f"{file} is valid: {study.name}, a study of accuracy; 'parm accuracy' runs it")
+    print(f"{len(list(study.cases()))} lines: every model with every code, recipe and seed")
+    for model in study.models:
+        print(f"model {model.title}: recipes {', '.join(model.recipes or study.recipes)}")
+    for coding in study.codes:
+        print(f"code {coding.title}: {coding.losses} lost of {coding.k} predictions")
+    print(f"seeds: {', '.join(str(seed) for seed in study.seeds)}")
+
+
+def _describe_calibration(calibration: Calibration, file: Path) -> None:
+    """Say what a calibration would fit, and to what."""
+    points = len(calibration.experiment.points())
+    print(f"{file} is valid: {calibration.profile.name}, a calibration; 'parm calibrate' runs it")
+    for name, free in calibration.free.items():
+        print(f"free {name}: {free.low:g} to {free.high:g}, from {free.start:g}")
+    for target in calibration.targets:
+        print(f"target {target.policy} {target.metric}: {points} sweep points")
 
 
 def _print_claims(folder: Path) -> None:

@@ -73,6 +73,13 @@ class Source:
         self.problems.append(f"{self.place(key)}: {spell(key) + ': ' if key else ''}{says}")
 
 
+_SORTS = {
+    "experiment": ("an experiment", "run"),
+    "bundle": ("a bundle of experiments", "run"),
+    "study": ("a study of accuracy", "accuracy"),
+    "calibration": ("a calibration", "calibrate"),
+}
+"""What each sort of file is called, and the verb that runs it."""
 AnyOptions = TypeVar("AnyOptions", bound="Options")
 
 
@@ -89,13 +96,15 @@ def load(path: Path, overrides: Sequence[str] = (), plugins: Sequence[str] = ())
 def load_as(
     schema: type[AnyOptions], path: Path, overrides: Sequence[str] = (), plugins: Sequence[str] = ()
 ) -> AnyOptions:
-    """Read the options of `schema` as `load` reads an experiment."""
+    """Read the options of `schema` as `load` reads an experiment, and raise as it does."""
     source = read(path)
     for override in overrides:
         _override(source, override)
     refuse(source)
-    if isinstance(source.data, dict) and "study" in source.data and "study" not in schema.model_fields:
-        raise ParmError(f"{path}: is a study of accuracy: run it with 'parm accuracy {path}'.")
+    found_sort, wanted = sort_of(source.data), sort_of(schema.model_fields)
+    if found_sort is not None and found_sort != wanted:
+        what, verb = _SORTS[found_sort]
+        raise ParmError(f"{path}: is {what}: run it with 'parm {verb} {path}'.")
     import_plugins(plugins, path.parent)
     from pydantic import ValidationError
 
@@ -111,6 +120,19 @@ def load_as(
             source.complain(key, says)
     refuse(source)
     return found
+
+
+def sort_of(keys: Any) -> str | None:
+    """Return which sort of file has these keys at its top level: a study, a calibration, ...; None where none tells."""
+    if not isinstance(keys, dict):
+        return None
+    if "study" in keys:
+        return "study"
+    if "experiments" in keys:
+        return "bundle"
+    if "experiment" in keys and not keys.keys().isdisjoint(("free", "targets")):
+        return "calibration"
+    return None if keys.keys().isdisjoint(("workload", "cluster", "policies")) else "experiment"
 
 
 def context(path: Path) -> dict[str, list[Path]]:
@@ -245,7 +267,8 @@ def _override(source: Source, override: str) -> None:
         return
     for old in [old for old in source.places if old[: len(key)] == key]:
         del source.places[old]
-    source.places[key] = f"--set {override}"
+    for length in range(1, len(key) + 1):  # mappings that were made on the way, too
+        source.places.setdefault(key[:length], f"--set {override}")
     source.problems.extend(given.problems)
 
 
@@ -259,14 +282,17 @@ def import_plugins(plugins: Sequence[str], folder: Path) -> None:
             sys.path.insert(0, place)
     for plugin in plugins:
         name = plugin.removesuffix(".py").replace("/", ".")
+        if not all(name.split(".")):
+            raise ParmError(
+                f"--plugin {plugin}: name a module, such as my_module; its file may lie beside the YAML file or here."
+            )
         try:
             importlib.import_module(name)
         except ModuleNotFoundError as error:
             if error.name is None or not f"{name}.".startswith(f"{error.name}."):
                 raise ParmError(f"--plugin {plugin}: it imports '{error.name}', which is not installed.") from error
-            raise ParmError(
-                f"--plugin {plugin}: there is no module '{name}' in {folder.resolve()}, in {Path.cwd()} or installed."
-            ) from error
+            places = ", in ".join(dict.fromkeys((str(folder.resolve()), str(Path.cwd()))))
+            raise ParmError(f"--plugin {plugin}: there is no module '{name}' in {places} or installed.") from error
         except Exception as error:
             raise ParmError(f"--plugin {plugin}: fails when imported: {type(error).__name__}: {error}.") from error
 

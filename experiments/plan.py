@@ -21,6 +21,7 @@ from experiments.arguments import (
     ModelsFolder,
     Overrides,
     Plugins,
+    Workers,
 )
 from experiments.progress import Advance, Reporter
 from sim.errors import ParmError
@@ -52,15 +53,15 @@ def plan_command(
     confidence: Annotated[float, typer.Option(help="With which the targets are met.")] = 0.95,
     trials: Annotated[int, typer.Option(min=2, help="Most trials per number of instances.")] = 40,
     most: Annotated[
-        int | None, typer.Option(min=1, help="Most deployed instances to try.  [default: 8 times the file's]")
+        int | None, typer.Option(min=1, help="Most deployed instances to try.", show_default="8 times the file's")
     ] = None,
     out: Annotated[Path | None, typer.Option(metavar="FILE", help="Write the answer as JSON, too.")] = None,
     keep: Annotated[
-        Path | None, typer.Option(metavar="DIR", help="Where finished trials are kept.  [default: runs/NAME-plan]")
+        Path | None, typer.Option(metavar="DIR", help="Where finished trials are kept.", show_default="runs/NAME-plan")
     ] = None,
     fresh: Annotated[bool, typer.Option("--fresh", help="Simulate trials anew that are kept there.")] = False,
     overrides: Overrides = None,
-    workers: Annotated[int | None, typer.Option(min=1, help="Processes that simulate.  [default: cores]")] = None,
+    workers: Workers = None,
     data: DataFolder = None,
     device: Device = "auto",
     models: ModelsFolder = MODELS,
@@ -73,7 +74,7 @@ def plan_command(
     from experiments.capacity import plan
     from experiments.cells import cells
     from experiments.session import command, console, heed_kill
-    from experiments.store import RunStore, writing
+    from experiments.store import RunStore, ensure_writable, writing
     from experiments.targets import Looks, parse
 
     targets = parse(slo or (), accuracy)
@@ -87,6 +88,8 @@ def plan_command(
             f"{file} sweeps {', '.join(experiment.sweep)}, but a plan is for one case: "
             "take the sweep out with --set 'sweep={}'."
         )
+    if out is not None:
+        ensure_writable(out)
     looks, farthest = Looks(trials, confidence), most or FARTHEST * experiment.cluster.instances
     reporter, context = Reporter(), loader.context(file)
     store = RunStore(keep or Path("runs") / f"{experiment.name}-plan")

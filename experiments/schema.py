@@ -35,7 +35,7 @@ __all__ = ["Experiment", "Model", "Workload", "codes", "drawing"]
 
 
 class Backup(Options):
-    """The cheaper model that answers as well under `approximate_backup`."""
+    """The cheaper model that answers as well under `approximate_backup`, and as the last resort of `coded`."""
 
     network: Network
     """Its architecture, such as mobilenet_v2."""
@@ -55,7 +55,7 @@ class Model(Options):
     parity_recipe: Recipe | None = None
     """How the parity models are trained; the deployed model's recipe where it is left out."""
     backup: Backup | None = None
-    """The backup model; only `approximate_backup` needs one."""
+    """The backup model; `approximate_backup` needs one, and `coded` with a `backup`."""
     training_seed: int = Field(default=0, ge=0)
     """Seed of initial weights and of the order of the samples in training."""
 

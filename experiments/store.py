@@ -310,3 +310,14 @@ def writing(path: Path) -> Iterator[None]:
         yield
     except OSError as error:
         raise ParmError(f"{path} cannot be written: {error.strerror or error}.") from error
+
+
+def ensure_writable(file: Path) -> None:
+    """Make the folder of a file, and raise ParmError where the file cannot be written: before the work, not after."""
+    with writing(file):
+        file.parent.mkdir(parents=True, exist_ok=True)
+        there = file.exists()
+        with file.open("ab"):
+            pass
+        if not there:
+            file.unlink()

@@ -8,7 +8,7 @@ from typing import TYPE_CHECKING, Annotated, Any
 
 import typer
 
-from experiments.arguments import INTERRUPTED, DataFolder, Debug, File, Overrides, Plugins
+from experiments.arguments import INTERRUPTED, DataFolder, Debug, File, Overrides, Plugins, named_device
 from sim.errors import ParmError
 
 if TYPE_CHECKING:
@@ -29,13 +29,14 @@ def validate_command(
     ] = False,
     pin: Annotated[
         bool | None,
-        typer.Option("--pin/--no-pin", help="Keep everyone on a core.  [default: if there are enough]"),
+        typer.Option("--pin/--no-pin", help="Keep everyone on a core.", show_default="if there are enough"),
     ] = None,
-    out: Annotated[Path | None, typer.Option(metavar="DIR", help="Where to write.  [default: runs/NAME]")] = None,
+    out: Annotated[Path | None, typer.Option(metavar="DIR", help="Where to write.", show_default="runs/NAME")] = None,
     overrides: Overrides = None,
     data: DataFolder = None,
     device: Annotated[
-        str, typer.Option("--device", help="Where the workers' models run: cpu, cuda or cuda:N.")
+        str,
+        typer.Option("--device", help="Where the workers' models run: cpu, cuda or cuda:N.", callback=named_device),
     ] = "cpu",
     plugin: Plugins = None,
     debug: Debug = False,

@@ -31,7 +31,7 @@ class Moves:
         return cls(shift, down, right, mirrored)
 
     def of(self, rows: Tensor) -> Moves:
-        """Return the moves of these images."""
+        """Return the moves of the images with these numbers, int64 (m,)."""
         return Moves(self.shift, self.down[rows], self.right[rows], self.mirrored[rows])
 
     def apply(self, images: Tensor) -> Tensor:

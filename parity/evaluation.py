@@ -26,7 +26,7 @@ def predict(module: nn.Module, images: Tensor) -> Tensor:
 
 
 def quality(module: nn.Module, images: Tensor, labels: Tensor, task: Task) -> float:
-    """Mean quality of a module in evaluation mode; for classification the top-1 accuracy."""
+    """Mean quality, 0 to 1, of a module in evaluation mode on images (n, *shape); for classification the accuracy."""
     return float(task.quality(predict(module, images), labels).mean())
 
 

@@ -53,7 +53,7 @@ class TrainingData:
         return channels, height, width
 
     def split(self, holdout: int) -> tuple[Tensor, Tensor]:
-        """Row numbers to train with and to hold out, always the same for the same sizes."""
+        """Row numbers, int64, to train with (n - h,) and to hold out (h,), always the same for the same sizes."""
         n = len(self.train)
         order = torch.randperm(n, generator=Generator().manual_seed(0))
         held = max(1, min(holdout, n // 10))
@@ -64,10 +64,10 @@ class Objective(Protocol):
     """What `training.train` minimises."""
 
     def rows(self, generator: Generator) -> Tensor:
-        """Row numbers of one epoch in random order; a step takes some of them."""
+        """Row numbers of one epoch in random order: images (n,), or groups of k images (g, k); a step takes some."""
 
     def loss(self, module: nn.Module, rows: Tensor, generator: Generator) -> Tensor:
-        """Training loss of one step."""
+        """Training loss of one step, a scalar, on some of what `rows` returned."""
 
     def score(self, module: nn.Module) -> float:
         """Quality on the held-out images, higher is better; `module` is in evaluation mode."""

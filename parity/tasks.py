@@ -17,15 +17,18 @@ class Task(ABC):
 
     @abstractmethod
     def loss(self, outputs: Tensor, labels: Tensor, smoothing: float = 0.0) -> Tensor:
-        """Training loss of a model that serves the task itself; `smoothing` is that of labels that are classes."""
+        """Training loss, a scalar, of a model that serves the task itself: outputs (n, c) against labels.
+
+        Labels are classes, int64 (n,), or boxes, float32 (n, 4); `smoothing` is that of classes.
+        """
 
     @abstractmethod
     def divergence(self, outputs: Tensor, wanted: Tensor) -> Tensor:
-        """How far predictions (..., c) are from the deployed model's, for training what reconstructs them."""
+        """How far predictions (..., c) are from the deployed model's, a scalar, to train what reconstructs them."""
 
     @abstractmethod
     def answers(self, outputs: Tensor) -> Tensor:
-        """What outputs (..., c) say, in the form of labels."""
+        """What outputs (..., c) say, in the form of labels: classes (...) or boxes (..., 4)."""
 
     @abstractmethod
     def quality(self, outputs: Tensor, labels: Tensor) -> Tensor:

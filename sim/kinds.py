@@ -100,4 +100,4 @@ def find_file(name: Path, context: dict[str, Any] | None) -> Path:
     for folder in folders:
         if (folder / name).is_file():
             return name if folder == Path.cwd() else folder / name
-    raise ValueError(f"there is no file '{name}' in {' or '.join(str(folder) for folder in folders)}")
+    raise ValueError(f"there is no file '{name}' in {' or '.join(dict.fromkeys(str(folder) for folder in folders))}")

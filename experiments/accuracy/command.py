@@ -22,7 +22,7 @@ from sim.errors import ParmError
 
 def accuracy_command(
     files: Annotated[list[Path], typer.Argument(metavar="FILE...", help="Studies of accuracy.", show_default=False)],
-    out: Annotated[Path | None, typer.Option(metavar="DIR", help="Folder.  [default: runs/NAME]")] = None,
+    out: Annotated[Path | None, typer.Option(metavar="DIR", help="Folder.", show_default="runs/NAME")] = None,
     only: Annotated[
         list[str] | None, typer.Option("--only", metavar="LABEL", help="Only this model of the study; may be repeated.")
     ] = None,

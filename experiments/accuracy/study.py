@@ -77,6 +77,10 @@ class Runner:
     def _measure(self, case: Case, data: TrainingData) -> Line:
         subject, coding = case.subject, case.coding
         code, k, r = coding.code, coding.k, coding.r
+        if data.task_name != "localisation" and subject.top >= data.outputs:
+            raise ParmError(
+                f"model {subject.title}: with 'top: {subject.top}' of {data.outputs} classes every answer is right."
+            )
         task = data.task if data.task_name == "localisation" else Classification(subject.top)
         model, deployed, images, outputs, labels = self._outputs(subject.title, case.seed)
         parts = self._store.parts(model, data, code, k, r, case.recipe, case.seed, str(self.device), self._report)

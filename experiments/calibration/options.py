@@ -2,18 +2,16 @@
 
 from __future__ import annotations
 
-import copy
 from collections.abc import Mapping
 from pathlib import Path
 from typing import Any, Literal, Self
 
-from pydantic import Field, PositiveFloat, PositiveInt, ValidationError, model_validator
+from pydantic import Field, PositiveFloat, PositiveInt, model_validator
 
 from backends.profile import RoleName
 from experiments.keys import get, locate, put
 from experiments.schema import Experiment
 from sim.distributions import Distribution
-from sim.errors import ParmError
 from sim.kinds import Options
 
 Metric = Literal["mean", "p50", "p90", "p95", "p99", "p995", "p999"]
@@ -154,14 +152,5 @@ def at_key(experiment: Experiment, dotted: str) -> Any:
 def load(path: Path) -> tuple[Calibration, dict[str, list[Path]]]:
     """Read a calibration; return it with the folders of files that it names. Raises ParmError in sentences."""
     from experiments import loader
-    from experiments.messages import sentences
 
-    source = loader.read(path)
-    context = loader.context(path)
-    if not source.problems:
-        try:
-            return Calibration.model_validate(copy.deepcopy(source.data), context=context), context
-        except ValidationError as error:
-            for key, says in sentences(error, source.data, Calibration):
-                source.complain(key, says)
-    raise ParmError("\n".join(dict.fromkeys(f"{problem.rstrip('.')}." for problem in source.problems)))
+    return loader.load_as(Calibration, path), loader.context(path)

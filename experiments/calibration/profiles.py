@@ -78,6 +78,8 @@ def profile_from_times(file: Path, column: str, unit: str, role: RoleName, devic
     """Return the profile of recorded service times, one column of a CSV file; raises ParmError where it is none."""
     from sim.distributions.files import read_times
 
+    if not file.is_file():
+        raise ParmError(f"{file}: there is no such file.")
     try:
         seconds = np.asarray(read_times(file, column, unit))
         curve_of = Quantiles.of(seconds)

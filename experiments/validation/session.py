@@ -80,9 +80,12 @@ class Validation:
                 "validate sends queries at times that are fixed beforehand; give 'workload.arrivals' a rate."
             )
         if experiment.sweep:
-            raise ParmError("validate runs one point, but the experiment has a 'sweep': take it out, or use --set.")
+            raise ParmError(
+                "validate runs one point, but the experiment has a 'sweep': take it out with --set 'sweep={}'."
+            )
         if experiment.cluster.batching.start().adapts:
             raise ParmError("validate measures one batch size; use batching of kind 'fixed'.")
+        TorchBackend(options.device)  # there has to be one, before workers are started for it
         self._experiment = experiment
         self._model: Model = experiment.model
         self._options = options

@@ -161,7 +161,10 @@ class Profile(Distribution):
         return self._at
 
     def for_code(self, code: str | None) -> Distribution:
-        """Return the times measured with the policy's code, where the profile names none itself."""
+        """Return the times measured with the policy's code, where the profile names none itself.
+
+        Raises ValueError, in one sentence, where that code was not measured.
+        """
         if self.code is not None or self.role not in ("encode", "decode"):
             return self
         if code not in self._codes:

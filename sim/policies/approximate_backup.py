@@ -39,7 +39,7 @@ class ApproximateBackup(Wait, Policy):
     """Whether a query's other task is removed from its queue when the query is answered; running ones always end."""
 
     def pools(self, cluster: Cluster) -> list[PoolPlan]:
-        """Return the deployed model's pool and the backup model's."""
+        """Return the deployed model's pool and the backup model's; raises as `Policy.pools`."""
         backups = self.backup_instances or cluster.buys(Role.BACKUP)
         if not backups:
             raise ValueError("the backup model needs an instance (see backup_instances and cluster.extra)")

@@ -85,7 +85,7 @@ class Coded(Policy):
         return super().coding or f"addition k={self.k} r={self.r}"
 
     def pools(self, cluster: Cluster) -> list[PoolPlan]:
-        """Return the deployed model's pool, one pool for each parity row, and a backup's."""
+        """Return the deployed model's pool, one pool for each parity row, and a backup's; raises as `Policy.pools`."""
         shares = self.parity_pool != "own"
         parities = self._parities(cluster, Role.DEPLOYED if shares else Role.PARITY)
         instances = cluster.instances + parities if shares else cluster.instances

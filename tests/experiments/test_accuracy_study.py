@@ -134,6 +134,15 @@ def test_only_some_models_of_a_study(
     assert said in capsys.readouterr().err
 
 
+def test_a_top_that_takes_in_every_class_is_refused(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+) -> None:
+    file = tmp_path / "small.yaml"
+    file.write_text(SMALL.replace("dataset: digits, recipe", "dataset: digits, top: 10, recipe"))
+    assert parm("accuracy", file, "--out", tmp_path / "o", monkeypatch=monkeypatch) == 2
+    assert "mlp on digits: with 'top: 10' of 10 classes every answer is right." in capsys.readouterr().err
+
+
 def test_without_any_data_set_it_fails(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
 ) -> None:

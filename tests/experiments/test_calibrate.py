@@ -191,6 +191,14 @@ def test_times_that_are_none_are_refused(tmp_path: Path, text: str, words: tuple
     assert sentence in str(refused)
 
 
+def test_times_that_are_not_there_and_a_profile_that_cannot_be_written_are_one_sentence(tmp_path: Path) -> None:
+    file = tmp_path / "times.csv"
+    assert str(command(str(file)).exception) == f"{file}: there is no such file."
+    file.write_text("took\n1\n")
+    refused = command(str(file), "--column", "tok", "--out", str(file / "mine.json")).exception
+    assert str(refused).startswith(f"{file / 'mine.json'} cannot be written: "), "before anything is read or fitted"
+
+
 def test_a_calibration_s_mistakes_are_told_with_their_lines(tmp_path: Path) -> None:
     file = tmp_path / "bad.yaml"
     file.write_text(yaml.safe_dump(described(search=[{"queries": -1}])))

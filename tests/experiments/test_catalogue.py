@@ -61,6 +61,34 @@ def test_one_family_section_or_kind(name: str) -> None:
     assert text
 
 
+@pytest.mark.parametrize(
+    ("key", "title"),
+    [
+        ("arrivals", "ARRIVAL PROCESS ("),
+        ("workload.arrivals", "ARRIVAL PROCESS ("),
+        ("queue", "QUEUE DISCIPLINE ("),
+        ("cluster.parity_service", "DISTRIBUTION ("),
+        ("model.backup", "MODEL.BACKUP: "),
+        ("coded.hedge", "CODED.HEDGE: "),
+    ],
+)
+def test_a_key_of_the_yaml_leads_to_what_can_stand_there(key: str, title: str) -> None:
+    assert catalogue(key).startswith(title)
+
+
+def test_what_an_option_holds_can_be_looked_up() -> None:
+    text = catalogue("coded")
+    assert "    hedge: coded.hedge, optional - " in text
+    assert "    backup: coded.backup, optional - " in text
+    assert "after_quantile: " in catalogue("coded.backup")
+
+
+@pytest.mark.parametrize("key", ["workload.queue", "trials", "nothing.arrivals"])
+def test_a_key_that_names_no_kind_is_refused(key: str) -> None:
+    with pytest.raises(ParmError, match="there is nothing called"):
+        catalogue(key)
+
+
 def test_an_unknown_name_is_one_sentence_with_the_near_miss() -> None:
     with pytest.raises(ParmError, match="there is nothing called 'polcy' \\(did you mean 'policy'\\?\\)"):
         catalogue("polcy")

@@ -351,6 +351,77 @@ def test_profile_writes_what_a_cluster_can_use(
     assert parm("check", tmp_path / "experiment.yaml", "--set", encode, monkeypatch=monkeypatch) == 0
 
 
+def test_every_refusal_is_a_sentence(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+) -> None:
+    assert parm("compare", tmp_path, monkeypatch=monkeypatch) == 2
+    assert capsys.readouterr().err == "comparing needs at least two run directories.\n"
+
+
+def test_a_profile_that_cannot_be_written_is_refused_before_it_is_measured(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+) -> None:
+    out = write(tmp_path) / "mine.json"
+    assert parm("profile", "--network", "no_network", "--out", out, monkeypatch=monkeypatch) == 2
+    assert capsys.readouterr().err.startswith(f"{out} cannot be written: ")
+
+
+EXPERIMENTS = ROOT / "experiments"
+
+
+@pytest.mark.parametrize(
+    ("file", "says"),
+    [
+        ("calibration/fig10a.yaml", "k80-resnet18, a calibration; 'parm calibrate' runs it"),
+        ("paper/two_losses.yaml", "two_losses, a study of accuracy; 'parm accuracy' runs it"),
+        ("paper/fig12.yaml", "fig12, seed 1"),
+    ],
+)
+def test_every_sort_of_file_can_be_checked(
+    file: str, says: str, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+) -> None:
+    path = EXPERIMENTS / file
+    assert parm("check", path, monkeypatch=monkeypatch) == 0
+    assert capsys.readouterr().out.startswith(f"{path} is valid: {says}\n")
+
+
+@pytest.mark.parametrize(
+    ("verb", "file", "says"),
+    [
+        ("accuracy", "quickstart.yaml", "is an experiment: run it with 'parm run"),
+        ("calibrate", "quickstart.yaml", "is an experiment: run it with 'parm run"),
+        ("calibrate", "paper/fig8.yaml", "is a study of accuracy: run it with 'parm accuracy"),
+        ("run", "calibration/fig10a.yaml", "is a calibration: run it with 'parm calibrate"),
+        ("train", "paper/paper-latency.yaml", "is a bundle of experiments: run it with 'parm run"),
+    ],
+)
+def test_a_file_of_another_sort_is_sent_to_its_verb(
+    verb: str, file: str, says: str, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+) -> None:
+    path = EXPERIMENTS / file
+    assert parm(verb, path, monkeypatch=monkeypatch) == 2
+    assert capsys.readouterr().err == f"{path}: {says} {path}'.\n"
+
+
+@pytest.mark.parametrize(
+    ("verb", "defaults"),
+    [
+        ("run", ("runs/NAME", "cores", ".parm/data")),
+        ("accuracy", ("runs/NAME", ".parm/data")),
+        ("calibrate", ("NAME.json", "cores")),
+        ("plan", ("8 times the file's", "runs/NAME-plan", "cores")),
+        ("validate", ("runs/NAME", "if there are enough")),
+    ],
+)
+def test_the_help_says_what_an_option_is_without_being_given(
+    verb: str, defaults: tuple[str, ...], monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+) -> None:
+    assert parm(verb, "--help", monkeypatch=monkeypatch) == 0
+    shown = " ".join(capsys.readouterr().out.replace("\u2502", " ").split())
+    for default in defaults:
+        assert f"[default: ({default})]" in shown
+
+
 def test_the_help_imports_nothing_heavy() -> None:
     code = (
         "import sys, experiments.cli; sys.exit(any(n in sys.modules for n in ('torch', 'numpy', 'pydantic', 'pandas')))"

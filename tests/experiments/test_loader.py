@@ -313,6 +313,13 @@ def test_overrides_reach_lists_shorthands_and_what_was_left_out(tmp_path: Path) 
     assert plain["sweep"] == {}
 
 
+@pytest.mark.parametrize("override", ["a.b.c=3", "cluster.instnces.count=3"])
+def test_a_mapping_that_an_override_makes_is_the_overrides_mistake(override: str, tmp_path: Path) -> None:
+    with pytest.raises(ParmError) as refusal:
+        loader.load(write(tmp_path), [override])
+    assert str(refusal.value).startswith(f"--set {override}: {override.rpartition('.')[0].removesuffix('.b')}: unknown")
+
+
 def test_yaml_scalars_are_read_as_people_mean_them(tmp_path: Path) -> None:
     path = tmp_path / "scalars.yaml"
     path.write_text(
@@ -377,6 +384,21 @@ def test_a_bad_plugin_is_one_sentence(source: str | None, says: str, tmp_path: P
     assert str(refusal.value).startswith(f"--plugin {name}: ")
     assert says in str(refusal.value)
     assert "\n" not in str(refusal.value)
+
+
+def test_a_folder_that_is_looked_in_twice_is_named_once(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    path = write(tmp_path, added(MODEL))
+    monkeypatch.chdir(tmp_path)
+    for words in ({"plugins": ["no_such_module"]}, {"overrides": ["model.dataset={kind: npz, file: no.npz}"]}):
+        with pytest.raises(ParmError) as refusal:
+            loader.load(path, **words)
+        assert str(refusal.value).count(f"in {tmp_path}") == 1
+        assert f"or {tmp_path}" not in str(refusal.value)
+
+
+def test_a_plugin_is_a_module_and_not_a_path(tmp_path: Path) -> None:
+    with pytest.raises(ParmError, match=r"--plugin \.\./my_module\.py: name a module, such as my_module"):
+        loader.load(write(tmp_path), plugins=["../my_module.py"])
 
 
 def write(folder: Path, text: str = GOOD) -> Path:

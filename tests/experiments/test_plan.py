@@ -102,6 +102,8 @@ def test_accuracy_is_a_target_of_the_clients_answers(
         (["--accuracy", "0.9"], "has no 'model', so that there are no answers to be right."),
         (["--slo", "p99=40ms", "--confidence", "95"], "--confidence 95: must be above 0.5 and below 1."),
         (["--slo", "p99=40ms", "--set", "sweep={workload.arrivals.rate: [60, 90]}"], "take the sweep out with"),
+        (["--slo", "p99=40ms", "--out", "experiment.yaml/plan.json"], "experiment.yaml/plan.json cannot be written: "),
+        (["--slo", "p99=40ms", "--device", "gpu"], "there is no device 'gpu': choose auto, cpu, cuda or cuda:N."),
         (["--slo", "p99=40ms", "--set", "cluster.prices.parity=0"], "cluster.prices.parity: must be greater than 0"),
     ],
 )

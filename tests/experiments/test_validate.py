@@ -336,7 +336,7 @@ policies: [none, {kind: coded, k: 2}]
     ("changes", "says"),
     [
         ({"workload.arrivals": "{kind: closed_loop, clients: 3, think: 0.1}"}, "arrivals' a rate"),
-        ({"sweep": "{cluster.instances: [1, 2]}"}, "has a 'sweep'"),
+        ({"sweep": "{cluster.instances: [1, 2]}"}, "has a 'sweep': take it out with --set 'sweep={}'"),
         ({"cluster.batching": "{kind: aimd, objective: 0.1}"}, "kind 'fixed'"),
         ({"stragglers": "[{kind: crashes, mean_up: 10, repair: 1}]"}, "'crashes' takes machines down"),
         ({"policies.0": "{kind: replication, cancel: all}"}, "'replication' stops running tasks"),
@@ -358,6 +358,12 @@ def test_an_experiment_without_a_model_is_refused(tmp_path: Path) -> None:
     (tmp_path / "quick.yaml").write_text("\n".join(lines))
     with pytest.raises(ParmError, match="needs a 'model'"):
         Validation(loader.load(tmp_path / "quick.yaml"), Options(), Reporter())
+
+
+def test_a_device_that_is_not_there_is_refused_before_workers_start(tmp_path: Path) -> None:
+    (tmp_path / "quick.yaml").write_text(EXPERIMENT)
+    with pytest.raises(ParmError, match="there is no device 'gpu'"):
+        Validation(loader.load(tmp_path / "quick.yaml"), Options(device="gpu"), Reporter())
 
 
 def test_an_interrupt_is_said_and_has_its_status(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:

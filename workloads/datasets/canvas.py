@@ -42,7 +42,10 @@ class Canvas(Dataset):
         return self
 
     def load(self, folder: Path | None) -> Data:
-        """Return canvases as uint8 of the other data set's channels, and each one's box around its lit pixels."""
+        """Return canvases as uint8 of the other data set's channels, and each one's box around its lit pixels.
+
+        Raises as `Dataset.load`.
+        """
         source = self.of.load(folder)
         if source.task != "classification":
             raise ParmError(f"a canvas shows classified images, and {source.name} has boxes")

@@ -25,7 +25,10 @@ class Cub200(Dataset):
     """Height and width that every photograph is resized to."""
 
     def load(self, folder: Path | None) -> Data:
-        """Return the photographs as uint8 in the order of their numbers, with boxes; the split is the authors'."""
+        """Return the photographs as uint8 in the order of their numbers, with boxes; the split is the authors'.
+
+        Raises as `Dataset.load`.
+        """
         path = data_folder(self.path, folder)
         names = _table(path / "images.txt", 1)
         boxes = _table(path / "bounding_boxes.txt", 4)

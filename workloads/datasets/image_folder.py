@@ -28,7 +28,7 @@ class ImageFolder(Dataset):
     """Share that is tested, in a fixed random choice stratified by class, where there are no train/ and test/."""
 
     def load(self, folder: Path | None) -> Data:
-        """Return the images as uint8, in a fixed random order; classes by alphabet."""
+        """Return the images as uint8, in a fixed random order; classes by alphabet. Raises as `Dataset.load`."""
         path = data_folder(self.path, folder)
         if (path / "train").is_dir() and (path / "test").is_dir():
             names = _class_names(path / "train")

@@ -58,7 +58,7 @@ class SpeechCommands(Dataset):
         """Return spectrograms as float32, shape (n, 1, window / 2 + 1, seconds / hop + 1), each of mean 0, deviation 1.
 
         Clips come in a fixed random order. Those of validation_list.txt are neither trained with nor tested: a recipe
-        holds out a part of what is trained with itself.
+        holds out a part of what is trained with itself. Raises as `Dataset.load`.
         """
         path = data_folder(self.path, folder)
         words = self._words(path)
