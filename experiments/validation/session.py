@@ -16,6 +16,7 @@ import torch
 from backends.profile import ServiceProfile
 from backends.real.service import NetworkService
 from backends.real.workers import Workers
+from backends.torch_backend import TorchBackend
 from experiments.cells import Cell
 from experiments.manifest import command_line, made_with
 from experiments.models import load_data, need
