@@ -13,7 +13,7 @@ from experiments import cli, loader
 from experiments.cells import cells
 from experiments.models import need
 from parity import zoo
-from parity.store import canonical
+from parity.store import DEPLOYED_ONLY, canonical
 
 FOLDERS = sorted(one for one in zoo.FOLDER.iterdir() if (one / "card.json").is_file())
 EXPERIMENTS = Path(cli.__file__).parent
@@ -52,6 +52,8 @@ def test_the_joint_experiments_need_no_training(name: str) -> None:
     mine = [one for dataset, one in identities if dataset == model.dataset.name_in_yaml()]
     recipe = model.recipe.model_dump(mode="json", exclude_none=True)
     parity_recipe = (model.parity_recipe or model.recipe).model_dump(mode="json", exclude_none=True)
+    for name in DEPLOYED_ONLY:
+        del parity_recipe[name]
     (deployed,) = [one for one in mine if (one["role"], one["recipe"]) == ("deployed", recipe)]
     assert deployed["network"] == model.network.model_dump(mode="json", exclude_none=True)
     for cell in cells(experiment, loader.context(file)):
