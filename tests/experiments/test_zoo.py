@@ -52,8 +52,8 @@ def test_the_joint_experiments_need_no_training(name: str) -> None:
     mine = [one for dataset, one in identities if dataset == model.dataset.name_in_yaml()]
     recipe = model.recipe.model_dump(mode="json", exclude_none=True)
     parity_recipe = (model.parity_recipe or model.recipe).model_dump(mode="json", exclude_none=True)
-    for name in DEPLOYED_ONLY:
-        del parity_recipe[name]
+    for option in DEPLOYED_ONLY:
+        del parity_recipe[option]
     (deployed,) = [one for one in mine if (one["role"], one["recipe"]) == ("deployed", recipe)]
     assert deployed["network"] == model.network.model_dump(mode="json", exclude_none=True)
     for cell in cells(experiment, loader.context(file)):
