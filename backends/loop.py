@@ -23,8 +23,8 @@ from backends.torch_backend import TorchBackend
 from parity.codes.base import Coder
 from sim.policies.groups import Group
 from sim.stragglers.base import Bend
+from sim.task import Batch, Task
 from sim.trace import Ints, Role, Route, Trace
-from sim.work import Batch, Task
 
 WARM_UP = 3
 """Passes that are discarded before a model's first task of each size: they pay for what a device sets up only once."""

@@ -8,8 +8,8 @@ from typing import TYPE_CHECKING, Annotated, NoReturn
 
 import typer
 
-from experiments.accuracy.command import accuracy_command
-from experiments.arguments import (
+from experiments.commands.accuracy import accuracy_command
+from experiments.commands.arguments import (
     INTERRUPTED,
     MODELS,
     DataFolder,
@@ -22,15 +22,15 @@ from experiments.arguments import (
     Workers,
     debug_wanted,
 )
-from experiments.calibrate import calibrate_command
-from experiments.plan import plan_command
-from experiments.validating import validate_command
+from experiments.commands.calibrate import calibrate_command
+from experiments.commands.plan import plan_command
+from experiments.commands.validate import validate_command
 from sim.errors import ParmError
 
 if TYPE_CHECKING:
     from experiments.accuracy.options import Study
     from experiments.calibration.options import Calibration
-    from experiments.schema import Experiment
+    from experiments.config.schema import Experiment
 
 app = typer.Typer(
     name="parm",
@@ -56,8 +56,8 @@ def run(
 ) -> None:
     """Run an experiment, or all of a bundle, or continue: simulate, predict, and write tables and figures."""
     del debug
-    from experiments import bundle
-    from experiments.session import InterruptedRunError, Session
+    from experiments.config import bundle
+    from experiments.run.session import InterruptedRunError, Session
 
     plan = bundle.load(file, overrides or (), plugin or ())
     session = Session(workers, data, models, device, fresh)
@@ -85,15 +85,15 @@ def train(
 ) -> None:
     """Train the models that an experiment needs, or continue; what is trained already is kept."""
     del debug
-    from experiments import loader
-    from experiments.cells import cells
-    from experiments.progress import Reporter
-    from experiments.session import command, heed_kill
+    from experiments.config import loader
+    from experiments.run.cells import cells
+    from experiments.run.progress import Reporter
+    from experiments.run.session import command, heed_kill
 
     experiment = loader.load(file, overrides or (), plugin or ())
     if experiment.model is None:
         raise ParmError(f"{file} has no 'model', so there is nothing to train.")
-    from experiments.models import Models
+    from experiments.run.models import Models
 
     reporter = Reporter()
     trained = Models(data, models, device, reporter, publish)
@@ -116,7 +116,7 @@ def check(
 ) -> None:
     """Validate a file without running it, and say what it would run: an experiment, a study, a calibration."""
     del debug
-    from experiments import bundle, loader
+    from experiments.config import bundle, loader
 
     sort = loader.sort_of(loader.read(file).data)
     if sort == "study":
@@ -154,11 +154,11 @@ def profile(
 ) -> None:
     """Measure a network's service times, and its codes', on this machine, for `service: {kind: profile, ...}`."""
     del debug
-    from experiments import loader
+    from experiments.config import loader
 
     if (file is None) == (network is None):
         raise ParmError("name either an experiment's FILE or a --network to measure, not both.")
-    from experiments.store import ensure_writable, writing
+    from experiments.run.store import ensure_writable, writing
 
     ensure_writable(out)
     sizes = _numbers(batches, "--batches")
@@ -166,13 +166,13 @@ def profile(
         experiment = loader.load(file, overrides or (), plugin or ())
         if experiment.model is None:
             raise ParmError(f"{file} has no 'model' to measure; name one with --network.")
-        from experiments.profiling import Effort, measure_model
+        from experiments.commands.profiling import Effort, measure_model
 
         effort = Effort(device, sizes, repeats, "half" if half else "single", contention)
         measured = measure_model(experiment.model, experiment.policies, data, effort)
     else:
         loader.import_plugins(plugin or (), Path.cwd())
-        from experiments.profiling import Effort, measure_network, parse_network
+        from experiments.commands.profiling import Effort, measure_network, parse_network
 
         dimensions = _numbers(shape, "--shape")
         if len(dimensions) != 3:
@@ -199,10 +199,10 @@ def figures(
 ) -> None:
     """Write the tables and draw the figures of a run anew from its cells."""
     del debug
-    from experiments import loader
-    from experiments.cells import cells
-    from experiments.session import conclude
-    from experiments.store import RunStore
+    from experiments.config import loader
+    from experiments.run.cells import cells
+    from experiments.run.session import conclude
+    from experiments.run.store import RunStore
 
     file = folder / "experiment.yaml"
     if not file.is_file():
@@ -225,8 +225,8 @@ def compare(
 ) -> None:
     """Set runs side by side, policy by policy and sweep point by sweep point."""
     del debug
-    from experiments.compare import compare as set_side_by_side
-    from experiments.session import console
+    from experiments.analysis.compare import compare as set_side_by_side
+    from experiments.run.session import console
 
     comparison = set_side_by_side(folders)
     console().print(comparison.table())
@@ -258,10 +258,10 @@ def list_kinds(
 ) -> None:
     """Show everything that can be named in YAML, with its options."""
     del debug
-    from experiments import loader
+    from experiments.config import loader
 
     loader.import_plugins(plugin or (), Path.cwd())
-    from experiments.catalogue import catalogue
+    from experiments.commands.catalogue import catalogue
 
     print(catalogue(family))
 
@@ -286,8 +286,8 @@ def main() -> NoReturn:
 
 def _describe(experiment: Experiment, file: Path) -> None:
     """Say what an experiment would run."""
-    from experiments import loader
-    from experiments.cells import cells
+    from experiments.config import loader
+    from experiments.run.cells import cells
 
     todo = cells(experiment, loader.context(file))
     points = experiment.points()
@@ -305,7 +305,7 @@ def _describe(experiment: Experiment, file: Path) -> None:
     if experiment.model is None:
         print("no model: latency only")
         return
-    from experiments.models import needs
+    from experiments.run.models import needs
 
     for need in needs(todo):
         print(f"model: {need}")
@@ -333,8 +333,8 @@ def _describe_calibration(calibration: Calibration, file: Path) -> None:
 
 
 def _print_claims(folder: Path) -> None:
-    from experiments import claims
-    from experiments.session import console
+    from experiments.analysis import claims
+    from experiments.run.session import console
 
     console().print(claims.table(claims.read(folder)))
 

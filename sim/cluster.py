@@ -7,7 +7,7 @@ import math
 from pydantic import Field, NonNegativeFloat, PositiveFloat, PositiveInt, field_validator
 
 from sim.batching import Batching, Fixed
-from sim.disciplines import Discipline, SingleQueue
+from sim.dispatching import Discipline, SingleQueue
 from sim.distributions import Distribution
 from sim.distributions.combined import Scaled
 from sim.distributions.families import Deterministic

@@ -13,8 +13,8 @@ from sim.distributions.families import Deterministic
 from sim.pool import Pool
 from sim.recorder import Recorder
 from sim.streams import Stream, Streams
+from sim.task import Batch, Task
 from sim.trace import Role
-from sim.work import Batch, Task
 
 if TYPE_CHECKING:
     from sim.policies.base import Execution

@@ -9,10 +9,10 @@ from __future__ import annotations
 from abc import abstractmethod
 
 from sim.clock import Clock
-from sim.disciplines import Chooser
+from sim.dispatching import Chooser
 from sim.pool import Conditions, Pool, RoutedPool, SharedPool
 from sim.recorder import Recorder
-from sim.work import Task
+from sim.task import Task
 
 
 class Lane(Pool):

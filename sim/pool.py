@@ -17,12 +17,12 @@ from heapq import heappush
 from simpy.events import NORMAL
 
 from sim.clock import Call, Clock
-from sim.disciplines import Chooser
+from sim.dispatching import Chooser
 from sim.recorder import TASK, Recorder
 from sim.stragglers.base import Bend, Delay, Outages
 from sim.streams import Stream
+from sim.task import ENDED, QUEUED, RUNNING, Task
 from sim.trace import Fate, Role
-from sim.work import ENDED, QUEUED, RUNNING, Task
 
 DONE, CANCELLED, LOST = int(Fate.DONE), int(Fate.CANCELLED), int(Fate.LOST)
 

@@ -12,7 +12,7 @@ import numpy as np
 
 from sim.clock import Call, Clock
 from sim.cluster import Cluster
-from sim.disciplines import uniform
+from sim.dispatching import uniform
 from sim.errors import ParmError
 from sim.frontend import Frontend
 from sim.lanes import lane

@@ -7,7 +7,8 @@ import sys
 
 import pytest
 
-from experiments import arguments, cli
+from experiments import cli
+from experiments.commands import arguments
 
 
 def parm(*words: object, monkeypatch: pytest.MonkeyPatch) -> int:

@@ -2,7 +2,7 @@
 
 import numpy as np
 
-from experiments.outcome import COSTS, GRID, Measured, Outcome
+from experiments.analysis.outcome import COSTS, GRID, Measured, Outcome
 
 
 def measured(generator, queries, scale, degraded, model):

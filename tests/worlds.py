@@ -21,7 +21,7 @@ from parity.codes import (
 )
 from sim.batching import Aimd, Batching, Fixed
 from sim.cluster import Cluster
-from sim.disciplines import BestOf, Discipline, RandomQueue, RoundRobin, ShortestQueue, SingleQueue
+from sim.dispatching import BestOf, Discipline, RandomQueue, RoundRobin, ShortestQueue, SingleQueue
 from sim.distributions.families import Deterministic, Exponential, Uniform
 from sim.network import Network
 from sim.policies import (

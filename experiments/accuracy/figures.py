@@ -8,8 +8,8 @@ from typing import TYPE_CHECKING
 
 from experiments.accuracy.options import Known
 from experiments.accuracy.table import Line
+from experiments.analysis.statistics import student_t
 from experiments.figures import style
-from experiments.statistics import student_t
 
 if TYPE_CHECKING:
     from matplotlib.artist import Artist

@@ -8,7 +8,7 @@ from typing import Literal, Self
 
 from pydantic import Field, field_validator, model_validator
 
-from experiments.keys import FOLDER_NAME
+from experiments.config.keys import FOLDER_NAME
 from parity.codes import Addition, TensorCode
 from parity.networks import Network
 from parity.recipes import Best, Recipe

@@ -12,10 +12,10 @@ from experiments.accuracy.figures import draw
 from experiments.accuracy.options import Study
 from experiments.accuracy.study import Runner
 from experiments.accuracy.table import Line, as_csv, as_table
-from experiments.manifest import command_line, made_with
-from experiments.progress import Reporter
-from experiments.session import console
-from experiments.store import writing
+from experiments.run.manifest import command_line, made_with
+from experiments.run.progress import Reporter
+from experiments.run.session import console
+from experiments.run.store import writing
 from parity.training import write_atomically
 
 

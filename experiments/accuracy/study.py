@@ -14,9 +14,9 @@ from backends import measuring
 from backends.torch_backend import TorchBackend
 from experiments.accuracy.options import Case, Study
 from experiments.accuracy.table import Line
-from experiments.models import describe_training, load_data
-from experiments.progress import Reporter
-from experiments.statistics import wilson
+from experiments.analysis.statistics import wilson
+from experiments.run.models import describe_training, load_data
+from experiments.run.progress import Reporter
 from parity.evaluation import degraded, predict, quality
 from parity.objectives import TrainingData
 from parity.store import TEST_GROUPINGS, Model, ModelStore

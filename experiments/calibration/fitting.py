@@ -19,9 +19,9 @@ from typing import Any
 import numpy as np
 from pydantic import ValidationError
 
-from experiments import farm
 from experiments.calibration.options import Aim, Calibration, Metric, Stage
-from experiments.cells import Cell, cells
+from experiments.run import farm
+from experiments.run.cells import Cell, cells
 
 Values = dict[str, float]
 """The free options by name."""
@@ -92,7 +92,7 @@ def total_loss(found: Sequence[Residual]) -> float:
 
 def simulated(cell: Cell) -> dict[str, float]:
     """Simulate a cell and return every metric that can be a target, in seconds."""
-    from experiments.runner import simulate_cell
+    from experiments.run.runner import simulate_cell
 
     trace, _ = simulate_cell(cell)
     latency = trace.queries.latency[cell.experiment.warmup_floor :]

@@ -9,8 +9,8 @@ from typing import Any, Literal, Self
 from pydantic import Field, PositiveFloat, PositiveInt, model_validator
 
 from backends.profile import RoleName
-from experiments.keys import get, locate, put
-from experiments.schema import Experiment
+from experiments.config.keys import get, locate, put
+from experiments.config.schema import Experiment
 from sim.distributions import Distribution
 from sim.kinds import Options
 
@@ -151,6 +151,6 @@ def at_key(experiment: Experiment, dotted: str) -> Any:
 
 def load(path: Path) -> tuple[Calibration, dict[str, list[Path]]]:
     """Read a calibration; return it with the folders of files that it names. Raises ParmError in sentences."""
-    from experiments import loader
+    from experiments.config import loader
 
     return loader.load_as(Calibration, path), loader.context(path)

@@ -14,7 +14,7 @@ if TYPE_CHECKING:
     import matplotlib.figure
     from matplotlib.axes import Axes
 
-    from experiments.summary import Row
+    from experiments.analysis.summary import Row
 
 NAMES = {
     "accuracy_available": "available, $A_a$",

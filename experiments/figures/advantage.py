@@ -6,19 +6,19 @@ import math
 from collections.abc import Sequence
 from typing import TYPE_CHECKING, Literal
 
+from experiments.analysis.statistics import Interval, student_t
+from experiments.analysis.summary import place
 from experiments.figures import style
 from experiments.figures.base import Figure, Material, spread
 from experiments.figures.latency_vs_sweep import Metric
 from experiments.figures.panels import Along, Panel, along, grid, panels
-from experiments.statistics import Interval, student_t
-from experiments.summary import place
 
 if TYPE_CHECKING:
     import matplotlib.figure
     from matplotlib.axes import Axes
     from matplotlib.transforms import Transform
 
-    from experiments.outcome import Outcome
+    from experiments.analysis.outcome import Outcome
 
 
 class Advantage(Figure):

@@ -8,15 +8,15 @@ from typing import TYPE_CHECKING, Any, ClassVar
 
 from pydantic import Field
 
-from experiments.outcome import Outcome
-from experiments.reference import Reference
-from experiments.summary import Row
+from experiments.analysis.outcome import Outcome
+from experiments.analysis.reference import Reference
+from experiments.analysis.summary import Row
 from sim.kinds import Kind
 
 if TYPE_CHECKING:
     import matplotlib.figure
 
-    from experiments.theory import Theory
+    from experiments.analysis.theory import Theory
     from sim.trace import Trace
 
 MOST_PANELS = 9

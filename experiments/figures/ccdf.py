@@ -9,18 +9,18 @@ from typing import TYPE_CHECKING, Literal
 import numpy as np
 from pydantic import Field
 
+from experiments.analysis.statistics import student_t
+from experiments.analysis.summary import MS, place
 from experiments.figures import style
 from experiments.figures.base import Figure, Material, spread
 from experiments.figures.panels import Panel, grid, panels
-from experiments.statistics import student_t
-from experiments.summary import MS, place
 from sim.distributions.base import Floats
 
 if TYPE_CHECKING:
     import matplotlib.figure
     from matplotlib.axes import Axes
 
-    from experiments.outcome import Outcome
+    from experiments.analysis.outcome import Outcome
 
 PROBE = np.array([0.5])
 """A quantile that theory is asked for to see whether it says anything."""

@@ -8,19 +8,19 @@ from typing import TYPE_CHECKING, Literal
 
 from pydantic import Field, PositiveFloat
 
-from experiments import cost
+from experiments.analysis import cost
+from experiments.analysis.frontier import ACCURACY, Choice, describe, frontiers
 from experiments.figures import style
 from experiments.figures.base import Figure, Material, spread
 from experiments.figures.labels import Label, put
 from experiments.figures.panels import grid
-from experiments.frontier import ACCURACY, Choice, describe, frontiers
 
 if TYPE_CHECKING:
     import matplotlib.figure
     from matplotlib.artist import Artist
     from matplotlib.axes import Axes
 
-    from experiments.summary import Row
+    from experiments.analysis.summary import Row
 
 AREA = 190.0
 """Area of the mark of the dearest choice, in square points; the others in proportion to their cost."""

@@ -18,7 +18,7 @@ if TYPE_CHECKING:
     from matplotlib.artist import Artist
     from matplotlib.axes import Axes
 
-    from experiments.summary import Row
+    from experiments.analysis.summary import Row
 
 AREA = 150.0
 """Area of the mark of the dearest policy, in square points; the others in proportion to their instances."""

@@ -6,17 +6,17 @@ import math
 from collections.abc import Sequence
 from typing import TYPE_CHECKING, Literal
 
+from experiments.analysis.statistics import Interval
 from experiments.figures import style
 from experiments.figures.base import Figure, Material, spread
 from experiments.figures.panels import Along, Panel, along, grid, panels
-from experiments.statistics import Interval
 
 if TYPE_CHECKING:
     import matplotlib.figure
     from matplotlib.axes import Axes
 
-    from experiments.reference import Reference
-    from experiments.summary import Row
+    from experiments.analysis.reference import Reference
+    from experiments.analysis.summary import Row
 
 Metric = Literal["mean", "p50", "p99", "p999", "gap"]
 NOTHING = Interval(math.nan, math.nan, math.nan)

@@ -6,8 +6,8 @@ from collections.abc import Sequence
 from dataclasses import dataclass, replace
 from typing import TYPE_CHECKING, Any
 
+from experiments.analysis.summary import Row, place
 from experiments.figures import style
-from experiments.summary import Row, place
 
 if TYPE_CHECKING:
     from matplotlib.axes import Axes

@@ -15,7 +15,7 @@ if TYPE_CHECKING:
     from matplotlib.figure import Figure
     from matplotlib.transforms import Transform
 
-    from experiments.summary import Row
+    from experiments.analysis.summary import Row
 
 DPI = 200
 INK, SOFT, FAINT, GRID = "#22262b", "#6a7078", "#b4b9bf", "#e6e8ea"

@@ -7,10 +7,10 @@ from typing import TYPE_CHECKING, Literal, TypeVar
 import numpy as np
 from pydantic import Field
 
+from experiments.analysis.summary import MS
 from experiments.figures import style
 from experiments.figures.base import Figure, Material
 from experiments.figures.scene import Scene, choose, only_decoded, own_tasks, units_of_tasks
-from experiments.summary import MS
 from sim.trace import Fate, Floats, Role, Route, Trace
 
 Time = TypeVar("Time", float, Floats)
@@ -20,7 +20,7 @@ if TYPE_CHECKING:
     from matplotlib.artist import Artist
     from matplotlib.axes import Axes
 
-    from experiments.outcome import Outcome
+    from experiments.analysis.outcome import Outcome
 
 BLUE, ORANGE, GREEN, RED = "#0072b2", "#e69f00", "#009e73", "#d55e00"
 COLORS = {Role.DEPLOYED: BLUE, Role.PARITY: ORANGE, Role.BACKUP: GREEN}

@@ -15,7 +15,7 @@ from typing import TYPE_CHECKING, cast
 
 import numpy as np
 
-from experiments.validation.driving import RealRun, Round
+from backends.real.cluster import RealRun, Round
 from sim.cluster import Cluster
 from sim.distributions import Distribution
 from sim.distributions.families import Deterministic
@@ -24,8 +24,8 @@ from sim.errors import ParmError
 from sim.network import Network
 from sim.stragglers import PerTask, Straggler
 from sim.stragglers.base import Effect, Setting
+from sim.task import Task
 from sim.trace import Floats, Role
-from sim.work import Task
 
 if TYPE_CHECKING:
     from backends.profile import ServiceProfile

@@ -9,7 +9,7 @@ from typing import Any
 import numpy as np
 from scipy.special import stdtrit
 
-from experiments.statistics import Interval
+from experiments.analysis.statistics import Interval
 from sim.streams import Streams
 from sim.trace import Floats, Route, Trace
 

@@ -7,9 +7,9 @@ from pathlib import Path
 
 import numpy as np
 
+from experiments.analysis.outcome import GRID
 from experiments.figures import style
 from experiments.figures.panels import grid
-from experiments.outcome import GRID
 from experiments.validation.comparison import CENTRAL, Trial, real_latencies, simulated_latencies
 
 MS = 1e3

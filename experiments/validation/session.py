@@ -14,20 +14,20 @@ import numpy as np
 import torch
 
 from backends.profile import ServiceProfile
+from backends.real.cluster import Machines, RealRun, attach, drive
+from backends.real.frontend import Payloads, Place
 from backends.real.service import NetworkService
 from backends.real.workers import Workers
 from backends.torch_backend import TorchBackend
-from experiments.cells import Cell
-from experiments.manifest import command_line, made_with
-from experiments.models import load_data, need
-from experiments.progress import Reporter
-from experiments.runner import default_workers, draw_samples
-from experiments.schema import Experiment, Model
-from experiments.store import writing
+from experiments.config.schema import Experiment, Model
+from experiments.run.cells import Cell
+from experiments.run.manifest import command_line, made_with
+from experiments.run.models import load_data, need
+from experiments.run.progress import Reporter
+from experiments.run.runner import default_workers, draw_samples
+from experiments.run.store import writing
 from experiments.validation import calibration, figure
 from experiments.validation.comparison import REPORTED, Latencies, Redrawn, Trial, compare
-from experiments.validation.driving import Machines, RealRun, attach, drive
-from experiments.validation.frontend import Payloads, Place
 from parity.codes import LinearCode
 from sim.cluster import Cluster
 from sim.errors import ParmError

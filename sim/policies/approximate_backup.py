@@ -13,8 +13,8 @@ from pydantic import Field, NonNegativeFloat, PositiveInt
 from sim.clock import Call
 from sim.policies.base import Execution, Policy, PoolPlan
 from sim.policies.waiting import Wait
+from sim.task import BACKUP, ENDED, OWN, Batch, Task
 from sim.trace import Role
-from sim.work import BACKUP, ENDED, OWN, Batch, Task
 
 if TYPE_CHECKING:
     from sim.cluster import Cluster

@@ -8,8 +8,8 @@ from typing import TYPE_CHECKING, ClassVar
 
 from sim.code import Code
 from sim.kinds import Kind
+from sim.task import Batch, Task
 from sim.trace import Role
-from sim.work import Batch, Task
 
 if TYPE_CHECKING:
     from sim.cluster import Cluster

@@ -12,9 +12,9 @@ from pydantic import Field, NonNegativeFloat, PositiveInt, model_validator
 
 from sim.code import Code
 from sim.policies.base import Execution, Policy, PoolPlan
+from sim.policies.fallbacks import ResortingExecution
 from sim.policies.groups import CodedExecution
 from sim.policies.hedged import Hedging
-from sim.policies.resorts import ResortingExecution
 from sim.policies.waiting import Wait
 from sim.trace import Role
 

@@ -14,8 +14,8 @@ from sim.clock import Call
 from sim.code import Code
 from sim.policies.base import Execution, Policy, PoolPlan
 from sim.policies.groups import CodedExecution
+from sim.task import Batch
 from sim.trace import Role
-from sim.work import Batch
 
 if TYPE_CHECKING:
     from sim.cluster import Cluster

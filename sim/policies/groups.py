@@ -11,7 +11,7 @@ from sim.clock import Call
 from sim.code import Code, any_k_suffice
 from sim.policies.base import Execution
 from sim.streams import Stream
-from sim.work import OWN, RECONSTRUCTION, Batch, Task
+from sim.task import OWN, RECONSTRUCTION, Batch, Task
 
 if TYPE_CHECKING:
     from sim.frontend import Frontend

@@ -15,7 +15,7 @@ from sim.clock import Call, Clock
 from sim.policies.base import Execution, Policy, PoolPlan
 from sim.policies.replication import Cancel, Copies, CopySet, enlarged_pool
 from sim.policies.waiting import Wait
-from sim.work import Batch, Task
+from sim.task import Batch, Task
 
 if TYPE_CHECKING:
     from sim.cluster import Cluster

@@ -7,8 +7,8 @@ from typing import TYPE_CHECKING, Literal
 from pydantic import Field, NonNegativeFloat
 
 from sim.policies.base import Execution, Policy, PoolPlan
+from sim.task import ENDED, OWN, REPLICA, Batch, Task
 from sim.trace import Role
-from sim.work import ENDED, OWN, REPLICA, Batch, Task
 
 if TYPE_CHECKING:
     from sim.clock import Call

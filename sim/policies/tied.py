@@ -13,7 +13,7 @@ from pydantic import Field, NonNegativeFloat
 from sim.clock import Call
 from sim.policies.base import Execution, Policy, PoolPlan
 from sim.policies.replication import Copies, CopySet, enlarged_pool
-from sim.work import QUEUED, RUNNING, Batch, Task
+from sim.task import QUEUED, RUNNING, Batch, Task
 
 if TYPE_CHECKING:
     from sim.cluster import Cluster

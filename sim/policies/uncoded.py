@@ -5,8 +5,8 @@ from __future__ import annotations
 from typing import TYPE_CHECKING, Literal
 
 from sim.policies.base import Execution, Policy, PoolPlan
+from sim.task import OWN, Batch, Task
 from sim.trace import Role
-from sim.work import OWN, Batch, Task
 
 if TYPE_CHECKING:
     from sim.cluster import Cluster

@@ -10,7 +10,7 @@ from typing import ClassVar, Protocol
 from sim.kinds import Kind
 from sim.network import Network
 from sim.streams import Streams
-from sim.work import Task
+from sim.task import Task
 
 Bend = Callable[[Task, int, float, float], float]
 """`bend(task, instance, start, seconds) -> seconds`: how long a service of `seconds` takes that begins at `start`."""

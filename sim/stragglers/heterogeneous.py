@@ -8,7 +8,7 @@ from pydantic import Field, PositiveFloat, model_validator
 
 from sim.distributions import Distribution
 from sim.stragglers.base import Effect, Setting, Straggler
-from sim.work import Task
+from sim.task import Task
 
 
 class Heterogeneous(Straggler):

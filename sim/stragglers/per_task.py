@@ -11,7 +11,7 @@ from pydantic import Field
 from sim.distributions import Distribution
 from sim.stragglers.base import Effect, Setting, Straggler
 from sim.streams import Stream
-from sim.work import Task
+from sim.task import Task
 
 
 class PerTask(Straggler):

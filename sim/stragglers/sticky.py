@@ -23,7 +23,7 @@ from pydantic import Field
 
 from sim.distributions import Distribution
 from sim.stragglers.base import Effect, Setting, Straggler
-from sim.work import Task
+from sim.task import Task
 
 TASKS = 256
 """Tasks of an instance whose slowdowns are drawn at once. Part of the streams' definition."""

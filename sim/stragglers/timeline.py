@@ -6,7 +6,7 @@ from collections import deque
 from collections.abc import Iterator, Sequence
 
 from sim.stragglers.base import Bend
-from sim.work import Task
+from sim.task import Task
 
 
 class Timeline:

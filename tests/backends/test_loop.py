@@ -26,8 +26,8 @@ from sim.simulation import simulate
 from sim.stragglers import Crashes, Heterogeneous, PerTask, Straggler
 from sim.stragglers.base import Bend
 from sim.streams import Streams
+from sim.task import Task
 from sim.trace import Fate, Role, Route, Trace
-from sim.work import Task
 
 SAMPLES, CLASSES, DEFAULT = 60, 8, 3
 QUERIES = 106

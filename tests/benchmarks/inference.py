@@ -23,7 +23,7 @@ from torch.utils.flop_counter import FlopCounterMode
 
 from backends.runner import Runner
 from backends.torch_backend import TorchBackend
-from experiments.manifest import git_revision, versions
+from experiments.run.manifest import git_revision, versions
 from parity.networks import LeNet5, Mlp, MobileNetV2, Network, ResNet18, Shape
 from tests.benchmarks import stages
 from tests.benchmarks.roofline import draw

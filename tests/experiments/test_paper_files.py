@@ -9,7 +9,8 @@ from pathlib import Path
 import pytest
 
 from backends import profiles
-from experiments import bundle, cli, loader
+from experiments import cli
+from experiments.config import bundle, loader
 from tests.command import parm
 
 PAPER = Path(cli.__file__).parent / "paper"

@@ -14,7 +14,7 @@ from hypothesis import strategies as st
 
 from sim.clock import Call
 from sim.cluster import Cluster
-from sim.disciplines import RandomQueue, SingleQueue
+from sim.dispatching import RandomQueue, SingleQueue
 from sim.distributions.families import Deterministic, Exponential, Gamma
 from sim.policies import (
     ApproximateBackup,
@@ -29,15 +29,15 @@ from sim.policies import (
 )
 from sim.policies.approximate_backup import Pending
 from sim.policies.coded import LastResort
+from sim.policies.fallbacks import Resorts
 from sim.policies.groups import Group
 from sim.policies.hedged import Hedging
 from sim.policies.replication import CopySet
-from sim.policies.resorts import Resorts
 from sim.simulation import simulate
 from sim.stragglers import SlowPeriods
 from sim.streams import Streams
+from sim.task import Batch, Task
 from sim.trace import Fate, Role, Route, Trace
-from sim.work import Batch, Task
 from tests.worlds import World, poisson, worlds
 
 EXAMPLES = int(os.environ.get("PARM_EXAMPLES", "250"))

@@ -10,7 +10,7 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from sim.cluster import Cluster
-from sim.disciplines import RandomQueue, RoundRobin, SingleQueue
+from sim.dispatching import RandomQueue, RoundRobin, SingleQueue
 from sim.distributions import Distribution
 from sim.distributions.base import Floats
 from sim.distributions.combined import Mixture, Sum
@@ -148,7 +148,7 @@ def test_coding_without_queues_is_the_order_statistic(k: int, r: int) -> None:
     ids=str,
 )
 def test_a_closed_loop_on_many_instances_is_an_order_statistic(policy: Policy, law: FirstOf | HedgedOnce) -> None:
-    """What `experiments.theory` relies on: with an idle instance for every copy of every client nothing waits."""
+    """`experiments.analysis.theory` relies on this: with an idle instance for each copy, nothing waits."""
     streams = Streams(8)
     think = streams.generator("think").exponential(0.02, 40_000)
     trace = simulate(Cluster(instances=9, service=HEAVY), policy, (), ClosedSchedule(3, think), streams)
@@ -267,7 +267,7 @@ def test_tied_copies_join_the_queue_with_the_least_work_among_theirs(copies: int
 
 
 def test_tied_copies_in_one_queue_are_the_queue() -> None:
-    """What `experiments.theory` relies on: M/M/c for tied copies on a single queue."""
+    """What `experiments.analysis.theory` relies on: M/M/c for tied copies on a single queue."""
     cluster = Cluster(instances=4, service=SERVICE)
     latency = latencies(cluster, Tied(), 120.0, 60_000)[500:]
     assert latency.mean() == pytest.approx(MMc(120.0, MEAN, 4).mean(), rel=0.03)

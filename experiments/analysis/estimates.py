@@ -1,0 +1,82 @@
+"""Quantities of one or more policies at a sweep point, trial by trial: what claims and references are judged by."""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Callable, Sequence
+from dataclasses import dataclass
+from typing import Annotated
+
+import numpy as np
+from pydantic import AfterValidator
+
+from experiments.analysis.outcome import Measured, Outcome
+from experiments.analysis.statistics import Interval, sectioning
+from experiments.analysis.summary import FRACTIONS, METRICS, MS, value
+
+
+def known_metric(name: str) -> str:
+    """Return the name of a metric: one of the summary, or any percentile. Raises ValueError where it is none."""
+    if name not in METRICS and not (name[:1] == "p" and name[1:].isdecimal() and 2 <= len(name[1:]) <= 6):
+        raise ValueError(f"there is no metric '{name}'; there are {', '.join(METRICS)}, and percentiles such as p995")
+    return name
+
+
+Metric = Annotated[str, AfterValidator(known_metric)]
+"""A metric of the summary, or a percentile by its digits, such as p995 for 99.5%."""
+
+
+def is_fraction(metric: str) -> bool:
+    """Say whether a metric is a share of the queries and not a latency."""
+    return metric in FRACTIONS
+
+
+def measured(part: Measured, metric: str) -> float:
+    """Return a metric, in ms or as a fraction; NaN where it was not measured.
+
+    Percentiles that are not in the summary come from the quantiles that are kept of a whole trial, linearly.
+    """
+    if metric in METRICS:
+        return value(part, metric)
+    if not isinstance(part, Outcome):
+        return math.nan
+    probability = int(metric[1:]) / 10 ** (len(metric) - 1)
+    return MS * float(np.interp(probability, part.quantiles["probabilities"], part.quantiles["seconds"]))
+
+
+@dataclass(frozen=True)
+class Estimate:
+    """A quantity with its values in each trial, or in each section of a single one."""
+
+    value: float
+    parts: tuple[float, ...]
+
+    @property
+    def interval(self) -> Interval:
+        """The value with its 95% interval: Student's t over the trials, or over the sections of a single one."""
+        return sectioning(self.value, self.parts)
+
+    @classmethod
+    def mean(cls, estimates: Sequence[Estimate]) -> Estimate:
+        """Average over sweep points, trial by trial, since the points share their random numbers."""
+        known = [one for one in estimates if not math.isnan(one.value)]
+        if not known:
+            return cls(math.nan, ())
+        together = zip(*(one.parts for one in known), strict=False)
+        return cls(float(np.mean([one.value for one in known])), tuple(float(np.mean(parts)) for parts in together))
+
+
+def estimate(of: Callable[..., float], *policies: Sequence[Outcome]) -> Estimate:
+    """Return `of(a, b, ...)`, of one `Measured` per policy, averaged over the trials that all of them have.
+
+    Each argument is one policy's trials at one sweep point. Trials share their random numbers, so they are paired.
+    """
+    by_trial = [{outcome.trial: outcome for outcome in trials} for trials in policies]
+    common = [trial for trial in by_trial[0] if all(trial in other for other in by_trial[1:])]
+    together = [[trials[trial] for trials in by_trial] for trial in common]
+    if len(together) == 1:
+        whole = together[0]
+        sections = zip(*(outcome.blocks for outcome in whole), strict=False)
+        return Estimate(of(*whole), tuple(of(*parts) for parts in sections))
+    values = [of(*parts) for parts in together]
+    return Estimate(float(np.mean(values)) if values else math.nan, tuple(values))

@@ -1,0 +1,180 @@
+"""What one cell came to: the numbers that are kept of a trace and of its answers. Times are seconds."""
+
+from __future__ import annotations
+
+import dataclasses
+import itertools
+import json
+from collections.abc import Mapping
+from dataclasses import dataclass, field
+from typing import TYPE_CHECKING, Any, Self
+
+import numpy as np
+
+from experiments.analysis.statistics import mser5
+from sim.errors import ParmError
+from sim.trace import UNAVAILABLE, Floats, Ints, Route
+
+if TYPE_CHECKING:
+    from backends.answers import Answers
+    from sim.trace import Trace
+
+LATENCIES = ("mean", "p50", "p99", "p999", "gap")
+"""The latency metrics, in the order in which every table has them; `gap` is p999 - p50."""
+
+COSTS = ("instances", "price", "utilisation", "busy_seconds_per_query", "bytes_per_query")
+"""What a policy spent, over the whole trace and not only what was measured of it."""
+
+SECTIONS = 10
+"""Consecutive parts of a run that give a single trial its interval."""
+
+SMALLEST_SECTION = 10
+"""A run with fewer queries per section than this is not cut into sections."""
+
+GRID = np.concatenate([np.linspace(0.0, 0.99, 200), 1.0 - np.logspace(-2, -5, 151)[1:], [1.0]])
+"""Probabilities of the quantiles that are kept: even in the body, even on a log scale from 1% to 0.001% in the tail."""
+
+
+@dataclass(frozen=True, kw_only=True)
+class Measured:
+    """Latency and accuracy of some consecutive queries."""
+
+    queries: int
+    """Queries counted here."""
+    latency: dict[str, float]
+    """Each of `LATENCIES`, in seconds."""
+    routes: dict[str, int]
+    """Queries answered by each route; the keys are the names of `Route` in lower case."""
+    accuracy: dict[str, int] | None
+    """Counts `available`, `degraded`, each with `_correct`, `_top5` and `_agrees`; None in a run without a model."""
+
+    @property
+    def unavailable(self) -> int:
+        """Queries answered by a reconstruction, a backup or a default answer."""
+        return sum(self.routes[route.name.lower()] for route in UNAVAILABLE)
+
+
+@dataclass(frozen=True, kw_only=True)
+class Outcome(Measured):
+    """One policy at one sweep point in one trial, after its warm-up was cut."""
+
+    policy: str
+    """The policy's name in tables: its `name`, or its kind."""
+    kind: str
+    """The policy's kind."""
+    point: dict[str, Any]
+    """The swept keys and their values here, in the order of the YAML; empty without a sweep."""
+    trial: int
+    warmup: int
+    """Queries cut from the beginning."""
+    settled: bool
+    """Whether MSER-5 found an end of the warm-up."""
+    cost: dict[str, float]
+    """Each of `COSTS`."""
+    quantiles: dict[str, list[float]]
+    """`probabilities` (the `GRID`) and `seconds`: the latency's quantile function."""
+    blocks: tuple[Measured, ...]
+    """The same measurements in `SECTIONS` consecutive parts; empty for a run too short for that."""
+    seconds: dict[str, float] = field(default_factory=dict)
+    """Wall time spent on `simulating`, `predicting` and `writing`."""
+    passes: dict[str, int] = field(default_factory=dict)
+    """Forward passes per role."""
+    reused: dict[str, int] = field(default_factory=dict)
+    """Predictions per role that had already been computed."""
+
+    def to_json(self) -> str:
+        """Return the outcome as one line of JSON."""
+        return json.dumps(dataclasses.asdict(self), allow_nan=False)
+
+    @classmethod
+    def from_json(cls, text: str) -> Self:
+        """Read what `to_json` wrote; raises ParmError where the text is something else."""
+        try:
+            fields = json.loads(text)
+            blocks = tuple(Measured(**block) for block in fields.pop("blocks"))
+            return cls(**fields, blocks=blocks)
+        except (ValueError, TypeError, KeyError, AttributeError) as problem:
+            raise ParmError(f"this is not the outcome of a cell: {problem}") from problem
+
+
+def measure(
+    trace: Trace,
+    answers: Answers | None,
+    *,
+    policy: str,
+    kind: str,
+    point: Mapping[str, Any],
+    trial: int,
+    warmup_floor: int,
+    seconds: Mapping[str, float],
+    last_of_batch: bool = False,
+    price: float | None = None,
+) -> Outcome:
+    """Measure a cell's trace and, where there is a model, its answers.
+
+    At least the first `warmup_floor` queries are cut, and as many more as MSER-5 asks for. Percentiles are NumPy's
+    `linear` ones of all that is left. With `last_of_batch` only the last query of each batch is looked at, and all
+    counts are of these. `price` is of all instances together, each 1 where it is not given. Raises ParmError where the
+    floor leaves nothing to measure.
+    """
+    kept = trace.batches.first + trace.batches.size - 1 if last_of_batch else np.arange(len(trace.queries))
+    latency = trace.queries.latency[kept]
+    count = len(latency)
+    if warmup_floor >= count:
+        raise ParmError(f"a warm-up of {warmup_floor} queries leaves nothing to measure of a run of {count}")
+    found, settled = mser5(latency)
+    cut = max(warmup_floor, found)
+    whole = _measured(trace, answers, kept[cut:])
+    edges = np.linspace(cut, count, SECTIONS + 1).astype(int).tolist()
+    parts = itertools.pairwise(edges) if count - cut >= SECTIONS * SMALLEST_SECTION else ()
+    return Outcome(
+        **vars(whole),
+        policy=policy,
+        kind=kind,
+        point=dict(point),
+        trial=trial,
+        warmup=cut,
+        settled=settled,
+        cost=_cost(trace, price),
+        quantiles={"probabilities": GRID.tolist(), "seconds": np.quantile(latency[cut:], GRID).tolist()},
+        blocks=tuple(_measured(trace, answers, kept[first:last]) for first, last in parts),
+        seconds=dict(seconds),
+        passes=dict(answers.passes) if answers else {},
+        reused=dict(answers.reused) if answers else {},
+    )
+
+
+def _measured(trace: Trace, answers: Answers | None, part: Ints) -> Measured:
+    route = trace.queries.route[part]
+    counts = np.bincount(route, minlength=len(Route))
+    accuracy: dict[str, int] | None = None
+    if answers is not None:
+        degraded = np.isin(route, UNAVAILABLE)
+        accuracy = {}
+        for name, chosen in (("available", ~degraded), ("degraded", degraded)):
+            accuracy[name] = int(np.count_nonzero(chosen))
+            for what in ("correct", "top5", "agrees"):
+                accuracy[f"{name}_{what}"] = int(np.count_nonzero(getattr(answers, what)[part] & chosen))
+    return Measured(
+        queries=len(route),
+        latency=_latencies(trace.queries.latency[part]),
+        routes={kind.name.lower(): int(counts[kind]) for kind in Route},
+        accuracy=accuracy,
+    )
+
+
+def _latencies(latency: Floats) -> dict[str, float]:
+    p50, p99, p999 = np.quantile(latency, (0.5, 0.99, 0.999)).tolist()
+    return {"mean": float(latency.mean()), "p50": p50, "p99": p99, "p999": p999, "gap": p999 - p50}
+
+
+def _cost(trace: Trace, price: float | None) -> dict[str, float]:
+    count = len(trace.queries)
+    span = trace.end - float(trace.queries.arrival[0])
+    return {
+        "instances": trace.instances,
+        "price": trace.instances if price is None else price,
+        "utilisation": trace.busy_seconds / (trace.instances * span),
+        "busy_seconds_per_query": trace.busy_seconds / count,
+        "bytes_per_query": trace.bytes / count,
+    }

@@ -1,0 +1,112 @@
+"""Numbers that others measured, beside those simulated: drawn as hollow marks, and compared in `reference.csv`."""
+
+from __future__ import annotations
+
+import csv
+import io
+import math
+from collections.abc import Iterator, Sequence
+from dataclasses import dataclass
+
+from pydantic import Field
+
+from experiments.analysis.estimates import Metric, estimate, measured
+from experiments.analysis.outcome import Outcome
+from experiments.analysis.statistics import Interval
+from experiments.analysis.summary import place
+from sim.kinds import Options
+
+HEADER = (
+    "source", "policy", "key", "at", "metric", "simulated", "simulated_lo", "simulated_hi", "reference", "ratio",
+)  # fmt: skip
+
+
+class Reference(Options):
+    """Points of a paper or of a measurement, to set beside the simulated ones."""
+
+    source: str
+    """Where the numbers come from, as figures and tables name it."""
+    policy: str
+    """The policy that they are of, by its name here."""
+    metric: Metric = "p999"
+    """What they are: a metric of the summary or a percentile such as p995; latencies in ms, the others as fractions."""
+    key: str
+    """The swept key that they run along."""
+    values: dict[str, float] = Field(min_length=1)
+    """The numbers by the swept key's value."""
+
+    def at(self, swept: object) -> float | None:
+        """Return the number at a value of the swept key, or None."""
+        return next((value for name, value in self.values.items() if same(name, swept)), None)
+
+
+def same(name: str, swept: object) -> bool:
+    """Say whether a key of YAML, which is text, means a swept value."""
+    if isinstance(swept, (int, float)) and not isinstance(swept, bool):
+        try:
+            return float(name) == float(swept)
+        except ValueError:
+            return False
+    return name == str(swept)
+
+
+@dataclass(frozen=True)
+class Compared:
+    """One reference number beside the simulated one."""
+
+    reference: Reference
+    at: object
+    """The swept key's value."""
+    simulated: Interval
+    """In the reference's unit."""
+    expected: float
+
+    @property
+    def ratio(self) -> float:
+        """Simulated by reference."""
+        return self.simulated.value / self.expected if self.expected else math.nan
+
+
+def compare(references: Sequence[Reference], outcomes: Sequence[Outcome]) -> list[Compared]:
+    """Set every reference number beside the simulated one, where there is one, in the order of the sweep."""
+    return [found for reference in references for found in _of(reference, outcomes)]
+
+
+def _of(reference: Reference, outcomes: Sequence[Outcome]) -> Iterator[Compared]:
+    cells: dict[str, list[Outcome]] = {}
+    for outcome in outcomes:
+        if outcome.policy == reference.policy and reference.key in outcome.point:
+            cells.setdefault(place(outcome.point), []).append(outcome)
+    for trials in cells.values():
+        swept = trials[0].point[reference.key]
+        expected = reference.at(swept)
+        if expected is not None:
+            simulated = estimate(lambda part: measured(part, reference.metric), trials).interval
+            yield Compared(reference, swept, simulated, expected)
+
+
+def as_csv(compared: Sequence[Compared]) -> str:
+    """Return the text of `reference.csv`: a row per number, with the columns of `HEADER`."""
+    text = io.StringIO()
+    writer = csv.writer(text, lineterminator="\n")
+    writer.writerow(HEADER)
+    for one in compared:
+        reference, simulated = one.reference, one.simulated
+        ends = ["" if math.isnan(number) else number for number in (simulated.value, simulated.lo, simulated.hi)]
+        named = (reference.source, reference.policy, reference.key, one.at, reference.metric)
+        writer.writerow([*named, *ends, one.expected, "" if math.isnan(one.ratio) else one.ratio])
+    return text.getvalue()
+
+
+def sentences(compared: Sequence[Compared]) -> list[str]:
+    """Say for each reference how far the simulated values are from it."""
+    together: dict[tuple[str, str, str], list[float]] = {}
+    for one in compared:
+        name = (one.reference.source, one.reference.metric, one.reference.policy)
+        together.setdefault(name, []).append(100 * (one.ratio - 1))
+    said = []
+    for (source, metric, policy), off in together.items():
+        how = f"{off[0]:+.1f}%" if len(off) == 1 else f"{min(off):+.1f}% to {max(off):+.1f}%"
+        points = f"{len(off)} point{'s' if len(off) > 1 else ''}"
+        said.append(f"{source}: {metric} of {policy} is off by {how} ({points})")
+    return said

@@ -1,0 +1,321 @@
+"""One row per policy and sweep point, with intervals, and the files that scripts read.
+
+`summary.csv` and `summary.json` hold the same numbers: latencies in milliseconds, fractions between 0 and 1.
+"""
+
+from __future__ import annotations
+
+import csv
+import io
+import json
+import math
+import os
+from collections.abc import Callable, Sequence
+from dataclasses import dataclass, replace
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+
+from experiments.analysis import cost
+from experiments.analysis.cost import Rule
+from experiments.analysis.outcome import COSTS, LATENCIES, Measured, Outcome
+from experiments.analysis.statistics import Interval, paired, sectioning, student_t, wilson_clustered
+from sim.errors import ParmError
+
+FRACTIONS = ("unavailable", "accuracy_available", "accuracy_degraded", "accuracy_overall")
+METRICS = (*LATENCIES, *FRACTIONS)
+"""Every metric that has an interval, in the order of the columns."""
+
+COMPARED = (*LATENCIES, "accuracy_overall")
+"""The metrics whose paired differences are written."""
+
+MS = 1000.0
+FORMAT = 1
+"""Version of `summary.json`."""
+
+FEW_DEGRADED = 100
+"""Fewer unavailable predictions than this draw a note."""
+
+FEW_IN_TAIL = 10
+"""Fewer queries beyond a trial's p99.9 than this draw a note."""
+
+
+@dataclass(frozen=True)
+class Row:
+    """One policy at one sweep point, over all its trials."""
+
+    policy: str
+    kind: str
+    point: dict[str, Any]
+    """The swept keys and their values here; empty without a sweep."""
+    metrics: dict[str, Interval | None]
+    """Each of `METRICS`, latencies in ms; None where there is nothing to measure (no model, nothing degraded)."""
+    cost: dict[str, float]
+    """Each of `COSTS`, averaged over the trials."""
+    queries: int
+    """Queries measured, all trials together."""
+    trials: int
+    routes: dict[str, int]
+    """Queries by route, all trials together."""
+    accuracy: dict[str, int] | None
+    """Counts as in `Outcome.accuracy`, all trials together."""
+    warmup: list[int]
+    """Queries cut in each trial."""
+    settled: bool
+    """Whether the warm-up ended in every trial."""
+    notes: list[str]
+    """What a reader should know before trusting the row; one sentence each."""
+    equal_cost: str = "instances"
+    """The rule by which policies are compared; a name in `cost.RULES`."""
+    relative_cost: float = 1.0
+    """The row's cost under that rule, as a multiple of that of the first policy at the same sweep point."""
+
+    @property
+    def place(self) -> str:
+        """A text that is equal for rows at the same sweep point."""
+        return place(self.point)
+
+
+@dataclass(frozen=True)
+class Difference:
+    """A policy less the first policy at the same sweep point, paired by their common random numbers."""
+
+    policy: str
+    against: str
+    point: dict[str, Any]
+    metric: str
+    difference: Interval
+    """In ms for latencies, a fraction for accuracy."""
+    relative: float
+    """The difference as a percentage of the first policy's value; NaN where that is 0."""
+
+
+def place(point: dict[str, Any]) -> str:
+    """Return a text that is equal for equal sweep points, whatever the type of the swept values."""
+    return json.dumps(point, sort_keys=True, default=str)
+
+
+def rows(outcomes: Sequence[Outcome], equal_cost: Rule = "instances") -> list[Row]:
+    """Summarise outcomes by policy and sweep point, in the order in which these first appear."""
+    first: dict[str, float] = {}
+    table = []
+    for (where, _), trials in _cells(outcomes).items():
+        row = _row(trials)
+        spent = cost.of(row.cost, equal_cost)
+        base = first.setdefault(where, spent)
+        table.append(replace(row, equal_cost=equal_cost, relative_cost=spent / base if base else 1.0))
+    return table
+
+
+def differences(outcomes: Sequence[Outcome]) -> list[Difference]:
+    """Compare each policy with the first one, at every sweep point where both have trials in common."""
+    cells = _cells(outcomes)
+    first: dict[str, list[Outcome]] = {}
+    found: list[Difference] = []
+    for (where, _), theirs in cells.items():
+        base = first.setdefault(where, theirs)
+        if base is theirs:
+            continue
+        for metric in COMPARED:
+            difference, reference = _difference(theirs, base, metric)
+            if difference is None:
+                continue
+            relative = 100 * difference.value / reference if reference else math.nan
+            found.append(Difference(theirs[0].policy, base[0].policy, theirs[0].point, metric, difference, relative))
+    return found
+
+
+def write(outcomes: Sequence[Outcome], folder: Path, equal_cost: Rule = "instances") -> list[Row]:
+    """Write `summary.csv`, `summary.json` and `differences.csv` into `folder`, each at once or not at all."""
+    table = rows(outcomes, equal_cost)
+    _replace(folder / "summary.csv", as_csv(_records(table)))
+    _replace(folder / "differences.csv", as_csv(_difference_records(differences(outcomes), table)))
+    document = {
+        "format": FORMAT,
+        "units": dict.fromkeys(LATENCIES, "ms") | {"busy_seconds_per_query": "s", "bytes_per_query": "B"},
+        "confidence": 0.95,
+        "equal_cost": equal_cost,
+        "rows": [_row_as_json(row) for row in table],
+    }
+    _replace(folder / "summary.json", json.dumps(document, indent=1, allow_nan=False, default=str) + "\n")
+    return table
+
+
+def read(folder: Path) -> list[Row]:
+    """Read the rows of a run directory's `summary.json`; raises ParmError where there is none or it is damaged."""
+    path = folder / "summary.json"
+    try:
+        document = json.loads(path.read_text(encoding="utf-8"))
+        return [_row_from_json(fields) for fields in document["rows"]]
+    except FileNotFoundError:
+        raise ParmError(f"{folder} holds no summary.json: it is not the directory of a finished run") from None
+    except (OSError, ValueError, TypeError, KeyError) as problem:
+        raise ParmError(f"{path} cannot be read as the summary of a run: {problem}") from problem
+
+
+def _cells(outcomes: Sequence[Outcome]) -> dict[tuple[str, str], list[Outcome]]:
+    cells: dict[tuple[str, str], list[Outcome]] = {}
+    for outcome in outcomes:
+        cells.setdefault((place(outcome.point), outcome.policy), []).append(outcome)
+    for trials in cells.values():
+        trials.sort(key=lambda outcome: outcome.trial)
+    return cells
+
+
+def _row(trials: list[Outcome]) -> Row:
+    first = trials[0]
+    parts: Sequence[Measured] = trials if len(trials) > 1 else first.blocks or trials
+    metrics: dict[str, Interval | None] = {}
+    for name in LATENCIES:
+        if len(trials) > 1:
+            interval = student_t([trial.latency[name] for trial in trials])
+        else:
+            interval = sectioning(first.latency[name], [block.latency[name] for block in first.blocks])
+        metrics[name] = interval.scaled(MS)
+    for name in FRACTIONS:
+        counted = [_count(part, name) for part in parts]
+        present = [pair for pair in counted if pair is not None and pair[1] > 0]
+        metrics[name] = wilson_clustered([hit for hit, _ in present], [of for _, of in present]) if present else None
+    return Row(
+        policy=first.policy,
+        kind=first.kind,
+        point=first.point,
+        metrics=metrics,
+        cost={name: float(np.mean([trial.cost[name] for trial in trials])) for name in COSTS},
+        queries=sum(trial.queries for trial in trials),
+        trials=len(trials),
+        routes=_sum([trial.routes for trial in trials]),
+        accuracy=None if first.accuracy is None else _sum([trial.accuracy or {} for trial in trials]),
+        warmup=[trial.warmup for trial in trials],
+        settled=all(trial.settled for trial in trials),
+        notes=_notes(trials, with_blocks=bool(first.blocks)),
+    )
+
+
+def _notes(trials: list[Outcome], with_blocks: bool) -> list[str]:
+    notes = []
+    unsettled = sum(not trial.settled for trial in trials)
+    if unsettled:
+        notes.append(
+            f"the warm-up did not settle in {unsettled} of {len(trials)} trials: "
+            "the run is too short or the cluster is overloaded"
+        )
+    if len(trials) == 1 and with_blocks:
+        notes.append("one trial only: its intervals come from ten consecutive parts of it")
+    elif len(trials) == 1:
+        notes.append("one trial only, too short for intervals of its latency")
+    if min(trial.queries for trial in trials) < 1000 * FEW_IN_TAIL:
+        notes.append(f"p99.9 rests on fewer than {FEW_IN_TAIL} queries per trial: run more queries")
+    degraded = sum(trial.unavailable for trial in trials)
+    if trials[0].accuracy is not None and 0 < degraded < FEW_DEGRADED:
+        notes.append(f"A_d rests on {degraded} unavailable prediction{'s' if degraded > 1 else ''}")
+    return notes
+
+
+def _count(part: Measured, name: str) -> tuple[int, int] | None:
+    """Return (hits, total) of one of `FRACTIONS`, or None without a model."""
+    if name == "unavailable":
+        return part.unavailable, part.queries
+    if part.accuracy is None:
+        return None
+    kinds = {"accuracy_available": ("available",), "accuracy_degraded": ("degraded",)}
+    names = kinds.get(name, ("available", "degraded"))
+    return sum(part.accuracy[f"{kind}_correct"] for kind in names), sum(part.accuracy[kind] for kind in names)
+
+
+def value(part: Measured, metric: str) -> float:
+    """Return one of `METRICS`, in ms or as a fraction; NaN where there is nothing to measure."""
+    if metric in LATENCIES:
+        return part.latency[metric] * MS
+    hits, total = _count(part, metric) or (0, 0)
+    return hits / total if total else math.nan
+
+
+def _difference(ours: list[Outcome], base: list[Outcome], metric: str) -> tuple[Interval | None, float]:
+    """Return ours - base and base's value, over the trials that both have; None where there is nothing to compare."""
+    theirs = {outcome.trial: outcome for outcome in base}
+    both = [(outcome, theirs[outcome.trial]) for outcome in ours if outcome.trial in theirs]
+    if not both or any(math.isnan(value(part, metric)) for pair in both for part in pair):
+        return None, math.nan
+    reference = float(np.mean([value(b, metric) for _, b in both]))
+    if len(both) > 1:
+        return paired([value(a, metric) for a, _ in both], [value(b, metric) for _, b in both]), reference
+    (one, other) = both[0]
+    sections = zip(one.blocks, other.blocks, strict=False)
+    within = [value(a, metric) - value(b, metric) for a, b in sections]
+    return sectioning(value(one, metric) - value(other, metric), within), reference
+
+
+def _sum(counts: Sequence[dict[str, int]]) -> dict[str, int]:
+    return {name: sum(count[name] for count in counts) for name in counts[0]}
+
+
+def _records(table: Sequence[Row]) -> list[dict[str, Any]]:
+    records = []
+    for row in table:
+        record: dict[str, Any] = {"policy": row.policy} | row.point
+        for name in METRICS:
+            interval = row.metrics[name]
+            ends = (None,) * 3 if interval is None else (interval.value, interval.lo, interval.hi)
+            record |= dict(zip((name, f"{name}_lo", f"{name}_hi"), ends, strict=True))
+        compared = {"relative_cost": row.relative_cost, "equal_cost": row.equal_cost}
+        records.append(record | row.cost | compared | {"queries": row.queries, "trials": row.trials})
+    return records
+
+
+def _difference_records(found: Sequence[Difference], table: Sequence[Row]) -> list[dict[str, Any]]:
+    records = [
+        {"policy": one.policy, "against": one.against}
+        | one.point
+        | {"metric": one.metric, "difference": one.difference.value, "lo": one.difference.lo, "hi": one.difference.hi}
+        | {"relative_percent": one.relative}
+        for one in found
+    ]
+    swept = table[0].point if table else {}
+    header = ["policy", "against", *swept, "metric", "difference", "lo", "hi", "relative_percent"]
+    return records or [dict.fromkeys(header)]
+
+
+def as_csv(records: Sequence[dict[str, Any]]) -> str:
+    """Return records as CSV, None and NaN as empty cells; a single record of None alone gives only the header."""
+    text = io.StringIO()
+    writer = csv.writer(text, lineterminator="\n")
+    writer.writerow(records[0] if records else ["policy"])
+    for record in records:
+        if any(value is not None for value in record.values()):
+            writer.writerow(["" if _missing(value) else value for value in record.values()])
+    return text.getvalue()
+
+
+def _missing(value: object) -> bool:
+    return value is None or (isinstance(value, float) and math.isnan(value))
+
+
+def _finite(value: float) -> float | None:
+    return None if math.isnan(value) else value
+
+
+def _row_as_json(row: Row) -> dict[str, Any]:
+    def ends(interval: Interval | None) -> dict[str, float | None] | None:
+        if interval is None:
+            return None
+        return {"value": _finite(interval.value), "lo": _finite(interval.lo), "hi": _finite(interval.hi)}
+
+    return vars(row) | {"metrics": {name: ends(interval) for name, interval in row.metrics.items()}}
+
+
+def _row_from_json(fields: dict[str, Any]) -> Row:
+    number: Callable[[float | None], float] = lambda value: math.nan if value is None else float(value)  # noqa: E731
+    metrics = {
+        name: None if ends is None else Interval(number(ends["value"]), number(ends["lo"]), number(ends["hi"]))
+        for name, ends in fields["metrics"].items()
+    }
+    return Row(**(fields | {"metrics": metrics}))
+
+
+def _replace(path: Path, text: str) -> None:
+    path.parent.mkdir(parents=True, exist_ok=True)
+    temporary = path.with_name(f".{path.name}.{os.getpid()}")
+    temporary.write_text(text, encoding="utf-8")
+    temporary.replace(path)

@@ -1,0 +1,1 @@
+"""The fewest instances, and the policy, that meet a target: `parm plan`."""

@@ -1,0 +1,172 @@
+"""What `parm plan` has to meet: latency and accuracy targets, judged on as many trials as it takes and no more.
+
+Looking at the data again and again until they say yes would say yes too often. The error that may be made in all looks
+together is therefore spent look by look (Lan and DeMets 1983, with Pocock's spending function), and each look's bounds
+are one-sided Student's t bounds at the level that it may spend. The levels add up to 1 - confidence, so the guarantee
+needs nothing about how the looks depend on each other (Bonferroni); Slud and Wei 1982 would be a little sharper.
+"""
+
+from __future__ import annotations
+
+import difflib
+import math
+import re
+from collections.abc import Sequence
+from dataclasses import dataclass
+from enum import Enum
+
+import numpy as np
+from scipy.special import stdtrit
+
+from experiments.analysis.estimates import known_metric, measured
+from experiments.analysis.outcome import LATENCIES, Measured
+from sim.errors import ParmError
+
+FIRST_LOOK = 5
+"""Trials before the first look."""
+UNITS = {"s": 1000.0, "ms": 1.0, "us": 0.001, "µs": 0.001}
+"""Milliseconds in each unit."""
+_QUANTITY = re.compile(r"([-+]?[0-9.]+(?:[eE][-+]?[0-9]+)?)\s*([^\s0-9.]*)")
+
+
+@dataclass(frozen=True)
+class Target:
+    """A metric with the bound that its mean over the trials must keep."""
+
+    metric: str
+    bound: float
+    """In ms, at most; for accuracy a fraction, at least."""
+
+    @property
+    def at_least(self) -> bool:
+        """Whether more is better."""
+        return self.metric == ACCURACY
+
+    def room(self, part: Measured) -> float:
+        """Return by how much a trial keeps the bound: negative where it does not."""
+        value = measured(part, self.metric)
+        return value - self.bound if self.at_least else self.bound - value
+
+    def value(self, room: float) -> float:
+        """Return the metric's value that leaves this much room."""
+        return self.bound + room if self.at_least else self.bound - room
+
+    def written(self, value: float) -> str:
+        """Return a value of the metric with its unit."""
+        return f"{value:.4f}" if self.at_least else f"{value:.4g} ms"
+
+    def __str__(self) -> str:
+        return f"{NAMES.get(self.metric, self.metric)} {'>=' if self.at_least else '<='} {self.written(self.bound)}"
+
+
+ACCURACY = "accuracy_overall"
+NAMES = {ACCURACY: "accuracy"}
+
+
+class Verdict(Enum):
+    """What the trials say of one number of instances."""
+
+    MEETS = "meets"
+    """Every target is met, with confidence."""
+    MISSES = "misses"
+    """Some target is missed, with confidence."""
+    OPEN = "cannot tell"
+    """Neither, so far."""
+
+
+@dataclass(frozen=True)
+class Looks:
+    """After how many trials one looks, and how much error each look may spend."""
+
+    most: int
+    """Trials at the last look, after which one cannot tell."""
+    confidence: float = 0.95
+
+    @property
+    def counts(self) -> list[int]:
+        """The number of trials at each look: doubling from the first to `most`."""
+        first = min(FIRST_LOOK, self.most)
+        counts = [first * 2**step for step in range(64) if first * 2**step < self.most]
+        return [*counts, self.most]
+
+    def level(self, look: int) -> float:
+        """Return the error that look number `look` may spend; those of all looks add up to 1 - confidence."""
+        shares = [0.0, *(count / self.most for count in self.counts)]
+        spent = [(1 - self.confidence) * math.log1p((math.e - 1) * share) for share in shares]
+        return spent[look + 1] - spent[look]
+
+
+@dataclass(frozen=True)
+class Finding:
+    """What some trials say of one target."""
+
+    target: Target
+    value: float
+    """Mean over the trials."""
+    worst: float
+    """The target is met with confidence where this is: a one-sided bound at the look's level."""
+    best: float
+    """The target is missed with confidence where this does not keep it."""
+
+
+def judge(rooms: Sequence[Sequence[float]], targets: Sequence[Target], level: float) -> tuple[Verdict, list[Finding]]:
+    """Judge trials at one look: `rooms[i]` has, trial by trial, what `targets[i]` has left.
+
+    All targets are met where each is, at `level`: intersection-union, which needs no correction. That any is missed is
+    asked of each at level / targets.
+    """
+    findings, met, missed = [], True, False
+    for target, room in zip(targets, rooms, strict=True):
+        sample = np.asarray(room, dtype=float)
+        mean, spread = float(sample.mean()), float(sample.std(ddof=1)) / math.sqrt(len(sample))
+        low = mean - float(stdtrit(len(sample) - 1, 1 - level)) * spread
+        high = mean + float(stdtrit(len(sample) - 1, 1 - level / len(targets))) * spread
+        met &= low >= 0
+        missed |= high < 0
+        findings.append(Finding(target, target.value(mean), target.value(low), target.value(high)))
+    return (Verdict.MEETS if met else Verdict.MISSES if missed else Verdict.OPEN), findings
+
+
+def parse(slos: Sequence[str], accuracy: float | None) -> list[Target]:
+    """Return the targets of `--slo p999=40ms` and `--accuracy 0.92`. Raises ParmError, in one sentence."""
+    targets = [_latency(text) for text in slos]
+    if accuracy is not None:
+        if not 0 < accuracy <= 1:
+            raise ParmError(f"--accuracy {accuracy:g}: must be above 0 and at most 1, such as 0.92 for 92%.")
+        targets.append(Target(ACCURACY, accuracy))
+    if not targets:
+        raise ParmError("say what is to be met, such as --slo p999=40ms or --accuracy 0.92.")
+    for index, target in enumerate(targets):
+        if target.metric in [one.metric for one in targets[:index]]:
+            raise ParmError(f"--slo {target.metric}: is given twice.")
+    return targets
+
+
+def _latency(text: str) -> Target:
+    metric, equals, quantity = (part.strip() for part in text.partition("="))
+    if not equals or not metric:
+        raise ParmError(f"--slo {text}: must look like p999=40ms.")
+    plain = metric.lower().replace(".", "")
+    try:
+        known = known_metric(metric)
+    except ValueError:
+        known = ""
+    if not known or not (known in LATENCIES or known[1:].isdecimal()):
+        near = difflib.get_close_matches(plain, LATENCIES, n=1)
+        raise ParmError(
+            f"--slo {text}: there is no latency '{metric}'"
+            + (f"; did you mean '{near[0]}'?" if near else f"; there are {', '.join(LATENCIES)}, and such as p995.")
+        )
+    match = _QUANTITY.fullmatch(quantity)
+    try:
+        number = float(match[1]) if match else math.nan
+    except ValueError:
+        number = math.nan
+    if match is None or math.isnan(number):
+        raise ParmError(f"--slo {text}: '{quantity}' is not a number with a unit, such as 40ms.")
+    if match[2] not in UNITS:
+        given = f"there is no unit '{match[2]}'" if match[2] else "it needs a unit"
+        raise ParmError(f"--slo {text}: {given}; use s, ms or us, such as {metric}=40ms.")
+    if not 0 < number < math.inf:
+        raise ParmError(f"--slo {text}: must be above 0.")
+    return Target(known, number * UNITS[match[2]])

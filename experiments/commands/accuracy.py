@@ -1,0 +1,75 @@
+"""The verb `parm accuracy`."""
+
+from __future__ import annotations
+
+from pathlib import Path
+from typing import Annotated
+
+import typer
+
+from experiments.commands.arguments import (
+    INTERRUPTED,
+    MODELS,
+    DataFolder,
+    Debug,
+    Device,
+    ModelsFolder,
+    Overrides,
+    Plugins,
+)
+from sim.errors import ParmError
+
+
+def accuracy_command(
+    files: Annotated[list[Path], typer.Argument(metavar="FILE...", help="Studies of accuracy.", show_default=False)],
+    out: Annotated[Path | None, typer.Option(metavar="DIR", help="Folder.", show_default="runs/NAME")] = None,
+    only: Annotated[
+        list[str] | None, typer.Option("--only", metavar="LABEL", help="Only this model of the study; may be repeated.")
+    ] = None,
+    overrides: Overrides = None,
+    data: DataFolder = None,
+    device: Device = "auto",
+    models: ModelsFolder = MODELS,
+    plugin: Plugins = None,
+    debug: Debug = False,
+) -> None:
+    """Train what codes need and measure how accurate reconstructions are, without serving; kept models are found.
+
+    Several studies get a folder each, and one table of all their lines beside these.
+    """
+    del debug
+    from experiments.accuracy.options import Study
+    from experiments.config import loader
+
+    studies = [loader.load_as(Study, file, overrides or (), plugin or ()) for file in files]
+    if only:
+        try:
+            studies = [study.only(only) for study in studies]
+        except ValueError as error:
+            raise ParmError(f"--only: {error}.") from error
+    names = [study.name for study in studies]
+    twice = next((name for name in names if names.count(name) > 1), None)
+    if twice is not None:
+        raise ParmError(f"two of the studies are called '{twice}', so they would share a folder.")
+    from experiments.accuracy.report import join, run
+    from experiments.run.progress import Reporter
+    from experiments.run.session import command, heed_kill
+
+    reporter = Reporter()
+    try:
+        heed_kill()
+        above = out or Path("runs")
+        lines = []
+        for study in studies:
+            folder = above / study.name if out is None or len(studies) > 1 else above
+            found = run(study, folder, data, models, device, reporter)
+            if not found:
+                reporter.say(f"{study.name}: none of its data sets could be loaded")
+            lines += found
+            if lines and len(studies) > 1:
+                join(lines, above)
+    except KeyboardInterrupt:
+        reporter.say(f"Interrupted. Continue with the same command: {' '.join(command())}")
+        raise typer.Exit(INTERRUPTED) from None
+    if not lines:
+        raise ParmError("none of the data sets could be loaded: see the lines above.")

@@ -1,0 +1,304 @@
+"""From a YAML file to an `Experiment`: everything that is wrong with the file is said at once, each with its line."""
+
+from __future__ import annotations
+
+import copy
+import importlib
+import re
+import sys
+from collections.abc import Callable, Iterator, Sequence
+from dataclasses import dataclass, field
+from pathlib import Path
+from typing import TYPE_CHECKING, Any, TypeVar
+
+import yaml
+
+from backends import profiles
+from experiments.config.keys import Key, put, spell
+from sim.errors import ParmError
+
+if TYPE_CHECKING:
+    from experiments.config.schema import Experiment
+    from sim.kinds import Options
+
+MOST_BYTES = 4 * 2**20
+MOST_VALUES = 200_000
+"""Values in a file with every alias written out; a few nested aliases can stand for billions."""
+DEEPEST = 50
+_TAG = "tag:yaml.org,2002:"
+_SCALARS: dict[str, Callable[[str], Any]] = {
+    "bool": lambda text: text.lower() == "true",
+    "null": lambda _: None,
+    "int": lambda text: int(text.replace("_", "")),
+    "float": lambda text: float(text.replace("_", "").replace(".inf", "inf").replace(".nan", "nan")),
+    "str": str,
+}
+
+
+class _Yaml(yaml.SafeLoader):
+    """YAML 1.2's plain scalars: `1e5` is a number, `on` and `2024-01-01` are text."""
+
+    yaml_implicit_resolvers: dict[str, list[tuple[str, re.Pattern[str]]]] = {}  # noqa: RUF012
+
+
+for _tag, _pattern, _first in (
+    ("bool", r"true|True|TRUE|false|False|FALSE", "tTfF"),
+    ("null", r"~|null|Null|NULL|", "~nN"),
+    ("int", r"[-+]?[0-9][0-9_]*", "-+0123456789"),
+    ("float", r"[-+]?(?:[0-9][0-9_]*(?:\.[0-9_]*)?|\.[0-9]+)(?:[eE][-+]?[0-9]+)?|[-+]?\.inf|\.nan", "-+.0123456789"),
+    ("merge", r"<<", "<"),
+):
+    _Yaml.add_implicit_resolver(
+        f"{_TAG}{_tag}", re.compile(rf"^(?:{_pattern})$"), [*_first, *([""] if _tag == "null" else [])]
+    )
+
+
+@dataclass
+class Source:
+    """A file's plain data, and where each value of it was written."""
+
+    path: Path
+    data: Any = None
+    places: dict[Key, str] = field(default_factory=dict)
+    problems: list[str] = field(default_factory=list)
+
+    def place(self, key: Key) -> str:
+        """Return the file and line, or the `--set`, of the value at `key` or of what is nearest around it."""
+        while key and key not in self.places:
+            key = key[:-1]
+        return self.places.get(key, str(self.path))
+
+    def complain(self, key: Key, says: str) -> None:
+        """Note a problem with the value at `key`."""
+        self.problems.append(f"{self.place(key)}: {spell(key) + ': ' if key else ''}{says}")
+
+
+_SORTS = {
+    "experiment": ("an experiment", "run"),
+    "bundle": ("a bundle of experiments", "run"),
+    "study": ("a study of accuracy", "accuracy"),
+    "calibration": ("a calibration", "calibrate"),
+}
+"""What each sort of file is called, and the verb that runs it."""
+AnyOptions = TypeVar("AnyOptions", bound="Options")
+
+
+def load(path: Path, overrides: Sequence[str] = (), plugins: Sequence[str] = ()) -> Experiment:
+    """Read the experiment at `path` with `--set` overrides `a.b=value`, after importing the plugin modules.
+
+    Raises ParmError with one line per problem, each a sentence with its file and line.
+    """
+    from experiments.config.schema import Experiment
+
+    return load_as(Experiment, path, overrides, plugins)
+
+
+def load_as(
+    schema: type[AnyOptions], path: Path, overrides: Sequence[str] = (), plugins: Sequence[str] = ()
+) -> AnyOptions:
+    """Read the options of `schema` as `load` reads an experiment, and raise as it does."""
+    source = read(path)
+    for override in overrides:
+        _override(source, override)
+    refuse(source)
+    found_sort, wanted = sort_of(source.data), sort_of(schema.model_fields)
+    if found_sort is not None and found_sort != wanted:
+        what, verb = _SORTS[found_sort]
+        raise ParmError(f"{path}: is {what}: run it with 'parm {verb} {path}'.")
+    import_plugins(plugins, path.parent)
+    from pydantic import ValidationError
+
+    from experiments.config.messages import booleans_for_numbers, sentences
+
+    try:
+        found = schema.model_validate(copy.deepcopy(source.data), context=context(path))
+    except ValidationError as error:
+        for key, says in sentences(error, source.data, schema):
+            source.complain(key, says)
+    else:
+        for key, says in booleans_for_numbers(source.data, found.resolved()):
+            source.complain(key, says)
+    refuse(source)
+    return found
+
+
+def sort_of(keys: Any) -> str | None:
+    """Return which sort of file has these keys at its top level: a study, a calibration, ...; None where none tells."""
+    if not isinstance(keys, dict):
+        return None
+    if "study" in keys:
+        return "study"
+    if "experiments" in keys:
+        return "bundle"
+    if "experiment" in keys and not keys.keys().isdisjoint(("free", "targets")):
+        return "calibration"
+    return None if keys.keys().isdisjoint(("workload", "cluster", "policies")) else "experiment"
+
+
+def context(path: Path) -> dict[str, list[Path]]:
+    """Return pydantic's context for the experiment at `path`: the folders where files that it names are looked for."""
+    return {"paths": [path.parent.resolve(), Path.cwd(), profiles.FOLDER]}
+
+
+def read(path: Path) -> Source:
+    """Read a YAML file as plain data with the line of every value; its problems are noted, not raised.
+
+    Raises ParmError where there is no such text, or no YAML in it.
+    """
+    try:
+        if path.is_dir():
+            raise ParmError(f"{path}: is a folder; name the experiment's YAML file in it.")
+        with path.open("rb") as file:
+            raw = file.read(MOST_BYTES + 1)
+    except FileNotFoundError as error:
+        raise ParmError(f"{path}: there is no such file.") from error
+    except OSError as error:
+        raise ParmError(f"{path}: cannot be read: {error.strerror or error}.") from error
+    if len(raw) > MOST_BYTES:
+        raise ParmError(f"{path}: is larger than {MOST_BYTES // 2**20} MiB, which no experiment is.")
+    try:
+        text = raw.decode("utf-8-sig")
+    except UnicodeDecodeError as error:
+        line = raw.count(b"\n", 0, error.start) + 1
+        raise ParmError(f"{path}:{line}: is not UTF-8 text.") from error
+    source = Source(path)
+    try:
+        root = yaml.compose(text, Loader=_Yaml)
+        if root is None or (root.value == "" and root.tag.endswith(":null")):
+            raise ParmError(f"{path}: is empty; an experiment needs name, workload, cluster and policies.")
+        source.data = _Builder(source).build(root, ())
+    except yaml.MarkedYAMLError as error:
+        mark = error.problem_mark or error.context_mark
+        at = f":{mark.line + 1}" if mark else ""
+        raise ParmError(f"{path}{at}: is not YAML: {error.problem or error.context}.") from error
+    except yaml.YAMLError as error:
+        raise ParmError(f"{path}: is not YAML: {' '.join(str(error).split())}.") from error
+    except RecursionError as error:
+        raise ParmError(f"{path}: is nested too deeply.") from error
+    if not isinstance(source.data, dict):
+        source.complain((), "must be a mapping with name, workload, cluster and policies.")
+    return source
+
+
+class _Builder:
+    """Builds plain data from YAML's nodes and notes the line of each."""
+
+    def __init__(self, source: Source) -> None:
+        self.source = source
+        self.values = 0
+
+    def build(self, node: yaml.Node, key: Key) -> Any:
+        """Return the plain data below `node`. Raises ParmError where it is too much of it."""
+        self.values += 1
+        self.source.places.setdefault(key, self._line(node))
+        if self.values > MOST_VALUES:
+            raise ParmError(f"{self._line(node)}: aliases stand for more than {MOST_VALUES} values.")
+        if len(key) > DEEPEST:
+            raise ParmError(f"{self._line(node)}: is nested more than {DEEPEST} levels deep.")
+        if not isinstance(node, yaml.ScalarNode) and node.tag not in (f"{_TAG}map", f"{_TAG}seq"):
+            self.source.complain(key, f"has the tag {node.tag}, which an experiment has no use for.")
+        if isinstance(node, yaml.MappingNode):
+            return self._mapping(node, key)
+        if isinstance(node, yaml.SequenceNode):
+            return [self.build(item, (*key, index)) for index, item in enumerate(node.value)]
+        try:
+            return _SCALARS[node.tag.removeprefix(_TAG)](node.value)
+        except (KeyError, ValueError):
+            self.source.complain(key, f"'{node.value}' cannot be read as {node.tag.removeprefix(_TAG)}.")
+            return None
+
+    def _mapping(self, node: yaml.MappingNode, key: Key) -> dict[str, Any]:
+        data: dict[str, Any] = {}
+        seen: dict[str, str] = {}
+        for name, value in node.value:
+            if name.tag == _TAG + "merge":
+                continue
+            if not isinstance(name, yaml.ScalarNode):
+                self.source.problems.append(f"{self._line(name)}: a key must be plain text.")
+                continue
+            part: str = name.value
+            if part in seen:
+                line = seen[part].rpartition(":")[2]
+                self.source.problems.append(
+                    f"{self._line(name)}: {spell((*key, part))}: is there twice, first on line {line}."
+                )
+                continue
+            seen[part] = self._line(name)
+            self.source.places[(*key, part)] = self._line(name)
+            data[part] = self.build(value, (*key, part))
+        for merged in self._merged(node):
+            for part, value in self._mapping(merged, key).items():
+                data.setdefault(part, value)
+        return data
+
+    def _merged(self, node: yaml.MappingNode) -> Iterator[yaml.MappingNode]:
+        """Yield the mappings that `<<` takes in."""
+        for name, value in node.value:
+            if name.tag == _TAG + "merge":
+                for part in value.value if isinstance(value, yaml.SequenceNode) else [value]:
+                    self.values += 1
+                    if isinstance(part, yaml.MappingNode) and self.values <= MOST_VALUES and part is not node:
+                        yield part
+                    else:
+                        self.source.problems.append(f"{self._line(name)}: '<<' takes in mappings only.")
+
+    def _line(self, node: yaml.Node) -> str:
+        return f"{self.source.path}:{node.start_mark.line + 1}"
+
+
+def _override(source: Source, override: str) -> None:
+    """Apply one `a.b=value`; the value is YAML."""
+    dotted, equals, text = override.partition("=")
+    dotted = dotted.strip()
+    if not equals or not all(dotted.split(".")):
+        source.problems.append(f"--set {override}: must look like key.below=value.")
+        return
+    given = Source(Path("--set"))
+    try:
+        node = yaml.compose(text, Loader=_Yaml)
+        value = None if node is None else _Builder(given).build(node, ())
+    except yaml.YAMLError:
+        source.problems.append(f"--set {override}: '{text}' is not YAML.")
+        return
+    try:
+        key = put(source.data, dotted, value) if isinstance(source.data, dict) else ()
+    except ValueError as error:
+        source.problems.append(f"--set {override}: {error}.")
+        return
+    for old in [old for old in source.places if old[: len(key)] == key]:
+        del source.places[old]
+    for length in range(1, len(key) + 1):  # mappings that were made on the way, too
+        source.places.setdefault(key[:length], f"--set {override}")
+    source.problems.extend(given.problems)
+
+
+def import_plugins(plugins: Sequence[str], folder: Path) -> None:
+    """Import the users' own modules, which may lie in `folder` or in the working directory.
+
+    Raises ParmError, in one sentence, where one is missing or fails.
+    """
+    for place in (str(Path.cwd()), str(folder.resolve())):
+        if plugins and place not in sys.path:
+            sys.path.insert(0, place)
+    for plugin in plugins:
+        name = plugin.removesuffix(".py").replace("/", ".")
+        if not all(name.split(".")):
+            raise ParmError(
+                f"--plugin {plugin}: name a module, such as my_module; its file may lie beside the YAML file or here."
+            )
+        try:
+            importlib.import_module(name)
+        except ModuleNotFoundError as error:
+            if error.name is None or not f"{name}.".startswith(f"{error.name}."):
+                raise ParmError(f"--plugin {plugin}: it imports '{error.name}', which is not installed.") from error
+            places = ", in ".join(dict.fromkeys((str(folder.resolve()), str(Path.cwd()))))
+            raise ParmError(f"--plugin {plugin}: there is no module '{name}' in {places} or installed.") from error
+        except Exception as error:
+            raise ParmError(f"--plugin {plugin}: fails when imported: {type(error).__name__}: {error}.") from error
+
+
+def refuse(source: Source) -> None:
+    """Raise ParmError with all problems of `source`, if any."""
+    if source.problems:
+        problems = [problem if problem.endswith((".", "?")) else f"{problem}." for problem in source.problems]
+        raise ParmError("\n".join(dict.fromkeys(problems)))

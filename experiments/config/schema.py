@@ -1,0 +1,291 @@
+"""What an experiment is: the options of its YAML file, checked one by one and against each other."""
+
+from __future__ import annotations
+
+import difflib
+import os
+from collections.abc import Iterable, Iterator, Mapping
+from typing import Any, Literal, Self
+
+from pydantic import Field, ValidationError, ValidationInfo, field_validator, model_validator
+from pydantic_core import InitErrorDetails, PydanticCustomError
+
+from backends import profiles
+from experiments.analysis.claims import Claim
+from experiments.analysis.cost import Rule
+from experiments.analysis.reference import Reference
+from experiments.config import sweep
+from experiments.config.keys import FOLDER_NAME, Key, Scalar, put, spell
+from experiments.figures import drawing
+from experiments.figures.base import Figure
+from parity import codes
+from parity.networks import Network
+from parity.recipes import Best, Recipe
+from sim.cluster import Cluster, Prices
+from sim.kinds import Options
+from sim.policies import CodedNonsystematic, Policy
+from sim.simulation import check
+from sim.stragglers import Crashes, Straggler
+from sim.trace import Role
+from workloads.arrivals import Arrivals
+from workloads.datasets.base import Dataset
+from workloads.sampling import Sampling, Uniform
+
+__all__ = ["Experiment", "Model", "Workload", "codes", "drawing"]
+
+
+class Backup(Options):
+    """The cheaper model that answers as well under `approximate_backup`, and as the last resort of `coded`."""
+
+    network: Network
+    """Its architecture, such as mobilenet_v2."""
+    recipe: Recipe | None = None
+    """How it is trained; as the deployed model where it is left out."""
+
+
+class Model(Options):
+    """The models whose answers the clients get."""
+
+    network: Network
+    """Architecture of the deployed model and of the parity models."""
+    dataset: Dataset
+    """Where the models' training samples and the queries' samples come from."""
+    recipe: Recipe = Best()
+    """How the deployed model is trained."""
+    parity_recipe: Recipe | None = None
+    """How the parity models are trained; the deployed model's recipe where it is left out."""
+    backup: Backup | None = None
+    """The backup model; `approximate_backup` needs one, and `coded` with a `backup`."""
+    training_seed: int = Field(default=0, ge=0)
+    """Seed of initial weights and of the order of the samples in training."""
+
+
+class Workload(Options):
+    """Which queries the clients send, and when."""
+
+    arrivals: Arrivals
+    """The arrival process."""
+    sampling: Sampling = Uniform()
+    """Which sample of the test set each query carries."""
+    queries: int = Field(gt=0, le=1_000_000_000)
+    """Queries per trial."""
+
+
+class Experiment(Options):
+    """One question: a cluster, its workload and stragglers, the policies to compare and what to sweep."""
+
+    name: str
+    """Name of the experiment, and of its run directory where no other is given."""
+    seed: int = Field(default=1, ge=0)
+    """The one seed; with the trial's number it determines every random draw."""
+    trials: int = Field(default=5, ge=1, le=10_000)
+    """Independent repetitions; the intervals come from them."""
+    model: Model | None = None
+    """The models that answer; without them only latency is simulated."""
+    workload: Workload
+    """The queries."""
+    cluster: Cluster
+    """The machines."""
+    stragglers: tuple[Straggler, ...] = ()
+    """What makes instances slow or unavailable; several compose."""
+    policies: tuple[Policy, ...] = Field(min_length=1)
+    """The redundancy policies to compare; differences are taken against the first."""
+    equal_cost: Rule = "instances"
+    """What it means that policies cost the same: as many instances, the same price with `cluster.prices` (which is then
+    what a budget buys), or as many busy seconds per query, which no budget can hold equal, but tables compare."""
+    sweep: dict[str, tuple[Any, ...]] = Field(default_factory=dict)
+    """Values for keys such as `workload.arrivals.rate`; several lists are combined. Keys with a comma between them
+    change together: `cluster.instances, cluster.extra: [[12, 6], [24, 12]]` are two points."""
+    figures: tuple[Figure, ...] | None = None
+    """Figures to draw; all that apply where it is left out."""
+    reference: tuple[Reference, ...] = ()
+    """Numbers that others measured: hollow marks in `latency_vs_sweep`, and compared in `reference.csv`."""
+    claims: tuple[Claim, ...] = ()
+    """What a paper says of its results; `parm claims` holds the run to it."""
+    warmup: int | None = Field(default=None, ge=0)
+    """Queries at the start of a trial that are never counted; 1% of them where it is left out."""
+    counted: Literal["every_query", "last_of_batch"] = "every_query"
+    """Whose latency is measured: `last_of_batch` leaves out how long the others of a batch waited for it to fill."""
+    execution: Literal["deferred", "in_the_loop"] = "deferred"
+    """When the models compute: after each cell's simulation, or in it, where each task really runs when it starts and
+    takes the time that is then measured, whatever `cluster.service` says."""
+    contention: int = Field(default=0, ge=0, le=1024)
+    """Processes that run the deployed model on the same device, over and over, while services are timed in the loop: a
+    slowdown by real interference, measured rather than assumed."""
+    traces: bool = True
+    """Whether to keep one row per query and per task as Parquet."""
+
+    @field_validator("name")
+    @classmethod
+    def _name_is_a_folder(cls, name: str) -> str:
+        if not FOLDER_NAME.fullmatch(name):
+            raise ValueError(
+                f"'{name}' cannot name a run directory: use up to 100 letters, digits, '.', '_' and '-', "
+                "beginning with a letter or a digit"
+            )
+        return name
+
+    @model_validator(mode="after")
+    def _fits_together(self, info: ValidationInfo) -> Self:
+        problems = [*self._problems()]
+        if not problems:
+            problems = [*self._sweep_problems(info.context)]
+        if problems:
+            raise ValidationError.from_exception_data(
+                "experiment",
+                [
+                    InitErrorDetails(type=PydanticCustomError("unfit", "{says}", {"says": says}), loc=loc, input=None)
+                    for loc, says in problems
+                ],
+            )
+        return self
+
+    @property
+    def warmup_floor(self) -> int:
+        """Queries at the start of each trial that are never counted."""
+        return self.workload.queries // 100 if self.warmup is None else self.warmup
+
+    @property
+    def machines(self) -> Cluster:
+        """The cluster as policies buy from it: an instance counts as one, or by its price under that rule."""
+        return self.cluster if self.equal_cost == "price" else self.cluster.model_copy(update={"prices": Prices()})
+
+    def resolved(self) -> dict[str, Any]:
+        """Return the experiment with every default written out, as plain data for YAML or JSON.
+
+        Files that come with parm are named without their folder, so that the data mean the same on every machine.
+        """
+        data: dict[str, Any] = _portable(self._plain())
+        return data
+
+    def _plain(self) -> dict[str, Any]:
+        return self.model_dump(mode="json", serialize_as_any=True, by_alias=True)
+
+    def points(self) -> list[dict[str, Scalar]]:
+        """Return the points of the sweep in order, each as {key: value}; one empty point without a sweep."""
+        return sweep.points(self.sweep)
+
+    def at(self, point: Mapping[str, Scalar], context: Any = None) -> Experiment:
+        """Return the experiment at one point of its sweep, itself without a sweep.
+
+        `context` is pydantic's: {"paths": folders where files named in the experiment are looked for}. Raises
+        ValidationError where the point is impossible.
+        """
+        data = self._plain()
+        data |= {"sweep": {}, "reference": [], "claims": []}
+        for key, value in point.items():
+            put(data, key, value)
+        return Experiment.model_validate(data, context=context)
+
+    def _problems(self) -> Iterator[tuple[Key, str]]:
+        labels: dict[str, int] = {}
+        for index, policy in enumerate(self.policies):
+            first = labels.setdefault(policy.label, index)
+            if first != index:
+                yield (
+                    ("policies", index),
+                    f"is called '{policy.label}' like policies.{first}; tell them apart with a 'name' each",
+                )
+            try:
+                check(self.machines, policy, self.stragglers)
+            except ValueError as error:
+                yield ("policies", index), str(error)
+            else:
+                if self.model is not None and self.model.backup is None and policy.uses(Role.BACKUP, self.machines):
+                    yield ("policies", index), f"{policy.name_in_yaml()} needs 'model.backup', the model that it asks"
+                if self.model is not None and isinstance(policy, CodedNonsystematic) and policy.code is None:
+                    yield (
+                        ("policies", index),
+                        "needs a 'code', such as approxifer, to compute answers with the 'model'",
+                    )
+        for index, straggler in enumerate(self.stragglers):
+            defaults = self.cluster.deadline is not None or all(one.deadline is not None for one in self.policies)
+            if isinstance(straggler, Crashes) and not straggler.retry and not defaults:
+                yield (
+                    ("stragglers", index),
+                    "loses work for good, which leaves queries without an answer: give the cluster a 'deadline', "
+                    "or let it 'retry'",
+                )
+        if self.warmup is not None and self.warmup >= self.workload.queries:
+            yield (
+                ("warmup",),
+                f"must be less than workload.queries ({self.workload.queries}), but is {self.warmup}",
+            )
+        yield from self._figure_problems()
+        yield from self._comparison_problems(labels)
+        if self.execution == "in_the_loop" and self.model is None:
+            yield ("execution",), "in_the_loop needs a 'model' to run"
+        if self.contention and self.execution != "in_the_loop":
+            yield ("contention",), "needs 'execution: in_the_loop': a deferred run measures no services"
+
+    def _figure_problems(self) -> Iterator[tuple[Key, str]]:
+        """Yield what figures need that is not there."""
+        for index, figure in enumerate(self.figures or ()):
+            kind = figure.name_in_yaml()
+            if kind in ("accuracy", "latency_accuracy") and self.model is None:
+                yield ("figures", index), f"{kind} needs a 'model'"
+            if kind == "timeline" and not self.traces:
+                yield ("figures", index), "timeline needs 'traces: true'"
+
+    def _comparison_problems(self, labels: Mapping[str, int]) -> Iterator[tuple[Key, str]]:
+        """Yield what references and claims name that is not there."""
+        swept = sweep.swept(self.sweep)
+        for index, reference in enumerate(self.reference):
+            if reference.policy not in labels:
+                yield ("reference", index, "policy"), _no_policy(reference.policy, labels)
+            if reference.key not in swept:
+                yield ("reference", index, "key"), f"'{reference.key}' is not swept"
+        for index, claim in enumerate(self.claims):
+            for policy in claim.policies:
+                if policy not in labels:
+                    yield ("claims", index), _no_policy(policy, labels)
+            if claim.metric.startswith("accuracy") and self.model is None:
+                yield ("claims", index, "metric"), f"{claim.metric} needs a 'model'"
+            for key in claim.at:
+                if key not in swept:
+                    yield ("claims", index, "at"), f"'{key}' is not swept"
+
+    def _sweep_problems(self, context: Any) -> Iterator[tuple[Key, str]]:
+        good = True
+        for problem in sweep.problems(self.sweep, self.resolved()):
+            good = False
+            yield problem
+        if not good:
+            return
+        for key, values in self.sweep.items():
+            for index, steps in enumerate(sweep.steps(key, values)):
+                for says in self._impossible(steps, context):
+                    good = False
+                    yield ("sweep", key, index), says
+        if good and len(self.sweep) > 1:
+            for point in self.points():
+                for says in self._impossible(point, context):
+                    yield ("sweep",), f"{', '.join(f'{key}={value}' for key, value in point.items())}: {says}"
+                    return
+
+    def _impossible(self, point: dict[str, Scalar], context: Any) -> Iterator[str]:
+        from experiments.config.messages import sentences
+
+        try:
+            self.at(point, context)
+        except ValidationError as error:
+            data = self.resolved()
+            for key, value in point.items():
+                put(data, key, value)
+            for loc, says in sentences(error, data, Experiment):
+                yield f"{spell(loc)} {says}"
+
+
+def _portable(data: Any) -> Any:
+    """Return plain data with the folder of parm's own profiles left out of the paths in it."""
+    if isinstance(data, dict):
+        return {key: _portable(value) for key, value in data.items()}
+    if isinstance(data, list):
+        return [_portable(value) for value in data]
+    own = f"{profiles.FOLDER}{os.sep}"
+    return data.removeprefix(own) if isinstance(data, str) else data
+
+
+def _no_policy(name: str, labels: Iterable[str]) -> str:
+    near = difflib.get_close_matches(name, labels, n=1)
+    return f"there is no policy '{name}'" + (f"; did you mean '{near[0]}'?" if near else "")

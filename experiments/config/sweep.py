@@ -1,0 +1,110 @@
+"""The `sweep` of an experiment: lists of values for dotted keys, combined; `a, b` changes two keys together."""
+
+from __future__ import annotations
+
+import difflib
+import itertools
+import math
+from collections.abc import Iterator, Mapping, Sequence
+from typing import Any
+
+from experiments.config.keys import Key, Scalar, get, locate
+
+Sweep = Mapping[str, Sequence[Any]]
+
+MOST_POINTS = 10_000
+"""More points in a sweep than this are a mistake."""
+SWEEPABLE = ("model", "workload", "cluster", "stragglers", "policies")
+
+
+def keys(key: str, values: Sequence[Any]) -> list[str]:
+    """Return the keys that one list changes: several, with commas between them, where its items are lists."""
+    together = any(isinstance(value, (list, tuple)) for value in values)
+    return [part.strip() for part in key.split(",")] if together else [key]
+
+
+def swept(sweep: Sweep) -> list[str]:
+    """Return every key that is swept."""
+    return [one for key, values in sweep.items() for one in keys(key, values)]
+
+
+def steps(key: str, values: Sequence[Any]) -> list[dict[str, Scalar]]:
+    """Return what each item of one list sets, as {key: value}."""
+    names = keys(key, values)
+    return [dict(zip(names, _row(value), strict=True)) for value in values]
+
+
+def points(sweep: Sweep) -> list[dict[str, Scalar]]:
+    """Return the points in order, each as {key: value}; one empty point for an empty sweep."""
+    lists = [steps(key, values) for key, values in sweep.items()]
+    return [{key: value for step in chosen for key, value in step.items()} for chosen in itertools.product(*lists)]
+
+
+def problems(sweep: Sweep, data: dict[str, Any]) -> Iterator[tuple[Key, str]]:
+    """Yield what is wrong with the keys and the lists, given the experiment's data; whether values fit is not asked."""
+    taken: dict[str, str] = {}
+    good = True
+    for key, values in sweep.items():
+        for problem in _of_list(data, key, values):
+            good = False
+            yield problem
+        for one in dict.fromkeys(keys(key, values)):
+            if taken.setdefault(one, key) != key:
+                good = False
+                yield ("sweep", key), f"'{one}' is swept already, by '{taken[one]}'"
+    if good and math.prod(len(values) for values in sweep.values()) > MOST_POINTS:
+        yield ("sweep",), f"combines to more than {MOST_POINTS} points"
+
+
+def _row(value: Any) -> Sequence[Any]:
+    return value if isinstance(value, (list, tuple)) else [value]
+
+
+def _of_list(data: dict[str, Any], key: str, values: Sequence[Any]) -> Iterator[tuple[Key, str]]:
+    at: Key = ("sweep", key)
+    names = keys(key, values)
+    if len(set(names)) < len(names):
+        yield at, "names a key twice"
+    if not values:
+        yield at, "needs at least one value"
+    rows: list[Sequence[Any]] = []
+    for index, value in enumerate(values):
+        row = _row(value)
+        if len(row) != len(names):
+            yield (*at, index), f"must be a list of {len(names)} values, one for each of {', '.join(names)}"
+        elif not all(isinstance(one, (bool, int, float, str)) for one in row):
+            yield (*at, index), "a swept value is a number, text, or true or false"
+        elif any(_same(row, other) for other in rows):
+            yield (*at, index), f"{', '.join(str(one) for one in row)} is there twice"
+        else:
+            rows.append(row)
+    for column, name in enumerate(names):
+        yield from ((at, says) for says in _of_key(data, name, [row[column] for row in rows]))
+
+
+def _same(row: Sequence[Any], other: Sequence[Any]) -> bool:
+    return all(one == two and type(one) is type(two) for one, two in zip(row, other, strict=True))
+
+
+def _of_key(data: dict[str, Any], key: str, values: Sequence[Any]) -> Iterator[str]:
+    where = locate(data, key)
+    if where is None:
+        near = difflib.get_close_matches(key, _all_keys(data), n=1)
+        yield f"there is no '{key}' to sweep" + (f"; did you mean '{near[0]}'?" if near else "")
+    elif where[0] not in SWEEPABLE or where[-1] in ("kind", "name"):
+        yield f"'{key}' cannot be swept; a sweep changes options under {', '.join(SWEEPABLE)}"
+    elif isinstance(get(data, where), (dict, list)) and not all(isinstance(value, str) for value in values):
+        yield f"'{key}' is not a single value; sweep one of the options in it"
+
+
+def _all_keys(data: Any, prefix: str = "") -> Iterator[str]:
+    """Yield every path to a plain value below `data`, as written in a sweep."""
+    items: Iterator[tuple[Any, Any]] = iter(())
+    if isinstance(data, dict):
+        items = iter(data.items())
+    elif isinstance(data, list):
+        items = iter(enumerate(data))
+    else:
+        yield prefix
+    for key, value in items:
+        yield from _all_keys(value, f"{prefix}.{key}" if prefix else str(key))

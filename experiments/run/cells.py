@@ -1,0 +1,74 @@
+"""The cells of an experiment: one policy at one sweep point in one trial, with an id by which a later run knows it."""
+
+from __future__ import annotations
+
+import hashlib
+import json
+import re
+from collections import Counter
+from dataclasses import dataclass, replace
+from typing import Any
+
+from experiments.config.keys import Scalar
+from experiments.config.schema import Experiment
+from sim.policies import Policy
+
+_LONGEST = 120
+
+
+@dataclass(frozen=True, slots=True)
+class Cell:
+    """One policy at one sweep point in one trial."""
+
+    id: str
+    """Hash of everything that determines the cell's result."""
+    name: str
+    """Stem of the cell's trace files: `<policy>-<point>-t<trial>`."""
+    policy: Policy
+    point: dict[str, Scalar]
+    """The swept keys and their values here; empty without a sweep."""
+    trial: int
+    experiment: Experiment
+    """The experiment at this point, with this policy alone and without a sweep."""
+
+    def __str__(self) -> str:
+        return ", ".join(
+            [self.policy.label, *(f"{_last(key)}={value}" for key, value in self.point.items()), f"trial {self.trial}"]
+        )
+
+
+def cells(experiment: Experiment, context: Any = None) -> list[Cell]:
+    """Return the experiment's cells in their fixed order: by point, then policy, then trial.
+
+    `context` is pydantic's, as for `Experiment.at`.
+    """
+    found: list[Cell] = []
+    for point in experiment.points():
+        there = experiment.at(point, context)
+        for policy in there.policies:
+            alone = there.model_copy(update={"policies": (policy,), "figures": None})
+            found.extend(
+                Cell(_hash(alone, trial), _name(policy, point, trial), policy, point, trial, alone)
+                for trial in range(experiment.trials)
+            )
+    names = Counter(cell.name.lower() for cell in found)  # lower: some file systems know no case
+    return [replace(cell, name=f"{cell.name}-{cell.id}") if names[cell.name.lower()] > 1 else cell for cell in found]
+
+
+def _hash(alone: Experiment, trial: int) -> str:
+    data = alone.resolved()
+    for key in ("name", "trials", "sweep", "figures", "traces", "reference", "claims"):
+        del data[key]
+    data["warmup"] = alone.warmup_floor
+    text = json.dumps([data, trial], sort_keys=True, ensure_ascii=True)
+    return hashlib.sha256(text.encode()).hexdigest()[:16]
+
+
+def _name(policy: Policy, point: dict[str, Scalar], trial: int) -> str:
+    parts = [policy.label, *(f"{_last(key)}={value}" for key, value in point.items())]
+    return f"{re.sub(r'[^A-Za-z0-9_.=-]+', '_', '-'.join(parts))[:_LONGEST]}-t{trial}"
+
+
+def _last(key: str) -> str:
+    """Return the last word of a swept key, which is what tells its values apart in most sweeps."""
+    return key.rpartition(".")[2]

@@ -1,0 +1,129 @@
+"""The manifest: what a run was made with, and what each of its cells cost."""
+
+from __future__ import annotations
+
+import json
+import os
+import platform
+import subprocess
+import sys
+from collections.abc import Mapping, Sequence
+from importlib import metadata
+from pathlib import Path
+from typing import Any
+
+from experiments.analysis.outcome import Outcome
+from experiments.config.schema import Experiment
+from experiments.run.cells import Cell
+
+FORMAT = 1
+MEASURED = (
+    "the service times were measured with the hardware in the loop: the same seed gives the same queries and machines, "
+    "but not the same traces byte for byte"
+)
+PACKAGES = ("parm", "numpy", "simpy", "pydantic", "pyarrow", "torch", "torchvision")
+
+
+def manifest(
+    experiment: Experiment,
+    cells: Sequence[Cell],
+    outcomes: Mapping[str, Outcome],
+    *,
+    command: Sequence[str],
+    device: str | None,
+    workers: int,
+    models: Sequence[Mapping[str, Any]] = (),
+) -> str:
+    """Return the manifest as JSON text; `outcomes` holds the finished cells by id.
+
+    `device` is None for a run that computed no answers.
+    """
+    document = {
+        "format": FORMAT,
+        "name": experiment.name,
+        "seed": experiment.seed,
+        "trials": experiment.trials,
+        "command": list(command),
+        "complete": all(cell.id in outcomes for cell in cells),
+        **made_with(),
+        "device": device,
+        "workers": workers,
+        "notes": notes(experiment),
+        "models": [dict(model) for model in models],
+        "passes": _total([outcome.passes for outcome in outcomes.values()]),
+        "reused": _total([outcome.reused for outcome in outcomes.values()]),
+        "cells": [_cell(cell, outcomes[cell.id]) for cell in cells if cell.id in outcomes],
+    }
+    return json.dumps(document, indent=1, default=str) + "\n"
+
+
+def notes(experiment: Experiment) -> list[str]:
+    """Return what a reader of the experiment's results has to know of how they came about."""
+    return [MEASURED] if experiment.execution == "in_the_loop" else []
+
+
+def made_with() -> dict[str, Any]:
+    """Return what every manifest says of software and machine."""
+    return {
+        "versions": versions(),
+        "platform": {"system": platform.platform(), "machine": platform.machine(), "cores": os.cpu_count()},
+        "git": git_revision(),
+    }
+
+
+def versions() -> dict[str, str]:
+    """Return the versions of Python and of the installed packages that a run's numbers may depend on."""
+    found = {"python": platform.python_version()}
+    for package in PACKAGES:
+        try:
+            found[package] = metadata.version(package)
+        except metadata.PackageNotFoundError:
+            continue
+    return found
+
+
+def git_revision() -> str | None:
+    """Return the revision of the source tree, with `-dirty` where it was changed; None outside git or without it."""
+    home = Path(__file__).resolve().parents[2]
+    if not (home / ".git").exists():
+        return None
+    try:
+        revision = subprocess.run(
+            ["git", "describe", "--always", "--dirty", "--abbrev=40", "--exclude=*"],
+            cwd=home,
+            capture_output=True,
+            text=True,
+            timeout=10,
+            check=True,
+        )
+    except (OSError, subprocess.SubprocessError):
+        return None
+    return revision.stdout.strip() or None
+
+
+def command_line() -> list[str]:
+    """Return the command that started this process, with `parm` for the path of the script."""
+    return ["parm", *sys.argv[1:]]
+
+
+def _cell(cell: Cell, outcome: Outcome) -> dict[str, Any]:
+    return {
+        "id": cell.id,
+        "policy": cell.policy.label,
+        "point": cell.point,
+        "trial": cell.trial,
+        "trace": f"traces/{cell.name}.parquet" if cell.experiment.traces else None,
+        "queries": outcome.queries,
+        "warmup": outcome.warmup,
+        "seconds": outcome.seconds,
+        "passes": outcome.passes,
+        "reused": outcome.reused,
+    }
+
+
+def _total(counts: Sequence[Mapping[str, int]]) -> dict[str, int]:
+    total: dict[str, int] = {}
+    for count in counts:
+        for role, number in count.items():
+            total[role] = total.get(role, 0) + number
+    return total

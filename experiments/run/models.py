@@ -1,0 +1,318 @@
+"""The models that an experiment needs: which, from where, and what they answer in a cell.
+
+torch is imported when a model is first asked for, not before: what has to be trained can be told without it.
+"""
+
+from __future__ import annotations
+
+import json
+from collections.abc import Callable, Sequence
+from dataclasses import dataclass
+from datetime import timedelta
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
+
+import numpy as np
+
+from experiments.config.schema import Backup, Model
+from experiments.run.cells import Cell
+from experiments.run.progress import Reporter
+from parity.codes import Addition, TensorCode
+from parity.codes.base import Coder
+from sim.errors import ParmError
+from sim.kinds import Options
+from sim.trace import Ints, Role, Trace
+from workloads.datasets.base import Data, Dataset
+
+if TYPE_CHECKING:
+    from torch import nn
+
+    from backends.answers import Predictor
+    from experiments.run.runner import Answered
+    from parity.objectives import TrainingData
+    from parity.store import Model as Trained
+    from parity.training import TrainingStatus
+    from sim.simulation import Hardware
+
+
+@dataclass(frozen=True, slots=True)
+class Need:
+    """A deployed model (`code` is None), what is trained for a code at k and r beside it, or its backup."""
+
+    model: Model
+    code: TensorCode | None = None
+    k: int = 0
+    r: int = 0
+    backup: Backup | None = None
+
+    @property
+    def key(self) -> str:
+        """A text that is equal for equal needs."""
+        extra = _key(self.code) + f"{self.k},{self.r}" if self.code else _key(self.backup) if self.backup else ""
+        return _key(self.model) + extra
+
+    def __str__(self) -> str:
+        if self.backup is not None:
+            return f"backup {self.backup.network.name_in_yaml()} on {self.model.dataset.name_in_yaml()}"
+        what = f"{self.model.network.name_in_yaml()} on {self.model.dataset.name_in_yaml()}"
+        if self.code is None:
+            return f"deployed {what}"
+        code = f"code {self.code.name_in_yaml()}, k = {self.k}"
+        parts = self.code.parts(self.k, self.r)
+        if not parts:
+            return f"no parity models for {code}, r = {self.r}"
+        return f"{len(parts)} {parts[0].role} {what} for {code}"
+
+
+def need(cell: Cell) -> list[Need]:
+    """Return what the cell's answers take, the deployed model first; nothing where it has no model."""
+    model = cell.experiment.model
+    if model is None:
+        return []
+    wanted = [Need(model)]
+    k, r = cell.policy.group
+    if k:
+        code = cell.policy.erasure_code or Addition()
+        if not isinstance(code, TensorCode):
+            raise ParmError(
+                f"code '{code.name_in_yaml()}' cannot compute answers: it is for experiments without a 'model'."
+            )
+        wanted.append(Need(model, code, k, r))
+    if model.backup is not None and cell.policy.uses(Role.BACKUP, cell.experiment.machines):
+        wanted.append(Need(model, backup=model.backup))
+    return wanted
+
+
+def needs(cells: Sequence[Cell]) -> list[Need]:
+    """Return what the cells need, each thing once, in the order in which it is first needed."""
+    return list({one.key: one for cell in cells for one in need(cell)}.values())
+
+
+@dataclass(slots=True)
+class _Loaded:
+    """A deployed model at work."""
+
+    data: TrainingData
+    labels: Ints
+    trained: Trained
+    predictor: Predictor
+
+
+class Models:
+    """Trains or finds the models of an experiment, and computes answers with them."""
+
+    def __init__(
+        self, data: Path | None, root: Path, device: str, reporter: Reporter, publish: Path | None = None
+    ) -> None:
+        """Look for data sets in `data` and for models in `root`; train and predict on `device`.
+
+        Models are written to `publish` too, in half precision, where that is given.
+
+        Raises ParmError where there is no such device.
+        """
+        from backends.torch_backend import TorchBackend
+        from parity.store import ModelStore
+
+        self.backend = TorchBackend(device)
+        self._folder = data
+        self._store = ModelStore(root, publish=publish)
+        self._reporter = reporter
+        self._data: dict[str, tuple[TrainingData, Data]] = {}
+        self._loaded: dict[str, _Loaded] = {}
+        self._parts: dict[str, list[Trained]] = {}
+        self._backups: dict[str, Trained] = {}
+
+    @property
+    def device(self) -> str:
+        """The device that computes, as torch calls it."""
+        return str(self.backend.device)
+
+    @property
+    def trained(self) -> list[Trained]:
+        """Every model that was found or trained so far."""
+        parts = [model for models in self._parts.values() for model in models]
+        return [*(loaded.trained for loaded in self._loaded.values()), *parts, *self._backups.values()]
+
+    @property
+    def notes(self) -> list[str]:
+        """The data sets' caveats, each once."""
+        return list(dict.fromkeys(data.note for data, _ in self._data.values() if data.note))
+
+    def prepare(self, cells: Sequence[Cell]) -> None:
+        """Find or train every model that the cells need. Raises ParmError for a missing data set or a broken store."""
+        for one in needs(cells):
+            if one.code is not None:
+                self._parts_of(one, one.code)
+            elif one.backup is not None:
+                self._backup_model(one)
+            else:
+                self._deployed(one.model)
+
+    def answer(self, cell: Cell, trace: Trace) -> Answered:
+        """Predict what each client in the cell's trace received."""
+        from experiments.run.runner import Answered
+
+        loaded, samples, code, parities, backup = self._at_work(cell)
+        return Answered(samples, loaded.labels, loaded.predictor.answer(trace, samples, code, parities, backup))
+
+    def in_the_loop(self, cell: Cell) -> tuple[Hardware, Callable[[Trace], Answered]]:
+        """Return what runs the cell's tasks in a simulation, and what then tells the answers in that one's trace."""
+        from backends.loop import HardwareInTheLoop
+        from experiments.run.runner import Answered
+
+        loaded, samples, code, parities, backup = self._at_work(cell)
+        predictor = loaded.predictor
+        loop = HardwareInTheLoop(
+            self.backend,
+            predictor.deployed,
+            predictor.images,
+            loaded.labels,
+            samples,
+            default_answer=predictor.default_answer,
+            code=code,
+            parities=parities,
+            backup=backup,
+            contention=cell.experiment.contention,
+        )
+        return loop.bend, lambda trace: Answered(samples, loaded.labels, loop.answers(trace))
+
+    def cards(self) -> list[dict[str, Any]]:
+        """Return what the manifest says of each model."""
+        return [
+            {
+                "role": model.card["identity"]["role"],
+                "key": model.key,
+                "path": _place(model.path),
+                "dataset": model.card["dataset"],
+                "test": model.card["test"],
+                "device": model.card["device"],
+            }
+            for model in self.trained
+        ]
+
+    def describe(self) -> list[str]:
+        """Return a line per model: where it is and how well it does on the test set."""
+        lines = []
+        for model in self.trained:
+            measured = ", ".join(f"{name} {value:.4f}" for name, value in model.card["test"].items())
+            lines.append(f"{model.path}: {measured}")
+        return [*lines, *(f"note: {note}" for note in self.notes)]
+
+    def _at_work(self, cell: Cell) -> tuple[_Loaded, Ints, Coder | None, list[nn.Module], nn.Module | None]:
+        """Return the cell's deployed model, each query's sample, its code and who answers it, and the backup model."""
+        from experiments.run.runner import draw_samples
+
+        deployed, *others = need(cell)
+        loaded = self._deployed(deployed.model)
+        samples = draw_samples(cell, len(loaded.labels))
+        code: Coder | None = None
+        parities: list[nn.Module] = []
+        for one in others:
+            if one.code is not None:
+                trained = [model.module for model in self._parts_of(one, one.code)]
+                code, parities = one.code.at_work(one.k, one.r, trained, loaded.trained.module)
+        backup = next((self._backup_model(one).module for one in others if one.backup is not None), None)
+        return loaded, samples, code, parities, backup
+
+    def _deployed(self, model: Model) -> _Loaded:
+        key = _key(model)
+        if key not in self._loaded:
+            from backends.answers import Predictor
+
+            training, data = self._training_data(model)
+            if data.task != "classification":
+                raise ParmError(f"data set {data.name} has boxes, not classes: judge codes on it by 'parm accuracy'.")
+            trained = self._store.classifier(
+                model.network, training, model.recipe, model.training_seed, self.device, self._report
+            )
+            self._loaded[key] = _Loaded(
+                training,
+                data.y_test,
+                trained,
+                Predictor(
+                    self.backend,
+                    trained.module,
+                    training.test,
+                    data.y_test,
+                    default_answer=int(np.bincount(data.y_train).argmax()),
+                ),
+            )
+        return self._loaded[key]
+
+    def _parts_of(self, one: Need, code: TensorCode) -> list[Trained]:
+        if one.key not in self._parts:
+            loaded = self._deployed(one.model)
+            self._parts[one.key] = self._store.parts(
+                loaded.trained,
+                loaded.data,
+                code,
+                one.k,
+                one.r,
+                one.model.parity_recipe or one.model.recipe,
+                one.model.training_seed,
+                self.device,
+                self._report,
+            )
+        return self._parts[one.key]
+
+    def _backup_model(self, one: Need) -> Trained:
+        assert one.backup is not None
+        if one.key not in self._backups:
+            self._backups[one.key] = self._store.classifier(
+                one.backup.network,
+                self._training_data(one.model)[0],
+                one.backup.recipe or one.model.recipe,
+                one.model.training_seed,
+                self.device,
+                self._report,
+                role="backup",
+            )
+        return self._backups[one.key]
+
+    def _training_data(self, model: Model) -> tuple[TrainingData, Data]:
+        key = _key(model.dataset)
+        if key not in self._data:
+            self._data[key] = load_data(model.dataset, self._folder)
+        return self._data[key]
+
+    def _report(self, status: TrainingStatus) -> None:
+        self._reporter.status(describe_training(status), last=status.epoch == status.epochs)
+
+
+def describe_training(status: TrainingStatus) -> str:
+    """Say in a line how far a training is, and how long it will still take."""
+    left = timedelta(seconds=round(status.left))
+    done = f"epoch {status.epoch}/{status.epochs}, validation {status.score:.4f}"
+    return f"training {status.label}: {done}" + (f", {left} left" if left else "")
+
+
+def load_data(dataset: Dataset, folder: Path | None) -> tuple[TrainingData, Data]:
+    """Return a data set for training and as it is. Raises ParmError where it is missing or unsound."""
+    import torch
+
+    from parity.objectives import TrainingData
+
+    data = dataset.load(folder)
+    training = TrainingData(
+        name=data.name,
+        fingerprint=data.fingerprint,
+        note=data.note,
+        outputs=data.outputs,
+        train=torch.from_numpy(data.normalised(data.x_train[data.order])),
+        train_labels=torch.from_numpy(data.y_train[data.order]),
+        test=torch.from_numpy(data.normalised(data.x_test)),
+        test_labels=torch.from_numpy(np.array(data.y_test)),
+        task_name=data.task,
+    )
+    return training, data
+
+
+def _key(options: Options) -> str:
+    return json.dumps(options.model_dump(mode="json", serialize_as_any=True, by_alias=True), sort_keys=True)
+
+
+def _place(path: Path) -> str:
+    """Return a model's folder; what comes with parm is named alike on every machine."""
+    from parity import zoo
+
+    return f"parity/zoo/{path.name}" if path.parent == zoo.FOLDER else str(path)

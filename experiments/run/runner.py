@@ -1,0 +1,175 @@
+"""Runs an experiment's cells: workers simulate, the main process predicts, measures and keeps, in the cells' order.
+
+Without a model the workers do all of it, so that the main process holds nothing up and torch is never imported. With
+the hardware in the loop the main process does all of it, so that nothing else runs while a service is timed. The
+order in which cells finish changes nothing: every cell draws from streams of its own.
+"""
+
+from __future__ import annotations
+
+import contextlib
+import os
+from collections.abc import Callable, Iterator, Sequence
+from dataclasses import dataclass
+from functools import partial
+from time import perf_counter
+from typing import TYPE_CHECKING, Protocol, TypeVar
+
+from experiments.analysis.cost import price
+from experiments.analysis.outcome import Outcome, measure
+from experiments.run import farm
+from experiments.run.cells import Cell
+from experiments.run.progress import Reporter
+from experiments.run.store import RunStore
+from sim.errors import ParmError
+from sim.simulation import Hardware, simulate
+from sim.streams import Streams
+from sim.trace import Ints, Trace
+
+if TYPE_CHECKING:
+    from backends.answers import Answers
+
+Result = TypeVar("Result")
+
+
+@dataclass(frozen=True, slots=True)
+class Answered:
+    """What the clients of a cell received, and what they had sent."""
+
+    samples: Ints
+    """Row of the test set that each query carried, shape (queries,)."""
+    labels: Ints
+    """The test set's true classes, shape (samples of the test set,)."""
+    answers: Answers
+
+
+class Answerer(Protocol):
+    """Knows the models, and what they answer."""
+
+    def answer(self, cell: Cell, trace: Trace) -> Answered:
+        """Predict what each client in the cell's trace received."""
+        ...
+
+    def in_the_loop(self, cell: Cell) -> tuple[Hardware, Callable[[Trace], Answered]]:
+        """Return what runs the cell's tasks in a simulation, and what then tells the answers in that one's trace."""
+        ...
+
+
+def default_workers() -> int:
+    """Return the number of cores that this process may use."""
+    try:
+        return len(os.sched_getaffinity(0))
+    except AttributeError:  # not on this system
+        return os.cpu_count() or 1
+
+
+def run_cells(
+    cells: Sequence[Cell], store: RunStore, *, workers: int, answerer: Answerer | None, reporter: Reporter
+) -> Iterator[tuple[Cell, Outcome]]:
+    """Run `cells`, keep each in `store` and yield it with its outcome once it is kept, in the order given.
+
+    Raises ParmError that names the cell where one fails; those before it are kept.
+    """
+    with reporter.task("simulating", len(cells)) as advance:
+        if answerer is None or any(cell.experiment.execution == "in_the_loop" for cell in cells):
+            whole = partial(run_cell, store=store, answerer=answerer)
+            for cell, outcome in in_order(whole, cells, workers if answerer is None else 1):
+                advance(str(cell))
+                yield cell, outcome
+            return
+        for cell, (trace, seconds) in in_order(simulate_cell, cells, workers):
+            with _naming(cell):
+                outcome = _predict_and_keep(cell, trace, seconds, store, answerer)
+            advance(str(cell))
+            yield cell, outcome
+
+
+def simulate_cell(cell: Cell, hardware: Hardware | None = None) -> tuple[Trace, float]:
+    """Simulate a cell, with `hardware` in the loop if any; return its trace and the wall time that took, in seconds."""
+    began = perf_counter()
+    experiment = cell.experiment
+    streams = Streams(experiment.seed, cell.trial)
+    workload = experiment.workload
+    schedule = workload.arrivals.schedule(workload.queries, streams.generator("arrivals"))
+    trace = simulate(experiment.machines, cell.policy, experiment.stragglers, schedule, streams, hardware)
+    return trace, perf_counter() - began
+
+
+def run_cell(cell: Cell, store: RunStore, answerer: Answerer | None = None) -> Outcome:
+    """Simulate, measure and keep a cell that needs no model, or one with the hardware of `answerer` in the loop."""
+    if answerer is None:
+        trace, seconds = simulate_cell(cell)
+        outcome = _measured(cell, trace, None, {"simulating": seconds, "predicting": 0.0})
+        return store.keep(cell, trace, outcome)
+    began = perf_counter()
+    hardware, answers = answerer.in_the_loop(cell)
+    trace, _ = simulate_cell(cell, hardware)
+    answered = answers(trace)
+    return _keep(cell, trace, answered, {"simulating": perf_counter() - began, "predicting": 0.0}, store)
+
+
+def draw_samples(cell: Cell, samples: int) -> Ints:
+    """Return the row of the test set, 0 .. samples-1, that each query carries: the same under every policy."""
+    workload = cell.experiment.workload
+    generator = Streams(cell.experiment.seed, cell.trial).generator("samples")
+    return workload.sampling.draw(workload.queries, samples, generator)
+
+
+def in_order(function: Callable[[Cell], Result], cells: Sequence[Cell], workers: int) -> Iterator[tuple[Cell, Result]]:
+    """Apply `function` to the cells in `workers` processes, or in this one if that is 1; yield in the cells' order.
+
+    No more results than twice the workers are under way or waiting to be taken, which bounds the memory for traces.
+    """
+    with contextlib.closing(farm.in_order(function, cells, workers)) as results:
+        for cell, result_of in zip(cells, results, strict=True):
+            with _naming(cell):
+                result = result_of()
+            yield cell, result
+
+
+@contextlib.contextmanager
+def _naming(cell: Cell) -> Iterator[None]:
+    """Turn what goes wrong in a cell into one sentence that names it."""
+    try:
+        yield
+    except ParmError as error:
+        raise ParmError(f"cell ({cell}): {error}") from error
+    except farm.WorkerKilledError as error:
+        raise ParmError(
+            f"cell ({cell}): a worker was killed, perhaps for want of memory; "
+            "run the same command again to continue, with fewer --workers if that helps."
+        ) from error
+    except MemoryError as error:
+        raise ParmError(
+            f"cell ({cell}): there is not enough memory; try fewer --workers or fewer workload.queries."
+        ) from error
+    except Exception as error:
+        says = " ".join(str(error).split())
+        raise ParmError(f"cell ({cell}) failed: {type(error).__name__}: {says}.") from error
+
+
+def _predict_and_keep(cell: Cell, trace: Trace, seconds: float, store: RunStore, answerer: Answerer) -> Outcome:
+    began = perf_counter()
+    answered = answerer.answer(cell, trace)
+    spent = {"simulating": seconds, "predicting": perf_counter() - began}
+    return _keep(cell, trace, answered, spent, store)
+
+
+def _keep(cell: Cell, trace: Trace, answered: Answered, spent: dict[str, float], store: RunStore) -> Outcome:
+    outcome = _measured(cell, trace, answered.answers, spent)
+    return store.keep(cell, trace, outcome, answered.samples, answered.labels, answered.answers)
+
+
+def _measured(cell: Cell, trace: Trace, answers: Answers | None, seconds: dict[str, float]) -> Outcome:
+    return measure(
+        trace,
+        answers,
+        policy=cell.policy.label,
+        kind=str(cell.policy.name_in_yaml()),
+        point=cell.point,
+        trial=cell.trial,
+        warmup_floor=cell.experiment.warmup_floor,
+        last_of_batch=cell.experiment.counted == "last_of_batch",
+        seconds=seconds,
+        price=price(cell.experiment.cluster, cell.policy.pools(cell.experiment.machines)),
+    )

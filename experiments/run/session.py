@@ -1,0 +1,164 @@
+"""One `parm run`: an experiment's cells are run or taken up again, and concluded with tables, figures and verdicts."""
+
+from __future__ import annotations
+
+import shlex
+import signal
+import sys
+import threading
+from collections.abc import Sequence
+from dataclasses import dataclass
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
+
+from experiments.analysis import claims, frontier, reference, summary, tables
+from experiments.analysis.outcome import Outcome
+from experiments.analysis.theory import Theory, theory
+from experiments.config import loader
+from experiments.figures.base import Material
+from experiments.figures.drawing import draw_all
+from experiments.figures.frontier import Frontier
+from experiments.run.cells import Cell, cells
+from experiments.run.manifest import manifest, notes
+from experiments.run.progress import Reporter
+from experiments.run.runner import default_workers, run_cells
+from experiments.run.store import RunStore, writing
+
+if TYPE_CHECKING:
+    from rich.console import Console
+
+    from experiments.config.schema import Experiment
+    from experiments.run.models import Models
+    from sim.trace import Trace
+
+
+class InterruptedRunError(Exception):
+    """The user ended the work, which can be continued."""
+
+
+@dataclass(frozen=True)
+class Session:
+    """How experiments are run: where data sets and models are, on what and with how many processes."""
+
+    workers: int | None = None
+    """Processes that simulate; as many as cores where it is None."""
+    data: Path | None = None
+    models: Path = Path(".parm/models")
+    device: str = "auto"
+    fresh: bool = False
+    """Whether to discard a run that is in the directory."""
+
+    def run(self, experiment: Experiment, file: Path, folder: Path) -> None:
+        """Run the experiment of `file` into `folder`, or what is left of it, and conclude it.
+
+        Raises InterruptedRunError, once the user was told how to continue, and ParmError.
+        """
+        todo = cells(experiment, loader.context(file))
+        store, reporter = RunStore(folder), Reporter()
+        store.open(experiment, fresh=self.fresh)
+        outcomes, warnings = store.finished(todo, traces=experiment.traces)
+        for warning in warnings:
+            reporter.say(f"warning: {warning}")
+        missing = [cell for cell in todo if cell.id not in outcomes]
+        if len(missing) < len(todo):
+            reporter.say(f"{len(todo) - len(missing)} of {len(todo)} cells are finished already.")
+        answerer = None
+        try:
+            heed_kill()
+            if experiment.model is not None and missing:
+                from experiments.run.models import Models
+
+                answerer = Models(self.data, self.models, self.device, reporter)
+                answerer.prepare(missing)
+            at_once = 1 if experiment.execution == "in_the_loop" else self.workers or default_workers()
+            count = min(at_once, max(1, len(missing)))
+            if missing:
+                _write_manifest(store, experiment, todo, outcomes, answerer, count)
+            for cell, outcome in run_cells(missing, store, workers=count, answerer=answerer, reporter=reporter):
+                outcomes[cell.id] = outcome
+        except KeyboardInterrupt:
+            reporter.say(
+                f"Interrupted; {len(outcomes)} of {len(todo)} cells are finished. Continue with the same command: "
+                f"{' '.join(command())}"
+            )
+            raise InterruptedRunError from None
+        if missing:
+            _write_manifest(store, experiment, todo, outcomes, answerer, count)
+        for note in [*(answerer.notes if answerer else ()), *notes(experiment)]:
+            print(f"note: {note}")
+        conclude(store, experiment, todo, [outcomes[cell.id] for cell in todo])
+
+
+def conclude(store: RunStore, experiment: Experiment, todo: Sequence[Cell], outcomes: Sequence[Outcome]) -> None:
+    """Write the summary, print the table, draw the figures, judge the claims and name the directory."""
+    by_place = {(cell.policy.label, summary.place(cell.point), cell.trial): cell for cell in todo}
+
+    def trace(outcome: Outcome) -> Trace | None:
+        return store.trace(by_place[outcome.policy, summary.place(outcome.point), outcome.trial])
+
+    def predicted(policy: str, point: dict[str, Any]) -> Theory | None:
+        cell = by_place[policy, summary.place(point), todo[0].trial]
+        return theory(cell.experiment, cell.policy)
+
+    with writing(store.folder):
+        rows = summary.write(outcomes, store.folder, experiment.equal_cost)
+        tables.show(rows, console())
+        material = Material(
+            rows, outcomes, trace if experiment.traces else None, experiment.name, experiment.reference, predicted
+        )
+        for note in draw_all(experiment.figures, material, store.folder / "figures"):
+            print(note)
+    for figure in experiment.figures or ():
+        if isinstance(figure, Frontier):
+            found = frontier.frontiers(rows, outcomes, figure.metric)
+            store.write_text(f"{figure.stem}.csv", frontier.as_text(found, figure.metric))
+            for sentence in frontier.sentences(found):
+                print(sentence)
+    if experiment.reference:
+        compared = reference.compare(experiment.reference, outcomes)
+        store.write_text("reference.csv", reference.as_csv(compared))
+        for sentence in reference.sentences(compared):
+            print(sentence)
+    if experiment.claims:
+        verdicts = claims.judge(experiment.claims, outcomes)
+        store.write_text(claims.FILE, claims.as_json(verdicts))
+        console().print(claims.table({experiment.name: verdicts}))
+    print(store.folder)
+
+
+def heed_kill() -> None:
+    """Have a polite kill end the run like Ctrl-C."""
+    if threading.current_thread() is threading.main_thread():
+        signal.signal(signal.SIGTERM, signal.default_int_handler)
+
+
+def console() -> Console:
+    """Return standard output; rich would squeeze the tables into 80 columns where that is not a terminal."""
+    from rich.console import Console
+
+    return tables.roomy(Console())
+
+
+def command() -> list[str]:
+    """Return the command that was given, as a shell would take it."""
+    return ["parm", *(shlex.quote(word) for word in sys.argv[1:])]
+
+
+def _write_manifest(
+    store: RunStore,
+    experiment: Experiment,
+    todo: Sequence[Cell],
+    outcomes: dict[str, Outcome],
+    models: Models | None,
+    workers: int,
+) -> None:
+    text = manifest(
+        experiment,
+        todo,
+        outcomes,
+        command=command(),
+        device=None if models is None else models.device,
+        workers=workers,
+        models=[] if models is None else models.cards(),
+    )
+    store.write_text("manifest.json", text)

@@ -1,0 +1,76 @@
+"""Sweeps whose keys go together."""
+
+from __future__ import annotations
+
+import json
+from pathlib import Path
+
+import pytest
+
+from experiments.analysis.summary import Row
+from experiments.config import loader
+from experiments.figures.panels import panels
+from sim.errors import ParmError
+
+TEXT = """\
+name: tiny
+trials: 1
+workload: {{arrivals: {{kind: poisson, rate: 90}}, queries: 400}}
+cluster: {{instances: 4, extra: 2, service: {{kind: exponential, mean: 0.03}}}}
+policies: [equal_resources]
+sweep:
+{sweep}
+"""
+
+
+def experiment(folder: Path, sweep: str):
+    (folder / "one.yaml").write_text(TEXT.format(sweep=sweep))
+    return loader.load(folder / "one.yaml")
+
+
+def test_keys_with_a_comma_between_go_together_and_lists_combine(tmp_path: Path) -> None:
+    found = experiment(
+        tmp_path,
+        "  cluster.instances, cluster.extra: [[4, 2], [8, 2]]\n  workload.arrivals.rate: [60, 90]",
+    )
+    assert found.points() == [
+        {"cluster.instances": 4, "cluster.extra": 2, "workload.arrivals.rate": 60},
+        {"cluster.instances": 4, "cluster.extra": 2, "workload.arrivals.rate": 90},
+        {"cluster.instances": 8, "cluster.extra": 2, "workload.arrivals.rate": 60},
+        {"cluster.instances": 8, "cluster.extra": 2, "workload.arrivals.rate": 90},
+    ]
+    there = found.at(found.points()[2])
+    assert (there.cluster.instances, there.cluster.extra) == (8, 2)
+    again = tmp_path / "again.yaml"
+    again.write_text(json.dumps(found.resolved()))
+    assert loader.load(again).points() == found.points()
+
+
+@pytest.mark.parametrize(
+    ("sweep", "sentence"),
+    [
+        ("  cluster.instances, cluster.extra: [[4, 2], [8]]", "must be a list of 2 values, one for each of"),
+        ("  cluster.instances, cluster.extra: [[4, 2], 8]", "must be a list of 2 values, one for each of"),
+        ("  cluster.instances, cluster.extra: [[4, 2], [4, 2]]", "4, 2 is there twice"),
+        ("  cluster.instances, cluster.extra: [[4, [2]]]", "a swept value is a number, text, or true or false"),
+        ("  cluster.instances, cluster.extr: [[4, 2]]", "there is no 'cluster.extr' to sweep; did you mean"),
+        ("  cluster.instances, cluster.instances: [[4, 2]]", "names a key twice"),
+        ("  cluster.instances, cluster.extra: [[4, 2], [0, 2]]", "sweep.cluster.instances, cluster.extra.1"),
+        ("  cluster.instances, cluster.extra: [[4, 2]]\n  cluster.extra: [3]", "'cluster.extra' is swept already"),
+    ],
+)
+def test_impossible_sweeps(tmp_path: Path, sweep: str, sentence: str) -> None:
+    with pytest.raises(ParmError) as refused:
+        experiment(tmp_path, sweep)
+    assert sentence in str(refused.value)
+
+
+def row(**point: object) -> Row:
+    return Row("p", "p", point, {}, {}, 1, 1, {}, None, [0], True, [])
+
+
+def test_keys_that_go_together_share_a_panel() -> None:
+    together = [row(size=1, rate=300), row(size=2, rate=460)]
+    assert [panel.title for panel in panels(together, apart_from="size")] == [""]
+    crossed = [row(size=size, rate=rate) for size in (1, 2) for rate in (300, 460)]
+    assert [panel.title for panel in panels(crossed, apart_from="size")] == ["rate = 300", "rate = 460"]
