@@ -10,7 +10,7 @@ from collections.abc import Iterator, Sequence
 from multiprocessing.synchronize import Event
 from typing import TYPE_CHECKING
 
-from backends.processes import deaf_to_interrupts
+from backends.processes import ignoring_sigint
 from sim.errors import ParmError
 
 if TYPE_CHECKING:
@@ -39,7 +39,7 @@ def contending(count: int, module: nn.Module, shape: Sequence[int], batch: int, 
     ]
     try:
         for process in processes:
-            with deaf_to_interrupts():
+            with ignoring_sigint():
                 process.start()
         patient_until = time.monotonic() + PATIENCE
         for process, ready in zip(processes, started, strict=True):

@@ -22,7 +22,7 @@ from backends.reconstruction import Words, reconstructed_words
 from backends.torch_backend import TorchBackend
 from parity.codes.base import Coder
 from sim.policies.groups import Group
-from sim.stragglers.base import Bend
+from sim.stragglers.base import ServiceModifier
 from sim.task import Batch, Task
 from sim.trace import Ints, Role, Route, Trace
 
@@ -31,7 +31,7 @@ WARM_UP = 3
 
 
 class HardwareInTheLoop:
-    """Runs the tasks of one cell. Give `bend` to `simulate` as its `hardware`, then ask for the `answers`.
+    """Runs the tasks of one cell. Give `modifier` to `simulate` as its `hardware`, then ask for the `answers`.
 
     A service is what `TorchBackend.serve` times: the forward pass over the batch as it is, and the copy of its outputs
     from the device. The queries are on the device already, and encoding them is the frontend's work: neither is part of
@@ -79,7 +79,7 @@ class HardwareInTheLoop:
         """By model, then by the owner's number: what its latest task answered, float32 (size, classes)."""
         self._passes = {"deployed": 0, "parity": 0, "backup": 0}
 
-    def bend(self, role: Role, row: int) -> Bend:
+    def modifier(self, role: Role, row: int) -> ServiceModifier:
         """Return what runs the tasks of the pool of `role` and parity row `row`, in place of drawn service times.
 
         Raises ValueError where there is no model for that pool or it has been asked for before, and, in the simulation,

@@ -22,7 +22,7 @@ Work = Callable[[], object]
 
 
 @dataclass(frozen=True, slots=True)
-class Coding:
+class TimedCode:
     """A code whose encoding and decoding are to be measured."""
 
     code: Coder
@@ -48,7 +48,7 @@ def measure(
     warmup: int = 50,
     *,
     network: str,
-    codings: Sequence[Coding] = (),
+    codings: Sequence[TimedCode] = (),
     contention: int = 0,
 ) -> ServiceProfile:
     """Time every module, by role, on random inputs of `shape`: `repeats` times per batch size after `warmup` rounds.
@@ -90,7 +90,7 @@ def _works(
     modules: Mapping[RoleName, nn.Module],
     shape: Sequence[int],
     size: int,
-    codings: Sequence[Coding],
+    codings: Sequence[TimedCode],
 ) -> dict[tuple[str, int], Work]:
     """Return what is to be timed at one batch size, by role and that size."""
     generator = torch.Generator().manual_seed(size)
@@ -110,7 +110,7 @@ def _works(
 
 
 def _coding_works(
-    backend: TorchBackend, coding: Coding, shape: Sequence[int], size: int, classes: int, generator: torch.Generator
+    backend: TorchBackend, coding: TimedCode, shape: Sequence[int], size: int, classes: int, generator: torch.Generator
 ) -> tuple[Work, Work]:
     """Return what encodes a coding group of `size` queries in each batch, and what decodes its first predictions."""
     k, r, code = coding.k, coding.r, coding.code
@@ -123,7 +123,7 @@ def _coding_works(
 
 
 def coding_seconds(
-    backend: TorchBackend, coding: Coding, shape: Sequence[int], classes: int, repeats: int = 50
+    backend: TorchBackend, coding: TimedCode, shape: Sequence[int], classes: int, repeats: int = 50
 ) -> tuple[float, float]:
     """Return the seconds to encode and to decode one coding group of noise, medians; `shape` is one query's."""
     with torch.inference_mode():

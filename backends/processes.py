@@ -9,7 +9,7 @@ from contextlib import contextmanager
 
 
 @contextmanager
-def deaf_to_interrupts() -> Iterator[None]:
+def ignoring_sigint() -> Iterator[None]:
     """Start processes that Ctrl-C does not reach, not even before their first line: they inherit that it is ignored."""
     if threading.current_thread() is not threading.main_thread():
         yield

@@ -27,7 +27,7 @@ Gather = Callable[[slice], Tensor]
 """Makes the inputs of these rows, on the device; called once per batch, and asked for nothing beyond its rows."""
 
 
-class Runner:
+class ModelRunner:
     """Runs one module on one device, without ever waiting for that device.
 
     The module is moved to the device and put into evaluation mode, and stays so. A convolutional one is run as a fused

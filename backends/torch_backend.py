@@ -10,7 +10,7 @@ from time import perf_counter
 import torch
 from torch import Tensor, nn
 
-from backends.runner import LEAST_ROWS, Gather, Precision, Runner
+from backends.runner import LEAST_ROWS, Gather, ModelRunner, Precision
 from sim.errors import ParmError
 
 __all__ = ["LEAST_ROWS", "Precision", "TorchBackend"]
@@ -39,20 +39,22 @@ class TorchBackend:
         self.precision = precision
         if batch is not None and batch < LEAST_ROWS:
             raise ParmError(f"a backend's batch must be at least {LEAST_ROWS} samples, not {batch}")
-        self._runners: dict[nn.Module, Runner] = {}
+        self._runners: dict[nn.Module, ModelRunner] = {}
 
     def place(self, tensor: Tensor) -> Tensor:
         """Put a data set on the device, where a gather then finds it without any copying."""
         return tensor.to(self.device)
 
-    def runner(self, module: nn.Module) -> Runner:
+    def runner(self, module: nn.Module) -> ModelRunner:
         """Return `module` made ready for the device; it is kept, and made anew once the module has changed."""
         known = self._runners.get(module)
         if known is None or known.is_stale(module):
-            known = self._runners[module] = Runner(module, self.device, half=self.precision == "half", batch=self.batch)
+            known = self._runners[module] = ModelRunner(
+                module, self.device, half=self.precision == "half", batch=self.batch
+            )
         return known
 
-    def settle(self, module: nn.Module, held: Callable[[], Tensor]) -> Runner:
+    def settle(self, module: nn.Module, held: Callable[[], Tensor]) -> ModelRunner:
         """Decide the precision of `module` where that is left to the backend; return it made ready.
 
         With `precision: auto` on CUDA half precision is taken where at least `LEAST_AGREEMENT` of the answers to the
@@ -63,7 +65,7 @@ class TorchBackend:
         if self.precision == "auto" and self.device.type == "cuda" and not runner.settled:
             agreement = self.agreement(module, held())
             if agreement >= LEAST_AGREEMENT:
-                runner = self._runners[module] = Runner(module, self.device, half=True, batch=self.batch)
+                runner = self._runners[module] = ModelRunner(module, self.device, half=True, batch=self.batch)
             runner.settled = True
             runner.how += f"; half precision agrees on {agreement:.4f} of the held samples"
         return runner
@@ -71,7 +73,7 @@ class TorchBackend:
     def outputs(self, module: nn.Module, rows: int, gather: Gather) -> Tensor:
         """Run `module` over what `gather` makes of each batch of `rows` rows; return float32 (rows, outputs).
 
-        The result is on the device, and nothing waited for it: see `Runner.outputs`.
+        The result is on the device, and nothing waited for it: see `ModelRunner.outputs`.
         """
         with torch.inference_mode():
             return self.runner(module).outputs(rows, gather)
@@ -112,7 +114,7 @@ class TorchBackend:
         """Return the fraction of `inputs` for which half and single precision give the same top answer."""
         with torch.inference_mode():
             answers = [
-                Runner(module, self.device, half=half, batch=self.batch)
+                ModelRunner(module, self.device, half=half, batch=self.batch)
                 .outputs(len(inputs), lambda chunk: inputs[chunk])
                 .argmax(dim=1)
                 for half in (True, False)

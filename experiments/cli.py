@@ -88,7 +88,7 @@ def train(
     from experiments.config import loader
     from experiments.run.cells import cells
     from experiments.run.progress import Reporter
-    from experiments.run.session import command, heed_kill
+    from experiments.run.session import command, sigterm_as_interrupt
 
     experiment = loader.load(file, overrides or (), plugin or ())
     if experiment.model is None:
@@ -98,7 +98,7 @@ def train(
     reporter = Reporter()
     trained = Models(data, models, device, reporter, publish)
     try:
-        heed_kill()
+        sigterm_as_interrupt()
         trained.prepare(cells(experiment, loader.context(file)))
     except KeyboardInterrupt:
         reporter.say(f"Interrupted. Continue with the same command: {' '.join(command())}")

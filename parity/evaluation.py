@@ -11,7 +11,7 @@ import torch
 from torch import Generator, Tensor, nn
 
 from parity.codes.base import TensorCode
-from parity.tasks import Task
+from parity.tasks import LearningTask
 
 EVALUATION_BATCH = 1024
 """Images per forward pass outside training."""
@@ -25,7 +25,7 @@ def predict(module: nn.Module, images: Tensor) -> Tensor:
         return torch.cat([module(part) for part in torch.split(images, EVALUATION_BATCH)])
 
 
-def quality(module: nn.Module, images: Tensor, labels: Tensor, task: Task) -> float:
+def quality(module: nn.Module, images: Tensor, labels: Tensor, task: LearningTask) -> float:
     """Mean quality, 0 to 1, of a module in evaluation mode on images (n, *shape); for classification the accuracy."""
     return float(task.quality(predict(module, images), labels).mean())
 
@@ -54,7 +54,7 @@ def degraded(
     images: Tensor,
     outputs: Tensor,
     labels: Tensor,
-    task: Task,
+    task: LearningTask,
     *,
     groupings: int,
     rows: Sequence[int] | None = None,
@@ -68,7 +68,7 @@ def degraded(
     """
     generator = Generator(images.device).manual_seed(0)
     groups = torch.cat([random_groups(len(images), k, generator) for _ in range(groupings)])
-    coder, answering = code.at_work(k, r, trained, deployed)
+    coder, answering = code.bind(k, r, trained, deployed)
     answers = task.answers(outputs)
     there = tuple(range(r)) if rows is None else tuple(rows)
     at = [k + row for row in there]

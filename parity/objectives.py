@@ -17,7 +17,7 @@ from parity.evaluation import EVALUATION_BATCH, degraded, predict, quality, rand
 from parity.networks import Shape
 from parity.parts import Part
 from parity.recipes import Recipe
-from parity.tasks import TASKS, Task, TaskName
+from parity.tasks import TASKS, LearningTask, TaskName
 from sim.errors import ParmError
 
 
@@ -42,7 +42,7 @@ class TrainingData:
     task_name: TaskName = "classification"
 
     @property
-    def task(self) -> Task:
+    def task(self) -> LearningTask:
         """What the labels are, and how predictions are judged by them."""
         return TASKS[self.task_name]
 

@@ -15,7 +15,7 @@ if TYPE_CHECKING:
     from torch import Tensor, nn
     from torch.optim import Optimizer
 
-    from parity.tasks import Task
+    from parity.tasks import LearningTask
 
 
 class Recipe(Kind):
@@ -80,7 +80,7 @@ class Recipe(Kind):
         """Learning rate when this fraction, 0 to 1, of all steps has been taken."""
 
     @abstractmethod
-    def parity_loss(self, decoded: Tensor, outputs: Tensor, task: Task) -> Tensor:
+    def parity_loss(self, decoded: Tensor, outputs: Tensor, task: LearningTask) -> Tensor:
         """Loss of reconstructions `decoded` (g, k, c), each slot as a lost one, against the deployed model's own."""
 
 
@@ -122,7 +122,7 @@ class Paper(Recipe):
         del progress
         return self.lr
 
-    def parity_loss(self, decoded: Tensor, outputs: Tensor, task: Task) -> Tensor:
+    def parity_loss(self, decoded: Tensor, outputs: Tensor, task: LearningTask) -> Tensor:
         """Mean squared error.
 
         For the plain sum each reconstruction errs by exactly the parity output's error, so this is the artifact's error
@@ -164,7 +164,7 @@ class Best(Recipe):
             return self.lr * (1 - 0.48 * (1 + math.cos(math.pi * progress / self.warmup)))
         return self.lr * (1 + math.cos(math.pi * (progress - self.warmup) / (1 - self.warmup))) / 2
 
-    def parity_loss(self, decoded: Tensor, outputs: Tensor, task: Task) -> Tensor:
+    def parity_loss(self, decoded: Tensor, outputs: Tensor, task: LearningTask) -> Tensor:
         """`mse` times the squared error plus `kl` times the task's divergence, both of the reconstructed predictions.
 
         For the plain sum each slot's reconstruction errs by exactly the parity output's error, so the first term is

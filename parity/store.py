@@ -48,7 +48,7 @@ TEST_GROUPINGS = 5
 
 
 @dataclass(frozen=True)
-class Model:
+class TrainedModel:
     """A trained model: the module in evaluation mode on the CPU, its card, its folder and its key."""
 
     module: nn.Module
@@ -117,7 +117,7 @@ class ModelStore:
         device: str = "cpu",
         progress: Progress = quiet,
         role: Literal["deployed", "backup"] = "deployed",
-    ) -> Model:
+    ) -> TrainedModel:
         """The classifier for a data set: the deployed model, or the cheaper one of approximate backups.
 
         Raises ParmError for a damaged store, a full disk or a diverging training.
@@ -159,7 +159,7 @@ class ModelStore:
 
     def parts(
         self,
-        deployed: Model,
+        deployed: TrainedModel,
         data: TrainingData,
         code: TensorCode,
         k: int,
@@ -168,7 +168,7 @@ class ModelStore:
         seed: int,
         device: str = "cpu",
         progress: Progress = quiet,
-    ) -> list[Model]:
+    ) -> list[TrainedModel]:
         """What is trained for a code, such as the parity model of each row, in order; nothing for some codes.
 
         A row's model depends on that row's weights alone, so row 0 of an r = 2 code is the model of r = 1.
@@ -179,14 +179,14 @@ class ModelStore:
 
     def _part(
         self,
-        deployed: Model,
+        deployed: TrainedModel,
         data: TrainingData,
         part: Part[Any],
         recipe: Recipe,
         seed: int,
         device: str,
         progress: Progress,
-    ) -> Model:
+    ) -> TrainedModel:
         network = deployed.network
         identity = {
             "format": FORMAT,
@@ -241,7 +241,7 @@ class ModelStore:
         )
         return self._obtain(work, device, progress)
 
-    def _obtain(self, work: _Work, device: str, progress: Progress) -> Model:
+    def _obtain(self, work: _Work, device: str, progress: Progress) -> TrainedModel:
         folder = next((one for one in (self.root / work.folder, self.zoo / work.folder) if one.exists()), None)
         if folder is None:
             folder = self.root / work.folder
@@ -252,7 +252,7 @@ class ModelStore:
         model = _read(work, folder)
         return model if self.publish is None else self._published(work, model, self.publish / work.folder, device)
 
-    def _published(self, work: _Work, model: Model, folder: Path, device: str) -> Model:
+    def _published(self, work: _Work, model: TrainedModel, folder: Path, device: str) -> TrainedModel:
         """Round the model's weights to half precision, measure what is left of it, and write both."""
         state = model.module.state_dict()
         weights = {}
@@ -329,7 +329,7 @@ def _fresh(work: _Work) -> nn.Module:
     return module
 
 
-def _read(work: _Work, folder: Path) -> Model:
+def _read(work: _Work, folder: Path) -> TrainedModel:
     """A complete model from its folder, or ParmError where what is there is not what was written."""
 
     def damaged(file: Path, why: str) -> ParmError:
@@ -357,7 +357,7 @@ def _read(work: _Work, folder: Path) -> Model:
         module.load_state_dict(load(content))
     except (SafetensorError, RuntimeError) as error:
         raise damaged(weights_file, "does not fit the network") from error
-    return Model(module.eval(), work.network, card, folder, work.key)
+    return TrainedModel(module.eval(), work.network, card, folder, work.key)
 
 
 def _device_name(device: torch.device) -> str:

@@ -12,7 +12,7 @@ from torch.nn import functional
 TaskName = Literal["classification", "localisation"]
 
 
-class Task(ABC):
+class LearningTask(ABC):
     """How outputs (n, c) are compared with labels, and predictions with each other."""
 
     @abstractmethod
@@ -35,7 +35,7 @@ class Task(ABC):
         """How good each prediction is, 0 to 1: outputs (..., c) against labels; float64 (...)."""
 
 
-class Classification(Task):
+class Classification(LearningTask):
     """Outputs are one number per class, labels the class; quality 1 or 0."""
 
     def __init__(self, top: int = 1) -> None:
@@ -68,7 +68,7 @@ class Classification(Task):
         return (best == labels[..., None]).any(-1).double()
 
 
-class Localisation(Task):
+class Localisation(LearningTask):
     """Outputs and labels are boxes (x0, y0, x1, y1) in fractions of the image; quality is intersection over union."""
 
     def loss(self, outputs: Tensor, labels: Tensor, smoothing: float = 0.0) -> Tensor:
@@ -93,4 +93,4 @@ class Localisation(Task):
         return torch.where(union > 0, inner / union.clamp_min(1e-12), 0.0)
 
 
-TASKS: dict[TaskName, Task] = {"classification": Classification(), "localisation": Localisation()}
+TASKS: dict[TaskName, LearningTask] = {"classification": Classification(), "localisation": Localisation()}

@@ -19,12 +19,12 @@ from simpy.events import NORMAL
 from sim.clock import Call, Clock
 from sim.dispatching import Chooser
 from sim.recorder import TASK, Recorder
-from sim.stragglers.base import Bend, Delay, Outages
+from sim.stragglers.base import Delay, Outages, ServiceModifier
 from sim.streams import Stream
 from sim.task import ENDED, QUEUED, RUNNING, Task
-from sim.trace import Fate, Role
+from sim.trace import Role, TaskStatus
 
-DONE, CANCELLED, LOST = int(Fate.DONE), int(Fate.CANCELLED), int(Fate.LOST)
+DONE, CANCELLED, LOST = int(TaskStatus.DONE), int(TaskStatus.CANCELLED), int(TaskStatus.LOST)
 
 
 @dataclass(frozen=True, slots=True)
@@ -37,7 +37,7 @@ class Conditions:
     """Seconds that a task of so many queries travels to an instance."""
     reply_seconds: Callable[[int], float]
     """Seconds that its answers travel back."""
-    bends: tuple[Bend, ...] = ()
+    modifiers: tuple[ServiceModifier, ...] = ()
     delays: tuple[Delay, ...] = ()
     outages: tuple[Outages, ...] = ()
     model: Role = Role.DEPLOYED
@@ -48,7 +48,7 @@ class Pool(ABC):
     """What pools with one queue and pools with a queue per instance have in common."""
 
     __slots__ = (
-        "_bends", "_conditions", "_delays", "_ended", "_finally", "_heap", "_ids", "_label", "_met", "_on_done",
+        "_conditions", "_delays", "_ended", "_finally", "_heap", "_ids", "_label", "_met", "_modifiers", "_on_done",
         "_on_lost", "_outages", "clock", "instances", "model", "on_start",
     )  # fmt: skip
 
@@ -61,7 +61,7 @@ class Pool(ABC):
         self._ended = recorder.tasks.extend
         self._label = label
         self._conditions = conditions
-        self._bends = conditions.bends
+        self._modifiers = conditions.modifiers
         self._delays = conditions.delays
         self._outages = conditions.outages
         self._finally = (self._done,)
@@ -141,8 +141,8 @@ class Pool(ABC):
         if self._delays:
             start += self._delay(instance, now, False, send_seconds)
         seconds = draws.at(owner.first)
-        for bend in self._bends:
-            seconds = bend(task, instance, start, seconds)
+        for modify in self._modifiers:
+            seconds = modify(task, instance, start, seconds)
         task.state = RUNNING
         task.instance = instance
         task.start = start

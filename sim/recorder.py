@@ -9,7 +9,7 @@ from typing import TypeVar
 import numpy as np
 from numpy.typing import NDArray
 
-from sim.trace import Batches, Fate, Floats, Ints, Queries, Role, Route, Tasks, Trace
+from sim.trace import Batches, Floats, Ints, Queries, Role, Route, Tasks, TaskStatus, Trace
 
 Scalar = TypeVar("Scalar", bound=np.generic)
 
@@ -97,7 +97,7 @@ class Recorder:
         sent = sum(
             per_query * int(tasks.size[begun & (tasks.role == role)].sum()) for role, per_query in query_bytes.items()
         )
-        returned = reply_bytes * int(tasks.size[tasks.fate == Fate.DONE].sum())
+        returned = reply_bytes * int(tasks.size[tasks.fate == TaskStatus.DONE].sum())
         return Trace(
             queries=Queries(
                 arrival=arrival,

@@ -22,7 +22,7 @@ from sim.pool import Conditions, Pool, RoutedPool, SharedPool
 from sim.recorder import Recorder
 from sim.schedule import ClosedSchedule, Schedule
 from sim.stragglers import Crashes, Straggler
-from sim.stragglers.base import Bend, Effect, Setting
+from sim.stragglers.base import Effect, ServiceModifier, Setting
 from sim.streams import Stream, Streams
 from sim.trace import Role, Trace
 
@@ -30,8 +30,8 @@ CHUNK = 1 << 16
 """Arrival times that are Python floats at once."""
 
 
-Hardware = Callable[[Role, int], Bend]
-"""`hardware(role, row)`: for one pool, a bend that runs a task for real and returns the seconds that it took."""
+Hardware = Callable[[Role, int], ServiceModifier]
+"""`hardware(role, row)`: for one pool, a modifier that runs a task for real and returns the seconds that it took."""
 
 
 def simulate(
@@ -64,7 +64,7 @@ def simulate(
     pools = _launch(clock, recorder, cluster, stragglers, streams, plans, hardware)
     frontend = Frontend(clock, recorder, cluster, streams, pools[0], pools[1:], deadline)
     execution = policy.begin(frontend)
-    with _collector_at_rest():
+    with gc_disabled():
         if isinstance(schedule, ClosedSchedule):
             clients = _Clients(clock, frontend, schedule, cluster.network.overhead)
             frontend.serve(execution, clients)
@@ -137,7 +137,7 @@ def _launch(
             draws=partial(_draws, cluster, streams, plan),
             send_seconds=partial(network.seconds, network.bytes_to(plan.role)),
             reply_seconds=partial(network.seconds, network.reply_bytes),
-            bends=(*measured, *(effect.bend for effect in effects if effect.bend is not None)),
+            modifiers=(*measured, *(effect.modifier for effect in effects if effect.modifier is not None)),
             delays=tuple(effect.delay for effect in effects if effect.delay is not None),
             outages=tuple(effect.outages for effect in effects if effect.outages is not None),
             model=plan.served_by,
@@ -189,7 +189,7 @@ class _Clients:
 
 
 @contextmanager
-def _collector_at_rest() -> Iterator[None]:
+def gc_disabled() -> Iterator[None]:
     """Spare the cyclic garbage collector its walks over live tasks: the simulation lets go of its cycles itself."""
     was_enabled = gc.isenabled()
     gc.disable()

@@ -42,7 +42,7 @@ class Role(IntEnum):
     BACKUP = 2
 
 
-class Fate(IntEnum):
+class TaskStatus(IntEnum):
     """How a task ended."""
 
     DONE = 0
@@ -116,7 +116,7 @@ class Tasks:
     back: Floats
     """When the frontend had its answer; NaN where it never came."""
     fate: NDArray[np.uint8]
-    """A `Fate`."""
+    """A `TaskStatus`."""
 
     def __len__(self) -> int:
         return len(self.owner)

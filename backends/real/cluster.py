@@ -25,7 +25,7 @@ from sim.policies.base import PoolPlan
 from sim.recorder import Recorder
 from sim.schedule import OpenSchedule
 from sim.stragglers import Straggler
-from sim.stragglers.base import Bend, Setting
+from sim.stragglers.base import ServiceModifier, Setting
 from sim.streams import Streams
 from sim.task import Task
 from sim.trace import Floats, Role, Trace
@@ -235,14 +235,14 @@ class _Run:
         self._machines.workers.send(instance, self._machines.models[place], max(factor, 1.0), self._payloads.take(task))
 
 
-def attach(stragglers: Sequence[Straggler], setting: Setting) -> list[Bend]:
+def attach(stragglers: Sequence[Straggler], setting: Setting) -> list[ServiceModifier]:
     """Return what the stragglers do to services; ParmError where they do something else, which is not made real."""
-    found: list[Bend] = []
+    found: list[ServiceModifier] = []
     for number, straggler in enumerate(stragglers):
         effect = straggler.attach(replace(setting, number=number))
         if effect.delay is not None or effect.outages is not None:
             does = "delays messages" if effect.delay is not None else "takes machines down"
             raise ParmError(f"straggler '{straggler.name_in_yaml()}' {does}, which parm validate does not do for real.")
-        if effect.bend is not None:
-            found.append(effect.bend)
+        if effect.modifier is not None:
+            found.append(effect.modifier)
     return found

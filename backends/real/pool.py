@@ -13,7 +13,7 @@ from backends.real.clock import RealClock
 from sim.dispatching import Chooser
 from sim.recorder import TASK, Recorder
 from sim.task import ENDED, QUEUED, RUNNING, Task
-from sim.trace import Fate, Role
+from sim.trace import Role, TaskStatus
 
 Send = Callable[[Task, int], None]
 """`send(task, instance)`: send a task to the worker that is the instance."""
@@ -88,7 +88,7 @@ class RealPool:
                 self._loads[task.instance - self.instances.start] -= 1
             self._queue_of(task.instance if self._chooser else self.instances.start).remove(task)
             task.instance, task.start, task.finish = -1, math.nan, self.clock.now
-            self._record(task, Fate.CANCELLED, math.nan)
+            self._record(task, TaskStatus.CANCELLED, math.nan)
 
     def answered(self, instance: int, begun: float, ended: float) -> Task:
         """Hear, now, that a worker answered, who worked from `begun` to `ended` (clock times); return its task."""
@@ -96,7 +96,7 @@ class RealPool:
         task.state = ENDED
         task.start, task.finish = begun, ended
         self.pending -= 1
-        self._record(task, Fate.DONE, self.clock.now)
+        self._record(task, TaskStatus.DONE, self.clock.now)
         return task
 
     def release(self, task: Task) -> None:
@@ -126,7 +126,7 @@ class RealPool:
         if self.on_start is not None:
             self.on_start(task)
 
-    def _record(self, task: Task, fate: Fate, back: float) -> None:
+    def _record(self, task: Task, fate: TaskStatus, back: float) -> None:
         owner = task.owner
         times = task.queued, task.start, task.finish, back
         self._ended(TASK(*times, owner.number, task.instance, owner.size, task.attempt, self._label, fate))

@@ -21,7 +21,7 @@ from typing import Self
 import numpy as np
 from numpy.typing import NDArray
 
-from backends.processes import deaf_to_interrupts
+from backends.processes import ignoring_sigint
 from sim.errors import ParmError
 
 Values = NDArray[np.float32]
@@ -75,7 +75,7 @@ class Workers:
                 ours, theirs = spawn.Pipe()
                 core = None if cores is None else cores[number % len(cores)]
                 process = spawn.Process(target=_serve, args=(theirs, setup, number, core), daemon=True)
-                with deaf_to_interrupts():
+                with ignoring_sigint():
                     process.start()
                 theirs.close()  # so that the pipe ends with the worker
                 self._pipes.append(ours)

@@ -38,7 +38,7 @@ class Subject(Options):
         return self.label or f"{self.network.name_in_yaml()} on {self.dataset.name_in_yaml()}"
 
 
-class Coding(Options):
+class StudiedCode(Options):
     """A code at a group size."""
 
     code: TensorCode = Addition()
@@ -94,7 +94,7 @@ class Study(Options):
     """Seeds of weights and of the order of samples; deployed model and codes share one."""
     models: tuple[Subject, ...] = Field(min_length=1)
     """The deployed models."""
-    codes: tuple[Coding, ...] = Field(min_length=1)
+    codes: tuple[StudiedCode, ...] = Field(min_length=1)
     """The codes."""
     recipes: dict[str, Recipe] = Field(default={"best": Best()}, min_length=1)
     """How what the codes need is trained, by a name of your choice."""
@@ -153,7 +153,7 @@ class Case(Options):
     """The deployed model."""
     seed: int
     """Of its training, and of that of the code's parts."""
-    coding: Coding
+    coding: StudiedCode
     """The code."""
     recipe_name: str
     """What the study calls the recipe."""

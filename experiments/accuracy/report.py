@@ -10,7 +10,7 @@ import yaml
 
 from experiments.accuracy.figures import draw
 from experiments.accuracy.options import Study
-from experiments.accuracy.study import Runner
+from experiments.accuracy.study import StudyRunner
 from experiments.accuracy.table import Line, as_csv, as_table
 from experiments.run.manifest import command_line, made_with
 from experiments.run.progress import Reporter
@@ -24,7 +24,7 @@ def run(study: Study, folder: Path, data: Path | None, models: Path, device: str
 
     There are none where none of its data sets could be loaded. Raises ParmError for a full disk.
     """
-    runner = Runner(study, data, models, device, reporter)
+    runner = StudyRunner(study, data, models, device, reporter)
     lines: list[Line] = []
     with writing(folder):
         write_atomically(folder / "study.yaml", yaml.safe_dump(study.resolved(), sort_keys=False).encode())
@@ -51,7 +51,7 @@ def join(lines: Sequence[Line], folder: Path) -> None:
         write_atomically(folder / "accuracy.csv", as_csv(lines).encode())
 
 
-def _manifest(study: Study, runner: Runner, *, complete: bool) -> str:
+def _manifest(study: Study, runner: StudyRunner, *, complete: bool) -> str:
     document = {
         "format": 1,
         "name": study.name,

@@ -19,12 +19,12 @@ from experiments.run.models import describe_training, load_data
 from experiments.run.progress import Reporter
 from parity.evaluation import degraded, predict, quality
 from parity.objectives import TrainingData
-from parity.store import TEST_GROUPINGS, Model, ModelStore
-from parity.tasks import Classification, Task
+from parity.store import TEST_GROUPINGS, ModelStore, TrainedModel
+from parity.tasks import Classification, LearningTask
 from sim.errors import ParmError
 
 
-class Runner:
+class StudyRunner:
     """Measures the cases of a study, one after the other."""
 
     def __init__(self, study: Study, data: Path | None, models: Path, device: str, reporter: Reporter) -> None:
@@ -65,7 +65,7 @@ class Runner:
             self.notes.append(data.note)
         return data
 
-    def _predict(self, title: str, seed: int) -> tuple[Model, nn.Module, Tensor, Tensor, Tensor]:
+    def _predict(self, title: str, seed: int) -> tuple[TrainedModel, nn.Module, Tensor, Tensor, Tensor]:
         """Return the deployed model, its module on the device, and the test set's images, outputs and labels."""
         subject, data = self._subjects[title], self._data(title)
         store, device = self._store, str(self.device)
@@ -100,8 +100,8 @@ class Runner:
             groupings=TEST_GROUPINGS,
             losses=coding.losses,
         )
-        coder, answering = code.at_work(k, r, trained, deployed)
-        timed = measuring.Coding(coder, str(code.name_in_yaml()), k, r, answering[0] if answering else None)
+        coder, answering = code.bind(k, r, trained, deployed)
+        timed = measuring.TimedCode(coder, str(code.name_in_yaml()), k, r, answering[0] if answering else None)
         encode, decode = measuring.coding_seconds(self._backend, timed, data.shape, data.outputs)
         interval = wilson(found.quality * len(images), len(images))
         return Line(
@@ -134,7 +134,7 @@ class Runner:
         self._reporter.status(describe_training(status), last=status.epoch == status.epochs)
 
 
-def _default(data: TrainingData, task: Task) -> float:
+def _default(data: TrainingData, task: LearningTask) -> float:
     """Quality of the constant answer that suits the training set best."""
     if data.task_name == "localisation":
         constant = data.train_labels.mean(0).expand(len(data.test_labels), -1)

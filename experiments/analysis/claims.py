@@ -21,7 +21,7 @@ from pydantic import Field, model_validator
 from experiments.analysis.estimates import Estimate, Metric, estimate, is_fraction, measured
 from experiments.analysis.outcome import Measured, Outcome
 from experiments.analysis.statistics import Interval
-from experiments.analysis.summary import place
+from experiments.analysis.summary import point_key
 from experiments.config.keys import Scalar
 from sim.errors import ParmError
 from sim.kinds import Kind
@@ -160,7 +160,7 @@ class Factor(Comparing):
 
 
 @dataclass(frozen=True)
-class Verdict:
+class ClaimVerdict:
     """A claim, what was simulated, and whether the two agree."""
 
     says: str
@@ -186,7 +186,7 @@ class Verdict:
         }
 
     @classmethod
-    def from_json(cls, data: dict[str, Any]) -> Verdict:
+    def from_json(cls, data: dict[str, Any]) -> ClaimVerdict:
         """Read what `as_json` wrote; raises KeyError, TypeError or ValueError where it is something else."""
         low, high = data["claimed"]
         points = [(one["point"], _interval(one)) for one in data["points"]]
@@ -194,16 +194,16 @@ class Verdict:
         return cls(**data | {"claimed": claimed, "mean": _interval(data["mean"]), "points": points})
 
 
-def judge(claims: Sequence[Claim], outcomes: Sequence[Outcome]) -> list[Verdict]:
+def judge(claims: Sequence[Claim], outcomes: Sequence[Outcome]) -> list[ClaimVerdict]:
     """Hold a run's outcomes to each claim."""
     return [_verdict(claim, outcomes) for claim in claims]
 
 
-def _verdict(claim: Claim, outcomes: Sequence[Outcome]) -> Verdict:
+def _verdict(claim: Claim, outcomes: Sequence[Outcome]) -> ClaimVerdict:
     cells: dict[str, dict[str, list[Outcome]]] = {}
     for outcome in outcomes:
         if all(outcome.point.get(key) == value for key, value in claim.at.items()):
-            cells.setdefault(place(outcome.point), {}).setdefault(outcome.policy, []).append(outcome)
+            cells.setdefault(point_key(outcome.point), {}).setdefault(outcome.policy, []).append(outcome)
     found: list[tuple[dict[str, Any], Estimate]] = []
     for by_policy in cells.values():
         trials = [by_policy.get(policy, []) for policy in claim.policies]
@@ -213,7 +213,7 @@ def _verdict(claim: Claim, outcomes: Sequence[Outcome]) -> Verdict:
     mean = Estimate.mean([one for _, one in found]).interval
     points = [(point, one.interval) for point, one in found]
     because = _objection(claim, mean, points)
-    return Verdict(claim.says, claim.unit, claim.range, mean, points, not because, because)
+    return ClaimVerdict(claim.says, claim.unit, claim.range, mean, points, not because, because)
 
 
 def _objection(claim: Claim, mean: Interval, points: Sequence[tuple[dict[str, Any], Interval]]) -> str:
@@ -237,13 +237,13 @@ def _reaches(interval: Interval, low: float, high: float) -> bool:
     return interval.lo <= high and low <= interval.hi
 
 
-def as_json(verdicts: Sequence[Verdict]) -> str:
+def as_json(verdicts: Sequence[ClaimVerdict]) -> str:
     """Return the text of `claims.json`."""
     document = {"format": FORMAT, "rule": RULE, "claims": [verdict.as_json() for verdict in verdicts]}
     return json.dumps(document, indent=1, allow_nan=False, default=str) + "\n"
 
 
-def read(folder: Path) -> dict[str, list[Verdict]]:
+def read(folder: Path) -> dict[str, list[ClaimVerdict]]:
     """Return the verdicts in a run directory, or in those in a folder, by the run's name.
 
     Raises ParmError where there is no run, no claim, or a damaged file.
@@ -260,13 +260,13 @@ def read(folder: Path) -> dict[str, list[Verdict]]:
     for file in files:
         try:
             document = json.loads(file.read_text(encoding="utf-8"))
-            found[file.parent.name] = [Verdict.from_json(one) for one in document["claims"]]
+            found[file.parent.name] = [ClaimVerdict.from_json(one) for one in document["claims"]]
         except (OSError, ValueError, TypeError, KeyError) as error:
             raise ParmError(f"{file} cannot be read as the claims of a run: {' '.join(str(error).split())}.") from error
     return found
 
 
-def table(verdicts: dict[str, list[Verdict]]) -> Table:
+def table(verdicts: dict[str, list[ClaimVerdict]]) -> Table:
     """Return a rich table: each run's claims, what is claimed, what was simulated, and the verdict."""
     from rich import box
     from rich.table import Table
@@ -307,7 +307,7 @@ def _written(interval: Interval, unit: str) -> str:
     return f"{shown.value:.{digits}f}{margin} {unit}"
 
 
-def _spread(verdict: Verdict) -> str:
+def _spread(verdict: ClaimVerdict) -> str:
     """Return the least and the most of the points' values."""
     values = [interval.value * (100 if verdict.unit == "%" else 1) for _, interval in verdict.points]
     digits = 1 if verdict.unit == "%" else 2

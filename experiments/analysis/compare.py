@@ -21,7 +21,7 @@ SHOWN = ("p50", "p99", "p999", "unavailable", "accuracy_overall")
 
 
 @dataclass(frozen=True)
-class Compared:
+class MetricComparison:
     """One metric of one policy at one sweep point, in two runs."""
 
     policy: str
@@ -49,7 +49,7 @@ class Comparison:
 
     names: list[str]
     """A short name for every run, the first being what the others are compared with."""
-    rows: list[Compared]
+    rows: list[MetricComparison]
     unmatched: list[str]
     """A sentence for each row that only one of two runs has."""
 
@@ -90,9 +90,9 @@ def compare(dirs: Sequence[Path]) -> Comparison:
     if len(dirs) < 2:
         raise ParmError("comparing needs at least two run directories")
     names = _names(dirs)
-    tables = [{(row.place, row.policy): row for row in read(folder)} for folder in dirs]
+    tables = [{(row.point_key, row.policy): row for row in read(folder)} for folder in dirs]
     base = tables[0]
-    compared: list[Compared] = []
+    compared: list[MetricComparison] = []
     unmatched: list[str] = []
     for (where, policy), row in base.items():
         for name, table in zip(names[1:], tables[1:], strict=True):
@@ -110,12 +110,12 @@ def compare(dirs: Sequence[Path]) -> Comparison:
     return Comparison(names, compared, unmatched)
 
 
-def _metrics(base: Row, other: Row, name: str) -> list[Compared]:
+def _metrics(base: Row, other: Row, name: str) -> list[MetricComparison]:
     found = []
     for metric in METRICS:
         one, two = base.metrics[metric], other.metrics[metric]
         if one is not None and two is not None:
-            found.append(Compared(base.policy, base.point, metric, one, two, name))
+            found.append(MetricComparison(base.policy, base.point, metric, one, two, name))
     return found
 
 

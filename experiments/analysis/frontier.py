@@ -24,7 +24,7 @@ from experiments.analysis import cost
 from experiments.analysis.estimates import estimate, measured
 from experiments.analysis.outcome import Outcome
 from experiments.analysis.statistics import Interval
-from experiments.analysis.summary import Row, as_csv, place
+from experiments.analysis.summary import Row, as_csv, point_key
 
 CONDITIONS = ("workload", "stragglers", "model")
 """Sections of the YAML that nobody chooses who runs the cluster."""
@@ -77,13 +77,13 @@ def frontiers(rows: Sequence[Row], outcomes: Sequence[Outcome], metric: str = "p
     """
     cells: dict[tuple[str, str], list[Outcome]] = {}
     for outcome in outcomes:
-        cells.setdefault((place(outcome.point), outcome.policy), []).append(outcome)
+        cells.setdefault((point_key(outcome.point), outcome.policy), []).append(outcome)
     groups: dict[str, list[Choice]] = {}
     for row in rows:
-        trials = sorted(cells.get((row.place, row.policy), ()), key=lambda one: one.trial)
+        trials = sorted(cells.get((row.point_key, row.policy), ()), key=lambda one: one.trial)
         if trials:
             choice = Choice(row, trials)
-            groups.setdefault(place(choice.conditions), []).append(choice)
+            groups.setdefault(point_key(choice.conditions), []).append(choice)
     found = [_once(group) for group in groups.values()]
     for group in found:
         above = np.array([[dominates(one, other, metric) for one in group] for other in group], dtype=bool)

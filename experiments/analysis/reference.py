@@ -13,7 +13,7 @@ from pydantic import Field
 from experiments.analysis.estimates import Metric, estimate, measured
 from experiments.analysis.outcome import Outcome
 from experiments.analysis.statistics import Interval
-from experiments.analysis.summary import place
+from experiments.analysis.summary import point_key
 from sim.kinds import Options
 
 HEADER = (
@@ -51,7 +51,7 @@ def same(name: str, swept: object) -> bool:
 
 
 @dataclass(frozen=True)
-class Compared:
+class ReferenceComparison:
     """One reference number beside the simulated one."""
 
     reference: Reference
@@ -67,25 +67,25 @@ class Compared:
         return self.simulated.value / self.expected if self.expected else math.nan
 
 
-def compare(references: Sequence[Reference], outcomes: Sequence[Outcome]) -> list[Compared]:
+def compare(references: Sequence[Reference], outcomes: Sequence[Outcome]) -> list[ReferenceComparison]:
     """Set every reference number beside the simulated one, where there is one, in the order of the sweep."""
     return [found for reference in references for found in _of(reference, outcomes)]
 
 
-def _of(reference: Reference, outcomes: Sequence[Outcome]) -> Iterator[Compared]:
+def _of(reference: Reference, outcomes: Sequence[Outcome]) -> Iterator[ReferenceComparison]:
     cells: dict[str, list[Outcome]] = {}
     for outcome in outcomes:
         if outcome.policy == reference.policy and reference.key in outcome.point:
-            cells.setdefault(place(outcome.point), []).append(outcome)
+            cells.setdefault(point_key(outcome.point), []).append(outcome)
     for trials in cells.values():
         swept = trials[0].point[reference.key]
         expected = reference.at(swept)
         if expected is not None:
             simulated = estimate(lambda part: measured(part, reference.metric), trials).interval
-            yield Compared(reference, swept, simulated, expected)
+            yield ReferenceComparison(reference, swept, simulated, expected)
 
 
-def as_csv(compared: Sequence[Compared]) -> str:
+def as_csv(compared: Sequence[ReferenceComparison]) -> str:
     """Return the text of `reference.csv`: a row per number, with the columns of `HEADER`."""
     text = io.StringIO()
     writer = csv.writer(text, lineterminator="\n")
@@ -98,7 +98,7 @@ def as_csv(compared: Sequence[Compared]) -> str:
     return text.getvalue()
 
 
-def sentences(compared: Sequence[Compared]) -> list[str]:
+def sentences(compared: Sequence[ReferenceComparison]) -> list[str]:
     """Say for each reference how far the simulated values are from it."""
     together: dict[tuple[str, str, str], list[float]] = {}
     for one in compared:

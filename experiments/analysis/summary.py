@@ -72,9 +72,9 @@ class Row:
     """The row's cost under that rule, as a multiple of that of the first policy at the same sweep point."""
 
     @property
-    def place(self) -> str:
+    def point_key(self) -> str:
         """A text that is equal for rows at the same sweep point."""
-        return place(self.point)
+        return point_key(self.point)
 
 
 @dataclass(frozen=True)
@@ -91,7 +91,7 @@ class Difference:
     """The difference as a percentage of the first policy's value; NaN where that is 0."""
 
 
-def place(point: dict[str, Any]) -> str:
+def point_key(point: dict[str, Any]) -> str:
     """Return a text that is equal for equal sweep points, whatever the type of the swept values."""
     return json.dumps(point, sort_keys=True, default=str)
 
@@ -157,7 +157,7 @@ def read(folder: Path) -> list[Row]:
 def _cells(outcomes: Sequence[Outcome]) -> dict[tuple[str, str], list[Outcome]]:
     cells: dict[tuple[str, str], list[Outcome]] = {}
     for outcome in outcomes:
-        cells.setdefault((place(outcome.point), outcome.policy), []).append(outcome)
+        cells.setdefault((point_key(outcome.point), outcome.policy), []).append(outcome)
     for trials in cells.values():
         trials.sort(key=lambda outcome: outcome.trial)
     return cells

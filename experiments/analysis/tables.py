@@ -65,8 +65,8 @@ def roomy(console: Console) -> Console:
 def tables(rows: Sequence[Row], ascii_only: bool = False) -> list[RenderableType]:
     """Return the tables, one per sweep point, each followed by the lines of its remarks."""
     parts: list[RenderableType] = []
-    ordered = sorted(rows, key=lambda row: [other.place for other in rows].index(row.place))
-    for _, group in groupby(ordered, key=lambda row: row.place):
+    ordered = sorted(rows, key=lambda row: [other.point_key for other in rows].index(row.point_key))
+    for _, group in groupby(ordered, key=lambda row: row.point_key):
         together = list(group)
         parts.append(_table(together, "+/-" if ascii_only else "±"))
         parts.extend(_remarks(together))

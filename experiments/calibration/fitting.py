@@ -19,7 +19,7 @@ from typing import Any
 import numpy as np
 from pydantic import ValidationError
 
-from experiments.calibration.options import Aim, Calibration, Metric, Stage
+from experiments.calibration.options import Aim, Calibration, FittedMetric, Stage
 from experiments.run import farm
 from experiments.run.cells import Cell, cells
 
@@ -27,7 +27,14 @@ Values = dict[str, float]
 """The free options by name."""
 Run = Callable[[Sequence[Cell]], list[dict[str, float]]]
 """Simulates cells and returns the metrics of each, in seconds."""
-PERCENTILES: dict[Metric, float] = {"p50": 0.5, "p90": 0.9, "p95": 0.95, "p99": 0.99, "p995": 0.995, "p999": 0.999}
+PERCENTILES: dict[FittedMetric, float] = {
+    "p50": 0.5,
+    "p90": 0.9,
+    "p95": 0.95,
+    "p99": 0.99,
+    "p995": 0.995,
+    "p999": 0.999,
+}
 
 
 @dataclass(frozen=True, slots=True)
@@ -35,7 +42,7 @@ class Residual:
     """One measured value beside the simulated one, in seconds."""
 
     policy: str
-    metric: Metric
+    metric: FittedMetric
     point: str
     measured: float
     simulated: float

@@ -14,7 +14,7 @@ from experiments.config.schema import Experiment
 from sim.distributions import Distribution
 from sim.kinds import Options
 
-Metric = Literal["mean", "p50", "p90", "p95", "p99", "p995", "p999"]
+FittedMetric = Literal["mean", "p50", "p90", "p95", "p99", "p995", "p999"]
 
 
 class Free(Options):
@@ -47,12 +47,12 @@ class Aim(Options):
     """Weight of the squared error, in units of the tolerance, against that of other targets."""
 
 
-class Target(Options):
+class FittedQuantity(Options):
     """What one metric of one policy was on the real cluster."""
 
     policy: str
     """The policy, by its name."""
-    metric: Metric
+    metric: FittedMetric
     """The mean of the latencies or a percentile: p995 is the 99.5th."""
     milliseconds: tuple[PositiveFloat | None, ...]
     """The measured value at each point of the sweep, in its order; null where it is not known."""
@@ -91,9 +91,9 @@ class Calibration(Options):
     """The cluster and its load, as the real one was run."""
     free: dict[str, Free] = Field(min_length=1)
     """The options to fit, by a name for tables."""
-    aims: dict[Metric, Aim] = Field(min_length=1)
+    aims: dict[FittedMetric, Aim] = Field(min_length=1)
     """How closely each metric should be met."""
-    targets: tuple[Target, ...] = Field(min_length=1)
+    targets: tuple[FittedQuantity, ...] = Field(min_length=1)
     """What was measured."""
     search: tuple[Stage, ...] = (Stage(queries=40_000), Stage(queries=100_000, evaluations=40))
     """The descents, one after another; after them all of the experiment is simulated at its full size."""

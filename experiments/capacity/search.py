@@ -1,7 +1,7 @@
 """The capacity question: with how many instances does a policy meet its targets?
 
 Each policy is a search of its own: it doubles or halves the deployed instances until one number meets the targets and
-one does not, then bisects. Every number is tried with more and more trials until they decide (`targets.Looks`). All
+one does not, then bisects. Every number is tried with more and more trials until `targets.SequentialTest` decides. All
 searches run side by side, so that the workers always have the trials of many policies to simulate.
 
 Trials share their random numbers over all numbers of instances. A lucky set of trials is lucky at each of them, so that
@@ -18,7 +18,7 @@ from pydantic import ValidationError
 
 from experiments.analysis import cost
 from experiments.analysis.outcome import Outcome
-from experiments.capacity.targets import Finding, Looks, Target, Verdict, judge
+from experiments.capacity.targets import Finding, SequentialTest, Target, TargetVerdict, judge
 from experiments.config.schema import Experiment
 from experiments.run.cells import Cell, cells
 from sim.policies import Policy
@@ -40,7 +40,7 @@ class Tried:
     """What was found of one number of deployed instances."""
 
     deployed: int
-    verdict: Verdict
+    verdict: TargetVerdict
     trials: int
     findings: Sequence[Finding] = ()
     impossible: str | None = None
@@ -75,7 +75,7 @@ Search = Generator[Request, Sequence[Outcome] | str, Answer]
 """Yields requests, is sent the outcomes of these trials, or why there can be none, and returns the answer."""
 
 
-def search(start: int, most: int, targets: Sequence[Target], looks: Looks) -> Search:
+def search(start: int, most: int, targets: Sequence[Target], looks: SequentialTest) -> Search:
     """Look for the fewest deployed instances, from 1 to `most`, beginning with `start`.
 
     It relies on more instances being no worse, which noise and rounding may break by a little. The number below the
@@ -86,7 +86,7 @@ def search(start: int, most: int, targets: Sequence[Target], looks: Looks) -> Se
     def meets(number: int) -> Generator[Request, Sequence[Outcome] | str, bool]:
         if number not in answer.tests:
             answer.tests[number] = yield from _test(number, targets, looks)
-        return answer.tests[number].verdict is Verdict.MEETS
+        return answer.tests[number].verdict is TargetVerdict.MEETS
 
     low, high, number = 0, most + 1, min(start, most)
     while low + 1 < high:
@@ -101,13 +101,13 @@ def search(start: int, most: int, targets: Sequence[Target], looks: Looks) -> Se
         else:
             number = (low + high) // 2
     answer.fewest = high if high <= most else None
-    if low and answer.tests[low].verdict is Verdict.OPEN:
-        missed = [n for n, test in answer.tests.items() if n < low and test.verdict is Verdict.MISSES]
+    if low and answer.tests[low].verdict is TargetVerdict.OPEN:
+        missed = [n for n, test in answer.tests.items() if n < low and test.verdict is TargetVerdict.MISSES]
         bottom = max(missed, default=0)
         while bottom + 1 < low:
             number = (bottom + low) // 2
             yield from meets(number)
-            if answer.tests[number].verdict is Verdict.MISSES:
+            if answer.tests[number].verdict is TargetVerdict.MISSES:
                 bottom = number
             else:
                 low = number
@@ -115,19 +115,21 @@ def search(start: int, most: int, targets: Sequence[Target], looks: Looks) -> Se
     return answer
 
 
-def _test(number: int, targets: Sequence[Target], looks: Looks) -> Generator[Request, Sequence[Outcome] | str, Tried]:
+def _test(
+    number: int, targets: Sequence[Target], looks: SequentialTest
+) -> Generator[Request, Sequence[Outcome] | str, Tried]:
     seen: list[Outcome] = []
-    test = Tried(number, Verdict.OPEN, 0)
+    test = Tried(number, TargetVerdict.OPEN, 0)
     for look, count in enumerate(looks.counts):
         got = yield Request(number, range(len(seen), count))
         if isinstance(got, str):
-            return Tried(number, Verdict.MISSES, 0, impossible=got)
+            return Tried(number, TargetVerdict.MISSES, 0, impossible=got)
         seen.extend(got)
         rooms = [[target.room(outcome) for outcome in seen] for target in targets]
         verdict, findings = judge(rooms, targets, looks.level(look))
         unsettled = sum(not outcome.settled for outcome in seen)
         test = Tried(number, verdict, len(seen), findings, unsettled=unsettled)
-        if verdict is not Verdict.OPEN:
+        if verdict is not TargetVerdict.OPEN:
             break
     return test
 
@@ -152,7 +154,7 @@ class Plan:
 
 
 def plan(
-    experiment: Experiment, targets: Sequence[Target], looks: Looks, most: int, run: Run, context: Any = None
+    experiment: Experiment, targets: Sequence[Target], looks: SequentialTest, most: int, run: Run, context: Any = None
 ) -> list[Plan]:
     """Answer the question for every policy of an experiment without a sweep; the cheapest comes first.
 

@@ -63,7 +63,7 @@ ACCURACY = "accuracy_overall"
 NAMES = {ACCURACY: "accuracy"}
 
 
-class Verdict(Enum):
+class TargetVerdict(Enum):
     """What the trials say of one number of instances."""
 
     MEETS = "meets"
@@ -75,7 +75,7 @@ class Verdict(Enum):
 
 
 @dataclass(frozen=True)
-class Looks:
+class SequentialTest:
     """After how many trials one looks, and how much error each look may spend."""
 
     most: int
@@ -109,7 +109,9 @@ class Finding:
     """The target is missed with confidence where this does not keep it."""
 
 
-def judge(rooms: Sequence[Sequence[float]], targets: Sequence[Target], level: float) -> tuple[Verdict, list[Finding]]:
+def judge(
+    rooms: Sequence[Sequence[float]], targets: Sequence[Target], level: float
+) -> tuple[TargetVerdict, list[Finding]]:
     """Judge trials at one look: `rooms[i]` has, trial by trial, what `targets[i]` has left.
 
     All targets are met where each is, at `level`: intersection-union, which needs no correction. That any is missed is
@@ -124,7 +126,7 @@ def judge(rooms: Sequence[Sequence[float]], targets: Sequence[Target], level: fl
         met &= low >= 0
         missed |= high < 0
         findings.append(Finding(target, target.value(mean), target.value(low), target.value(high)))
-    return (Verdict.MEETS if met else Verdict.MISSES if missed else Verdict.OPEN), findings
+    return (TargetVerdict.MEETS if met else TargetVerdict.MISSES if missed else TargetVerdict.OPEN), findings
 
 
 def parse(slos: Sequence[str], accuracy: float | None) -> list[Target]:

@@ -53,11 +53,11 @@ def accuracy_command(
         raise ParmError(f"two of the studies are called '{twice}', so they would share a folder.")
     from experiments.accuracy.report import join, run
     from experiments.run.progress import Reporter
-    from experiments.run.session import command, heed_kill
+    from experiments.run.session import command, sigterm_as_interrupt
 
     reporter = Reporter()
     try:
-        heed_kill()
+        sigterm_as_interrupt()
         above = out or Path("runs")
         lines = []
         for study in studies:

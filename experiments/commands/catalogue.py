@@ -13,7 +13,7 @@ from pydantic import BaseModel
 from pydantic.fields import FieldInfo
 from pydantic_core import PydanticUndefined
 
-from experiments.accuracy.options import Coding, Known, Study, Subject
+from experiments.accuracy.options import Known, StudiedCode, Study, Subject
 from experiments.analysis.reference import Reference
 from experiments.config.messages import fields_in_yaml, shown
 from experiments.config.schema import Backup, Experiment, Model, Workload
@@ -37,7 +37,7 @@ _SECTIONS: dict[str, type[Options]] = {
     "reference": Reference,
     "study": Study,
     "study.models": Subject,
-    "study.codes": Coding,
+    "study.codes": StudiedCode,
     "study.reference": Known,
 }
 """Parts of the YAML that are not families of kinds."""

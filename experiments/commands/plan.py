@@ -30,7 +30,7 @@ if TYPE_CHECKING:
     from rich.table import Table
 
     from experiments.capacity.search import Plan, Run, Tried
-    from experiments.capacity.targets import Looks, Target
+    from experiments.capacity.targets import SequentialTest, Target
     from experiments.config.schema import Experiment
     from experiments.run.models import Models
     from experiments.run.store import RunStore
@@ -71,10 +71,10 @@ def plan_command(
     """Find the fewest instances, and the policy, that meet targets with confidence."""
     del debug
     from experiments.capacity.search import plan
-    from experiments.capacity.targets import Looks, parse
+    from experiments.capacity.targets import SequentialTest, parse
     from experiments.config import loader
     from experiments.run.cells import cells
-    from experiments.run.session import command, console, heed_kill
+    from experiments.run.session import command, console, sigterm_as_interrupt
     from experiments.run.store import RunStore, ensure_writable, writing
 
     targets = parse(slo or (), accuracy)
@@ -90,7 +90,7 @@ def plan_command(
         )
     if out is not None:
         ensure_writable(out)
-    looks, farthest = Looks(trials, confidence), most or FARTHEST * experiment.cluster.instances
+    looks, farthest = SequentialTest(trials, confidence), most or FARTHEST * experiment.cluster.instances
     reporter, context = Reporter(), loader.context(file)
     store = RunStore(keep or Path("runs") / f"{experiment.name}-plan")
     with writing(store.folder):
@@ -98,7 +98,7 @@ def plan_command(
             shutil.rmtree(store.folder / "cells", ignore_errors=True)
         (store.folder / "cells").mkdir(parents=True, exist_ok=True)
     try:
-        heed_kill()
+        sigterm_as_interrupt()
         answerer = None
         if experiment.model is not None:
             from experiments.run.models import Models
@@ -154,7 +154,7 @@ class _Quiet(Reporter):
         yield lambda step: None
 
 
-def _table(plans: Sequence[Plan], targets: Sequence[Target], looks: Looks) -> Table:
+def _table(plans: Sequence[Plan], targets: Sequence[Target], looks: SequentialTest) -> Table:
     from rich import box
     from rich.table import Table
 
@@ -197,11 +197,11 @@ def _found(test: Tried, met: bool) -> str:
 
 def _missed(test: Tried) -> str:
     """Return what is wrong with a number of instances that does not meet the targets."""
-    from experiments.capacity.targets import Verdict
+    from experiments.capacity.targets import TargetVerdict
 
     if test.impossible is not None:
         return f"impossible: {test.impossible}"
-    if test.verdict is Verdict.OPEN:
+    if test.verdict is TargetVerdict.OPEN:
         return f"cannot tell in {test.trials} trials: {_found(test, True)}"
     short = [
         one
@@ -226,7 +226,7 @@ def _why(one: Plan) -> str:
     return f"none up to {last.deployed} deployed: {_missed(last)}"
 
 
-def sentences(plans: Sequence[Plan], experiment: Experiment, looks: Looks, most: int) -> list[str]:
+def sentences(plans: Sequence[Plan], experiment: Experiment, looks: SequentialTest, most: int) -> list[str]:
     """Return the answer in words, the doubts about it and what it rests on."""
     rule = experiment.equal_cost
     best = plans[0]
@@ -253,7 +253,9 @@ def sentences(plans: Sequence[Plan], experiment: Experiment, looks: Looks, most:
     return said
 
 
-def as_json(plans: Sequence[Plan], experiment: Experiment, targets: Sequence[Target], looks: Looks, most: int) -> str:
+def as_json(
+    plans: Sequence[Plan], experiment: Experiment, targets: Sequence[Target], looks: SequentialTest, most: int
+) -> str:
     """Return the whole search as JSON: every number of instances that was tried, for every policy."""
     document = {
         "format": 1,

@@ -23,7 +23,7 @@ from sim.policies import Coded, Policy
 if TYPE_CHECKING:
     from torch import nn
 
-    from backends.measuring import Coding
+    from backends.measuring import TimedCode
     from backends.profile import RoleName, ServiceProfile
     from backends.runner import Precision
 
@@ -127,10 +127,10 @@ def _codes(policies: Sequence[Policy]) -> list[tuple[TensorCode, int, int]]:
 
 def _coding(
     code: TensorCode, k: int, r: int, network: Network, shape: Shape, outputs: int, deployed: nn.Module
-) -> Coding:
+) -> TimedCode:
     """Put a code to work with untrained parts."""
-    from backends.measuring import Coding
+    from backends.measuring import TimedCode
 
     built = [part.build(network, shape, outputs, lambda _module: None).eval() for part in code.parts(k, r)]
-    coder, models = code.at_work(k, r, built, deployed)
-    return Coding(coder, str(code.name_in_yaml()), k, r, models[0] if models else None)
+    coder, models = code.bind(k, r, built, deployed)
+    return TimedCode(coder, str(code.name_in_yaml()), k, r, models[0] if models else None)

@@ -45,19 +45,19 @@ def validate_command(
     del debug
     from experiments.config import loader
     from experiments.run.progress import Reporter
-    from experiments.run.session import console, heed_kill
+    from experiments.run.session import console, sigterm_as_interrupt
 
     experiment = loader.load(file, overrides or (), plugin or ())
-    from experiments.validation.session import Options, Validation
+    from experiments.validation.session import Validation, ValidationSettings
 
-    options = Options(seconds, calibrate, redraws, emulate, pin, device, data)
+    options = ValidationSettings(seconds, calibrate, redraws, emulate, pin, device, data)
     try:
         validation = Validation(experiment, options, Reporter())
     except ParmError as error:
         raise ParmError(f"{file}: {error}") from error
     folder = out or Path("runs") / experiment.name
     try:
-        heed_kill()
+        sigterm_as_interrupt()
         document = validation.run(folder)
     except KeyboardInterrupt:
         print("Interrupted; nothing was compared.", file=sys.stderr)

@@ -26,7 +26,7 @@ class Bundle(Options):
 
 
 @dataclass(frozen=True)
-class Plan:
+class Selection:
     """What a file asks to be run."""
 
     experiments: list[tuple[Path, Experiment]]
@@ -41,14 +41,14 @@ class Plan:
         return (out or Path("runs") / self.bundle) / experiment.name
 
 
-def load(path: Path, overrides: Sequence[str] = (), plugins: Sequence[str] = ()) -> Plan:
+def load(path: Path, overrides: Sequence[str] = (), plugins: Sequence[str] = ()) -> Selection:
     """Read an experiment, or all those of a bundle, as `loader.load` does; overrides apply to each.
 
     Raises ParmError with everything that is wrong with the first file that has mistakes.
     """
     source = loader.read(path)
     if not isinstance(source.data, dict) or "experiments" not in source.data:
-        return Plan([(path, loader.load(path, overrides, plugins))])
+        return Selection([(path, loader.load(path, overrides, plugins))])
     try:
         bundle = Bundle.model_validate(source.data)
     except ValidationError as error:
@@ -67,4 +67,4 @@ def load(path: Path, overrides: Sequence[str] = (), plugins: Sequence[str] = ())
     twice = next((name for name in names if names.count(name) > 1), None)
     if twice is not None:
         raise ParmError(f"{path}: two of its experiments are called '{twice}', so they would share a run directory.")
-    return Plan(found, bundle.name)
+    return Selection(found, bundle.name)

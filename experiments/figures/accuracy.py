@@ -7,7 +7,7 @@ from typing import TYPE_CHECKING, Literal
 from pydantic import Field
 
 from experiments.figures import style
-from experiments.figures.base import Figure, Material, spread
+from experiments.figures.base import Figure, FigureData, spread
 from experiments.figures.panels import Along, along, panels
 
 if TYPE_CHECKING:
@@ -34,7 +34,7 @@ class Accuracy(Figure):
     along: str | None = None
     """The swept key on the horizontal axis; the first numeric one where it is left out."""
 
-    def reason(self, material: Material) -> str | None:
+    def reason(self, material: FigureData) -> str | None:
         """Return why the figure cannot be drawn, or None."""
         if material.rows and all(row.metrics["accuracy_overall"] is None for row in material.rows):
             return "the experiment has no model"
@@ -42,11 +42,11 @@ class Accuracy(Figure):
             return f"'{self.along}' is not swept"
         return super().reason(material)
 
-    def _draw(self, material: Material) -> matplotlib.figure.Figure:
+    def _draw(self, material: FigureData) -> matplotlib.figure.Figure:
         key = along(material.rows, self.along)
         return self._bars(material) if key is None else self._lines(material, key)
 
-    def _bars(self, material: Material) -> matplotlib.figure.Figure:
+    def _bars(self, material: FigureData) -> matplotlib.figure.Figure:
         looks = style.looks(material.policies)
         figure, axes = style.sheet(
             1,
@@ -86,7 +86,7 @@ class Accuracy(Figure):
         text = f"{shown.value:.1f} ±{shown.margin:.1f}"
         ax.text(max(shown.hi, left) + 1.5 * (1 - self.lowest), height, text, va="center", size=8)
 
-    def _lines(self, material: Material, key: Along) -> matplotlib.figure.Figure:
+    def _lines(self, material: FigureData, key: Along) -> matplotlib.figure.Figure:
         looks = style.looks(material.policies)
         every = panels(material.rows, apart_from=key.key)
         groups = [every[index] for index in spread(len(every), 4)]

@@ -7,10 +7,10 @@ from collections.abc import Sequence
 from typing import TYPE_CHECKING, Literal
 
 from experiments.analysis.statistics import Interval, student_t
-from experiments.analysis.summary import place
+from experiments.analysis.summary import point_key
 from experiments.figures import style
-from experiments.figures.base import Figure, Material, spread
-from experiments.figures.latency_vs_sweep import Metric
+from experiments.figures.base import Figure, FigureData, spread
+from experiments.figures.latency_vs_sweep import LatencyMetric
 from experiments.figures.panels import Along, Panel, along, grid, panels
 
 if TYPE_CHECKING:
@@ -25,7 +25,7 @@ class Advantage(Figure):
     """A latency metric of every policy over that of one policy, against the swept value; below 1 is earlier."""
 
     kind: Literal["advantage"] = "advantage"
-    metric: Metric = "p999"
+    metric: LatencyMetric = "p999"
     """The latency metric that is compared."""
     against: str | None = None
     """The policy with which the others are compared; the first where it is left out."""
@@ -34,7 +34,7 @@ class Advantage(Figure):
     even: bool = False
     """Whether the swept values stand at even distances, where they crowd to scale, as 0.9, 0.99 and 0.999 do."""
 
-    def reason(self, material: Material) -> str | None:
+    def reason(self, material: FigureData) -> str | None:
         """Return why the figure cannot be drawn, or None."""
         if not material.rows:
             return super().reason(material)
@@ -48,7 +48,7 @@ class Advantage(Figure):
             return "there is one policy only"
         return None if material.outcomes else "the cells' latencies were not kept"
 
-    def _draw(self, material: Material) -> matplotlib.figure.Figure:
+    def _draw(self, material: FigureData) -> matplotlib.figure.Figure:
         key = along(material.rows, self.along, even=self.even)
         assert key is not None
         base = self.against or material.policies[0]
@@ -89,7 +89,7 @@ class Advantage(Figure):
     def _line(
         self,
         ax: Axes,
-        material: Material,
+        material: FigureData,
         panel: Panel,
         key: Along,
         policy: str,
@@ -98,7 +98,9 @@ class Advantage(Figure):
         moved: Transform,
     ) -> None:
         rows = sorted((row for row in panel.rows if row.policy == policy), key=key.position)
-        found = [(key.position(row), times(material.outcomes, policy, base, row.place, self.metric)) for row in rows]
+        found = [
+            (key.position(row), times(material.outcomes, policy, base, row.point_key, self.metric)) for row in rows
+        ]
         known = [(x, one) for x, one in found if not math.isnan(one.value)]
         places = [x for x, _ in known]
         ax.plot(
@@ -119,14 +121,14 @@ class Advantage(Figure):
 
 
 def times(outcomes: Sequence[Outcome], policy: str, base: str, where: str, metric: str) -> Interval:
-    """Return how many times that of `base` a policy's metric is at a sweep point (`where`: see `summary.place`).
+    """Return how many times that of `base` a policy's metric is at a sweep point (`where`: see `summary.point_key`).
 
     The geometric mean over the trials that both have, with Student's t interval of the logarithms, since a ratio and
     its inverse should say the same; without ends for a single trial, NaN where no trial has both.
     """
     both: dict[int, dict[str, float]] = {}
     for outcome in outcomes:
-        if outcome.policy in (policy, base) and place(outcome.point) == where:
+        if outcome.policy in (policy, base) and point_key(outcome.point) == where:
             both.setdefault(outcome.trial, {})[outcome.policy] = outcome.latency[metric]
     logs = [math.log(one[policy] / one[base]) for one in both.values() if len(one) == 2 and min(one.values()) > 0]
     found = student_t(logs)

@@ -24,7 +24,7 @@ MOST_PANELS = 9
 
 
 @dataclass(frozen=True)
-class Material:
+class FigureData:
     """What figures are drawn from. Policies keep the order of `rows` and with it their colours."""
 
     rows: Sequence[Row]
@@ -68,11 +68,11 @@ class Figure(Kind):
         """The file name without its ending."""
         return self.name or self.name_in_yaml() or self.family
 
-    def reason(self, material: Material) -> str | None:
+    def reason(self, material: FigureData) -> str | None:
         """Return why the figure cannot be drawn from this material, as a clause, or None where it can."""
         return None if material.rows else "the run has no finished cell"
 
-    def draw(self, material: Material) -> matplotlib.figure.Figure | None:
+    def draw(self, material: FigureData) -> matplotlib.figure.Figure | None:
         """Return the figure, or None where `reason` says why it does not apply."""
         from experiments.figures import style
 
@@ -81,7 +81,7 @@ class Figure(Kind):
         with style.applied():
             return self._draw(material)
 
-    def _draw(self, material: Material) -> matplotlib.figure.Figure:
+    def _draw(self, material: FigureData) -> matplotlib.figure.Figure:
         raise TypeError(f"{type(self).__name__} does not say how to draw {material.name}")
 
 

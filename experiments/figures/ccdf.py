@@ -10,9 +10,9 @@ import numpy as np
 from pydantic import Field
 
 from experiments.analysis.statistics import student_t
-from experiments.analysis.summary import MS, place
+from experiments.analysis.summary import MS, point_key
 from experiments.figures import style
-from experiments.figures.base import Figure, Material, spread
+from experiments.figures.base import Figure, FigureData, spread
 from experiments.figures.panels import Panel, grid, panels
 from sim.distributions.base import Floats
 
@@ -40,11 +40,11 @@ class Ccdf(Figure):
     panels: int = Field(default=6, ge=1, le=9)
     """Most sweep points shown, evenly spread over the sweep."""
 
-    def reason(self, material: Material) -> str | None:
+    def reason(self, material: FigureData) -> str | None:
         """Return why the figure cannot be drawn, or None."""
         return super().reason(material) or (None if material.outcomes else "the cells' quantiles were not kept")
 
-    def _draw(self, material: Material) -> matplotlib.figure.Figure:
+    def _draw(self, material: FigureData) -> matplotlib.figure.Figure:
         every = panels(material.rows)
         shown = [every[index] for index in spread(len(every), self.panels)]
         looks = style.looks(material.policies)
@@ -73,7 +73,7 @@ class Ccdf(Figure):
                 trials = [
                     outcome
                     for outcome in material.outcomes
-                    if outcome.policy == policy and place(outcome.point) == place(panel.point)
+                    if outcome.policy == policy and point_key(outcome.point) == point_key(panel.point)
                 ]
                 if trials:
                     _curve(ax, trials, look, floor)
@@ -111,7 +111,7 @@ class Ccdf(Figure):
                 ax.tick_params(labelbottom=True)
 
 
-def _predicted(material: Material, policy: str, panel: Panel, p: Floats) -> Floats | None:
+def _predicted(material: FigureData, policy: str, panel: Panel, p: Floats) -> Floats | None:
     """Return the quantiles that theory gives, in ms, or None."""
     theory = material.predicted(policy, panel.point)
     return None if theory is None else theory.quantiles(p)

@@ -7,7 +7,7 @@ from pathlib import Path
 
 from experiments.figures.accuracy import Accuracy
 from experiments.figures.advantage import Advantage
-from experiments.figures.base import Figure, Material
+from experiments.figures.base import Figure, FigureData
 from experiments.figures.ccdf import Ccdf
 from experiments.figures.frontier import Frontier
 from experiments.figures.latency_accuracy import LatencyAccuracy
@@ -21,7 +21,7 @@ EVERY: tuple[Figure, ...] = (LatencyVsSweep(), Ccdf(), Accuracy(), LatencyAccura
 where they are named."""
 
 
-def draw_all(figures: Sequence[Figure | str] | None, material: Material, folder: Path) -> list[str]:
+def draw_all(figures: Sequence[Figure | str] | None, material: FigureData, folder: Path) -> list[str]:
     """Draw `figures`, given as kinds or by bare name, into `folder`/STEM.png and .pdf; all that there are for None.
 
     Returns a sentence for each figure that does not apply. A second figure of the same name gets a number.

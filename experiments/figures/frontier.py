@@ -11,7 +11,7 @@ from pydantic import Field, PositiveFloat
 from experiments.analysis import cost
 from experiments.analysis.frontier import ACCURACY, Choice, describe, frontiers
 from experiments.figures import style
-from experiments.figures.base import Figure, Material, spread
+from experiments.figures.base import Figure, FigureData, spread
 from experiments.figures.labels import Label, put
 from experiments.figures.panels import grid
 
@@ -44,13 +44,13 @@ class Frontier(Figure):
     reach: PositiveFloat = Field(default=5.0, gt=1)
     """The latency axis ends at this many times the lowest latency; what is later is an arrow at its end."""
 
-    def reason(self, material: Material) -> str | None:
+    def reason(self, material: FigureData) -> str | None:
         """Return why the figure cannot be drawn, or None."""
         if material.rows and not material.outcomes:
             return "the run's cells are not there"
         return super().reason(material)
 
-    def _draw(self, material: Material) -> matplotlib.figure.Figure:
+    def _draw(self, material: FigureData) -> matplotlib.figure.Figure:
         every = frontiers(material.rows, material.outcomes, self.metric)
         shown = [every[index] for index in spread(len(every), self.panels)]
         rows, columns = grid(len(shown))

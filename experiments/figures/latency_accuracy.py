@@ -9,7 +9,7 @@ from typing import TYPE_CHECKING, Literal
 from pydantic import Field
 
 from experiments.figures import style
-from experiments.figures.base import Figure, Material, spread
+from experiments.figures.base import Figure, FigureData, spread
 from experiments.figures.labels import Label, put
 from experiments.figures.panels import grid, panels
 
@@ -35,13 +35,13 @@ class LatencyAccuracy(Figure):
     panels: int = Field(default=6, ge=1, le=9)
     """Most sweep points shown, evenly spread over the sweep."""
 
-    def reason(self, material: Material) -> str | None:
+    def reason(self, material: FigureData) -> str | None:
         """Return why the figure cannot be drawn, or None."""
         if material.rows and all(row.metrics["accuracy_overall"] is None for row in material.rows):
             return "the experiment has no model"
         return super().reason(material)
 
-    def _draw(self, material: Material) -> matplotlib.figure.Figure:
+    def _draw(self, material: FigureData) -> matplotlib.figure.Figure:
         every = panels(material.rows)
         shown = [every[index] for index in spread(len(every), self.panels)]
         looks = style.looks(material.policies)

@@ -8,7 +8,7 @@ from typing import TYPE_CHECKING, Literal
 
 from experiments.analysis.statistics import Interval
 from experiments.figures import style
-from experiments.figures.base import Figure, Material, spread
+from experiments.figures.base import Figure, FigureData, spread
 from experiments.figures.panels import Along, Panel, along, grid, panels
 
 if TYPE_CHECKING:
@@ -18,7 +18,7 @@ if TYPE_CHECKING:
     from experiments.analysis.reference import Reference
     from experiments.analysis.summary import Row
 
-Metric = Literal["mean", "p50", "p99", "p999", "gap"]
+LatencyMetric = Literal["mean", "p50", "p99", "p999", "gap"]
 NOTHING = Interval(math.nan, math.nan, math.nan)
 
 
@@ -26,9 +26,9 @@ class LatencyVsSweep(Figure):
     """Tail and median latency against the swept value; without a sweep, one line per policy."""
 
     kind: Literal["latency_vs_sweep"] = "latency_vs_sweep"
-    metric: Metric = "p999"
+    metric: LatencyMetric = "p999"
     """The metric drawn solid, with its interval as a bar."""
-    beside: Metric | None = "p50"
+    beside: LatencyMetric | None = "p50"
     """The metric drawn dashed, with its interval as a band; none where it is null."""
     along: str | None = None
     """The swept key on the horizontal axis; the first numeric one where it is left out."""
@@ -38,21 +38,21 @@ class LatencyVsSweep(Figure):
     """Whether latency has a log axis; where it is left out, as the spread of the values asks for."""
 
     @property
-    def metrics(self) -> list[Metric]:
+    def metrics(self) -> list[LatencyMetric]:
         """The metrics that are drawn, the solid one first."""
         return [self.metric] if self.beside in (None, self.metric) else [self.metric, self.beside]
 
-    def reason(self, material: Material) -> str | None:
+    def reason(self, material: FigureData) -> str | None:
         """Return why the figure cannot be drawn, or None."""
         if self.along is not None and material.rows and self.along not in material.swept:
             return f"'{self.along}' is not swept"
         return super().reason(material)
 
-    def _draw(self, material: Material) -> matplotlib.figure.Figure:
+    def _draw(self, material: FigureData) -> matplotlib.figure.Figure:
         key = along(material.rows, self.along, even=self.even)
         return self._rows(material) if key is None else self._lines(material, key)
 
-    def _lines(self, material: Material, key: Along) -> matplotlib.figure.Figure:
+    def _lines(self, material: FigureData, key: Along) -> matplotlib.figure.Figure:
         every = panels(material.rows, apart_from=key.key)
         shown = [every[index] for index in spread(len(every))]
         looks = style.looks(material.policies)
@@ -130,11 +130,11 @@ class LatencyVsSweep(Figure):
         ax.set_title(panel.title)
         ax.grid(axis="x", visible=False)
 
-    def _predicted(self, material: Material, row: Row, metric: Metric) -> float | None:
+    def _predicted(self, material: FigureData, row: Row, metric: LatencyMetric) -> float | None:
         theory = material.predicted(row.policy, row.point)
         return None if theory is None else theory.metric(metric)
 
-    def _overlay(self, ax: Axes, material: Material, panel: Panel, key: Along) -> None:
+    def _overlay(self, ax: Axes, material: FigureData, panel: Panel, key: Along) -> None:
         """Draw what theory says of the panel's rows, where it says anything."""
         for policy in material.policies:
             rows = sorted((row for row in panel.rows if row.policy == policy), key=key.position)
@@ -146,7 +146,7 @@ class LatencyVsSweep(Figure):
     def _mark(self, ax: Axes, given: Sequence[Reference], key: Along, looks: dict[str, style.Look]) -> None:
         """Draw what others measured as hollow marks."""
         for one in given:
-            known = [(key.place(at), number) for at in key.values if (number := one.at(at)) is not None]
+            known = [(key.coordinate(at), number) for at in key.values if (number := one.at(at)) is not None]
             look = looks.get(one.policy)
             if look is None or not known:
                 continue
@@ -161,7 +161,7 @@ class LatencyVsSweep(Figure):
                 zorder=5,
             )
 
-    def _rows(self, material: Material) -> matplotlib.figure.Figure:
+    def _rows(self, material: FigureData) -> matplotlib.figure.Figure:
         from matplotlib.lines import Line2D
 
         policies = material.policies

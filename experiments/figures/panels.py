@@ -6,7 +6,7 @@ from collections.abc import Sequence
 from dataclasses import dataclass, replace
 from typing import TYPE_CHECKING, Any
 
-from experiments.analysis.summary import Row, place
+from experiments.analysis.summary import Row, point_key
 from experiments.figures import style
 
 if TYPE_CHECKING:
@@ -39,9 +39,9 @@ class Along:
 
     def position(self, row: Row) -> float:
         """Return where a row lies on the axis."""
-        return self.place(row.point[self.key])
+        return self.coordinate(row.point[self.key])
 
-    def place(self, at: Any) -> float:
+    def coordinate(self, at: Any) -> float:
         """Return where one of the values lies on the axis."""
         return float(at) if self.numeric else float(self.values.index(at))
 
@@ -81,7 +81,7 @@ def panels(rows: Sequence[Row], apart_from: str | None = None) -> list[Panel]:
     for row in rows:
         point = {key: at for key, at in row.point.items() if key not in left_out}
         title = ", ".join(style.pair(key, at) for key, at in point.items())
-        groups.setdefault(place(point), Panel(title, point, [])).rows.append(row)
+        groups.setdefault(point_key(point), Panel(title, point, [])).rows.append(row)
     return list(groups.values())
 
 
@@ -89,7 +89,7 @@ def together(rows: Sequence[Row], key: str) -> set[str]:
     """Return `key` and the keys that change only when it does: those that are swept together with it."""
 
     def count(*names: str) -> int:
-        return len({place({name: row.point[name] for name in names}) for row in rows})
+        return len({point_key({name: row.point[name] for name in names}) for row in rows})
 
     steps = count(key)
     return {key} | {one for one in rows[0].point if count(one) > 1 and count(one, key) == steps}

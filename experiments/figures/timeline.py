@@ -9,9 +9,9 @@ from pydantic import Field
 
 from experiments.analysis.summary import MS
 from experiments.figures import style
-from experiments.figures.base import Figure, Material
+from experiments.figures.base import Figure, FigureData
 from experiments.figures.scene import Scene, choose, only_decoded, own_tasks, units_of_tasks
-from sim.trace import Fate, Floats, Role, Route, Trace
+from sim.trace import Floats, Role, Route, TaskStatus, Trace
 
 Time = TypeVar("Time", float, Floats)
 
@@ -40,7 +40,7 @@ class Timeline(Figure):
     groups: int = Field(default=3, ge=1, le=8)
     """Coding groups shown; batches where the policy has no coding groups."""
 
-    def reason(self, material: Material) -> str | None:
+    def reason(self, material: FigureData) -> str | None:
         """Return why the figure cannot be drawn, or None."""
         if material.trace is None:
             return "the traces were not kept"
@@ -52,14 +52,14 @@ class Timeline(Figure):
             return "no trace with a reconstruction or a replica was kept"
         return super().reason(material)
 
-    def _outcome(self, material: Material) -> Outcome | None:
+    def _outcome(self, material: FigureData) -> Outcome | None:
         for route in ("reconstruction", "replica", "backup"):
             for outcome in material.outcomes:
                 if self.policy in (None, outcome.policy) and outcome.routes[route] > 0:
                     return outcome
         return None
 
-    def _draw(self, material: Material) -> matplotlib.figure.Figure:
+    def _draw(self, material: FigureData) -> matplotlib.figure.Figure:
         outcome = self._outcome(material)
         trace = material.trace(outcome) if material.trace and outcome else None
         scene = choose(trace, self.groups) if trace else None
@@ -228,10 +228,10 @@ class _Drawing:
         tasks, queries = self.trace.tasks, self.trace.queries
         if self.only_decoded:
             reply = queries.reply[self.trace.group == tasks.owner[task]].max()
-            return bool(tasks.fate[task] != Fate.DONE or reply < tasks.finish[task])
+            return bool(tasks.fate[task] != TaskStatus.DONE or reply < tasks.finish[task])
         if tasks.role[task] != Role.DEPLOYED:
             return False
-        if tasks.fate[task] != Fate.DONE:
+        if tasks.fate[task] != TaskStatus.DONE:
             return True
         first = int(self.trace.batches.first[tasks.owner[task]])
         last = first + int(self.trace.batches.size[tasks.owner[task]])
@@ -293,7 +293,7 @@ class _Drawing:
             )
         end = self.at(float(tasks.finish[scene.own]))
         answer = "last coded answer" if self.only_decoded else "own answer"
-        if tasks.fate[scene.own] == Fate.DONE:
+        if tasks.fate[scene.own] == TaskStatus.DONE:
             text = f"reply {self.reply:.0f} ms; {answer} {end:.0f} ms"
         else:
             text = f"reply {self.reply:.0f} ms; {answer} never came"

@@ -18,7 +18,7 @@ from multiprocessing.connection import Connection
 from multiprocessing.process import BaseProcess
 from typing import Any, Generic, TypeVar
 
-from backends.processes import deaf_to_interrupts
+from backends.processes import ignoring_sigint
 
 Item = TypeVar("Item")
 Result = TypeVar("Result")
@@ -67,7 +67,7 @@ class _Farm(Generic[Item, Result]):
         for _ in range(workers):
             ours, theirs = spawn.Pipe()
             process = spawn.Process(target=_work, args=(theirs, function), daemon=True)
-            with deaf_to_interrupts():
+            with ignoring_sigint():
                 process.start()
             theirs.close()  # so that the pipe ends with the worker
             self._processes.append(process)

@@ -30,13 +30,13 @@ if TYPE_CHECKING:
     from backends.answers import Predictor
     from experiments.run.runner import Answered
     from parity.objectives import TrainingData
-    from parity.store import Model as Trained
+    from parity.store import TrainedModel
     from parity.training import TrainingStatus
     from sim.simulation import Hardware
 
 
 @dataclass(frozen=True, slots=True)
-class Need:
+class ModelSpec:
     """A deployed model (`code` is None), what is trained for a code at k and r beside it, or its backup."""
 
     model: Model
@@ -64,12 +64,12 @@ class Need:
         return f"{len(parts)} {parts[0].role} {what} for {code}"
 
 
-def need(cell: Cell) -> list[Need]:
+def need(cell: Cell) -> list[ModelSpec]:
     """Return what the cell's answers take, the deployed model first; nothing where it has no model."""
     model = cell.experiment.model
     if model is None:
         return []
-    wanted = [Need(model)]
+    wanted = [ModelSpec(model)]
     k, r = cell.policy.group
     if k:
         code = cell.policy.erasure_code or Addition()
@@ -77,13 +77,13 @@ def need(cell: Cell) -> list[Need]:
             raise ParmError(
                 f"code '{code.name_in_yaml()}' cannot compute answers: it is for experiments without a 'model'."
             )
-        wanted.append(Need(model, code, k, r))
+        wanted.append(ModelSpec(model, code, k, r))
     if model.backup is not None and cell.policy.uses(Role.BACKUP, cell.experiment.machines):
-        wanted.append(Need(model, backup=model.backup))
+        wanted.append(ModelSpec(model, backup=model.backup))
     return wanted
 
 
-def needs(cells: Sequence[Cell]) -> list[Need]:
+def needs(cells: Sequence[Cell]) -> list[ModelSpec]:
     """Return what the cells need, each thing once, in the order in which it is first needed."""
     return list({one.key: one for cell in cells for one in need(cell)}.values())
 
@@ -94,7 +94,7 @@ class _Loaded:
 
     data: TrainingData
     labels: Ints
-    trained: Trained
+    trained: TrainedModel
     predictor: Predictor
 
 
@@ -119,8 +119,8 @@ class Models:
         self._reporter = reporter
         self._data: dict[str, tuple[TrainingData, Data]] = {}
         self._loaded: dict[str, _Loaded] = {}
-        self._parts: dict[str, list[Trained]] = {}
-        self._backups: dict[str, Trained] = {}
+        self._parts: dict[str, list[TrainedModel]] = {}
+        self._backups: dict[str, TrainedModel] = {}
 
     @property
     def device(self) -> str:
@@ -128,7 +128,7 @@ class Models:
         return str(self.backend.device)
 
     @property
-    def trained(self) -> list[Trained]:
+    def trained(self) -> list[TrainedModel]:
         """Every model that was found or trained so far."""
         parts = [model for models in self._parts.values() for model in models]
         return [*(loaded.trained for loaded in self._loaded.values()), *parts, *self._backups.values()]
@@ -174,7 +174,7 @@ class Models:
             backup=backup,
             contention=cell.experiment.contention,
         )
-        return loop.bend, lambda trace: Answered(samples, loaded.labels, loop.answers(trace))
+        return loop.modifier, lambda trace: Answered(samples, loaded.labels, loop.answers(trace))
 
     def cards(self) -> list[dict[str, Any]]:
         """Return what the manifest says of each model."""
@@ -210,7 +210,7 @@ class Models:
         for one in others:
             if one.code is not None:
                 trained = [model.module for model in self._parts_of(one, one.code)]
-                code, parities = one.code.at_work(one.k, one.r, trained, loaded.trained.module)
+                code, parities = one.code.bind(one.k, one.r, trained, loaded.trained.module)
         backup = next((self._backup_model(one).module for one in others if one.backup is not None), None)
         return loaded, samples, code, parities, backup
 
@@ -239,7 +239,7 @@ class Models:
             )
         return self._loaded[key]
 
-    def _parts_of(self, one: Need, code: TensorCode) -> list[Trained]:
+    def _parts_of(self, one: ModelSpec, code: TensorCode) -> list[TrainedModel]:
         if one.key not in self._parts:
             loaded = self._deployed(one.model)
             self._parts[one.key] = self._store.parts(
@@ -255,7 +255,7 @@ class Models:
             )
         return self._parts[one.key]
 
-    def _backup_model(self, one: Need) -> Trained:
+    def _backup_model(self, one: ModelSpec) -> TrainedModel:
         assert one.backup is not None
         if one.key not in self._backups:
             self._backups[one.key] = self._store.classifier(

@@ -43,7 +43,7 @@ class Answered:
     answers: Answers
 
 
-class Answerer(Protocol):
+class AnswerSource(Protocol):
     """Knows the models, and what they answer."""
 
     def answer(self, cell: Cell, trace: Trace) -> Answered:
@@ -64,7 +64,7 @@ def default_workers() -> int:
 
 
 def run_cells(
-    cells: Sequence[Cell], store: RunStore, *, workers: int, answerer: Answerer | None, reporter: Reporter
+    cells: Sequence[Cell], store: RunStore, *, workers: int, answerer: AnswerSource | None, reporter: Reporter
 ) -> Iterator[tuple[Cell, Outcome]]:
     """Run `cells`, keep each in `store` and yield it with its outcome once it is kept, in the order given.
 
@@ -95,7 +95,7 @@ def simulate_cell(cell: Cell, hardware: Hardware | None = None) -> tuple[Trace, 
     return trace, perf_counter() - began
 
 
-def run_cell(cell: Cell, store: RunStore, answerer: Answerer | None = None) -> Outcome:
+def run_cell(cell: Cell, store: RunStore, answerer: AnswerSource | None = None) -> Outcome:
     """Simulate, measure and keep a cell that needs no model, or one with the hardware of `answerer` in the loop."""
     if answerer is None:
         trace, seconds = simulate_cell(cell)
@@ -148,7 +148,7 @@ def _naming(cell: Cell) -> Iterator[None]:
         raise ParmError(f"cell ({cell}) failed: {type(error).__name__}: {says}.") from error
 
 
-def _predict_and_keep(cell: Cell, trace: Trace, seconds: float, store: RunStore, answerer: Answerer) -> Outcome:
+def _predict_and_keep(cell: Cell, trace: Trace, seconds: float, store: RunStore, answerer: AnswerSource) -> Outcome:
     began = perf_counter()
     answered = answerer.answer(cell, trace)
     spent = {"simulating": seconds, "predicting": perf_counter() - began}

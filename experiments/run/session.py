@@ -15,7 +15,7 @@ from experiments.analysis import claims, frontier, reference, summary, tables
 from experiments.analysis.outcome import Outcome
 from experiments.analysis.theory import Theory, theory
 from experiments.config import loader
-from experiments.figures.base import Material
+from experiments.figures.base import FigureData
 from experiments.figures.drawing import draw_all
 from experiments.figures.frontier import Frontier
 from experiments.run.cells import Cell, cells
@@ -64,7 +64,7 @@ class Session:
             reporter.say(f"{len(todo) - len(missing)} of {len(todo)} cells are finished already.")
         answerer = None
         try:
-            heed_kill()
+            sigterm_as_interrupt()
             if experiment.model is not None and missing:
                 from experiments.run.models import Models
 
@@ -91,19 +91,19 @@ class Session:
 
 def conclude(store: RunStore, experiment: Experiment, todo: Sequence[Cell], outcomes: Sequence[Outcome]) -> None:
     """Write the summary, print the table, draw the figures, judge the claims and name the directory."""
-    by_place = {(cell.policy.label, summary.place(cell.point), cell.trial): cell for cell in todo}
+    by_place = {(cell.policy.label, summary.point_key(cell.point), cell.trial): cell for cell in todo}
 
     def trace(outcome: Outcome) -> Trace | None:
-        return store.trace(by_place[outcome.policy, summary.place(outcome.point), outcome.trial])
+        return store.trace(by_place[outcome.policy, summary.point_key(outcome.point), outcome.trial])
 
     def predicted(policy: str, point: dict[str, Any]) -> Theory | None:
-        cell = by_place[policy, summary.place(point), todo[0].trial]
+        cell = by_place[policy, summary.point_key(point), todo[0].trial]
         return theory(cell.experiment, cell.policy)
 
     with writing(store.folder):
         rows = summary.write(outcomes, store.folder, experiment.equal_cost)
         tables.show(rows, console())
-        material = Material(
+        material = FigureData(
             rows, outcomes, trace if experiment.traces else None, experiment.name, experiment.reference, predicted
         )
         for note in draw_all(experiment.figures, material, store.folder / "figures"):
@@ -126,7 +126,7 @@ def conclude(store: RunStore, experiment: Experiment, todo: Sequence[Cell], outc
     print(store.folder)
 
 
-def heed_kill() -> None:
+def sigterm_as_interrupt() -> None:
     """Have a polite kill end the run like Ctrl-C."""
     if threading.current_thread() is threading.main_thread():
         signal.signal(signal.SIGTERM, signal.default_int_handler)

@@ -29,7 +29,7 @@ import yaml
 from experiments.analysis.outcome import Outcome
 from experiments.run.cells import Cell
 from sim.errors import ParmError
-from sim.trace import Batches, Fate, Ints, Queries, Role, Route, Tasks, Trace
+from sim.trace import Batches, Ints, Queries, Role, Route, Tasks, TaskStatus, Trace
 
 if TYPE_CHECKING:
     import pyarrow as pa
@@ -52,7 +52,7 @@ _OURS = (
 _OUR_FOLDERS = ("cells", "traces", "figures")
 _WHOLE = b"parm"
 """Metadata key of a query table: what a trace knows of its whole cell."""
-_TASK_WORDS: dict[str, type[IntEnum]] = {"role": Role, "fate": Fate}
+_TASK_WORDS: dict[str, type[IntEnum]] = {"role": Role, "fate": TaskStatus}
 _COSMETIC = ("figures", "reference", "claims")
 """Options that may change between two runs in one directory: no cell depends on them."""
 

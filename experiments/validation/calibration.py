@@ -141,9 +141,9 @@ class Competing:
 
     def attach(self, setting: Setting) -> Effect:
         """Add measured passes, as many as the straggler makes a service longer by."""
-        bend = self.of.attach(setting).bend
-        if bend is None or not len(self.passes):
-            return Effect(bend=bend)
+        modify = self.of.attach(setting).modifier
+        if modify is None or not len(self.passes):
+            return Effect(modifier=modify)
         draws = [
             setting.streams.stream(self._draw, "competing", setting.number, instance)
             for instance in range(len(setting.pools))
@@ -151,13 +151,13 @@ class Competing:
         drawn = [0] * len(draws)
 
         def compete(task: Task, instance: int, start: float, seconds: float) -> float:
-            further = bend(task, instance, start, seconds) / seconds - 1
+            further = modify(task, instance, start, seconds) / seconds - 1
             if further <= 0:
                 return seconds
             drawn[instance] += 1
             return seconds + further * draws[instance].at(drawn[instance] - 1)
 
-        return Effect(bend=compete)
+        return Effect(modifier=compete)
 
     def _draw(self, generator: np.random.Generator, count: int) -> Floats:
         return generator.choice(self.passes, count)

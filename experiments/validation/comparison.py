@@ -71,7 +71,7 @@ def simulated_latencies(trials: Sequence[Trial]) -> Floats:
 
 
 @dataclass(frozen=True, slots=True)
-class Compared:
+class Comparison:
     """One percentile of one policy, over the queries of all trials. Times are seconds."""
 
     real: float
@@ -100,7 +100,7 @@ class Compared:
         }
 
 
-def compare(trials: Sequence[Trial], probabilities: Sequence[float]) -> list[Compared]:
+def compare(trials: Sequence[Trial], probabilities: Sequence[float]) -> list[Comparison]:
     """Compare percentiles of the queries of all trials; trials have equal numbers of queries and of redraws.
 
     Machines drift, and a trial's real run and simulation drift together; queries of one trial depend on each other.
@@ -122,7 +122,7 @@ def compare(trials: Sequence[Trial], probabilities: Sequence[float]) -> list[Com
     if errors:
         margin = stdtrit(count - 1, 0.975) * np.std(errors, axis=0) * np.sqrt(count / (count - 1))
     return [
-        Compared(
+        Comparison(
             float(found_real[place]),
             float(mean[place]),
             Interval(error, error - margin[place], error + margin[place]),

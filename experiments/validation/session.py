@@ -43,7 +43,7 @@ OTHER_DAY = 1_000_000
 
 
 @dataclass(frozen=True)
-class Options:
+class ValidationSettings:
     """How the command line wants it."""
 
     seconds: float = 6.0
@@ -71,7 +71,7 @@ class Piece:
 class Validation:
     """An experiment's policies on a real pool and in the simulator."""
 
-    def __init__(self, experiment: Experiment, options: Options, reporter: Reporter) -> None:
+    def __init__(self, experiment: Experiment, options: ValidationSettings, reporter: Reporter) -> None:
         """Check that the experiment can be run for real; raises ParmError, in one sentence, where it cannot."""
         rate = experiment.workload.arrivals.mean_rate()
         if experiment.model is None:

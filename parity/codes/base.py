@@ -1,7 +1,7 @@
 """What a code has to be able to do so that predictions can be computed with it: the interface of all codes.
 
 A user's own code is one class below `TensorCode`: `encode` and `decode`, and `answered_by` to say whose answers to the
-coded queries `decode` gets. Codes with something to train say what in `parts`, and bring it along in `at_work`.
+coded queries `decode` gets. Codes with something to train say what in `parts`, and bring it along in `bind`.
 """
 
 from __future__ import annotations
@@ -17,7 +17,7 @@ if TYPE_CHECKING:
 
     from parity.parts import Part
 
-Answerer = Literal["parity", "deployed", "oracle"]
+ModelUsed = Literal["parity", "deployed", "oracle"]
 """Who answers coded queries: parity models trained for it, the deployed model itself, or, as an upper bound, nobody:
 then the answers are by definition what the code's `targets` says."""
 
@@ -26,7 +26,7 @@ class Coder(Protocol):
     """A code at work: what computes with it sees no more of it."""
 
     @property
-    def answered_by(self) -> Answerer:
+    def answered_by(self) -> ModelUsed:
         """Who answers coded queries."""
 
     def encode(self, queries: Tensor, r: int) -> Tensor:
@@ -46,7 +46,7 @@ class Coder(Protocol):
 class TensorCode(Code):
     """An erasure code that encodes queries and decodes predictions as tensors."""
 
-    answered_by: ClassVar[Answerer] = "parity"
+    answered_by: ClassVar[ModelUsed] = "parity"
     """Who answers coded queries."""
 
     @abstractmethod
@@ -66,9 +66,7 @@ class TensorCode(Code):
         del k, r
         return ()
 
-    def at_work(
-        self, k: int, r: int, trained: Sequence[nn.Module], deployed: nn.Module
-    ) -> tuple[Coder, list[nn.Module]]:
+    def bind(self, k: int, r: int, trained: Sequence[nn.Module], deployed: nn.Module) -> tuple[Coder, list[nn.Module]]:
         """Return the code with what was trained for its `parts`, and who answers each of the r coded queries."""
         del k
         if self.answered_by == "deployed":

@@ -13,7 +13,7 @@ from typing import TYPE_CHECKING, Any, Literal
 
 from pydantic import Field
 
-from parity.codes.base import Answerer, Coder, TensorCode, coded_answers, own_answers
+from parity.codes.base import Coder, ModelUsed, TensorCode, coded_answers, own_answers
 from parity.codes.linear import Addition, LinearCode
 
 if TYPE_CHECKING:
@@ -45,7 +45,7 @@ class Conditional(TensorCode):
         return self.base.encode(queries, r)
 
     def decode(self, outputs: Tensor, parities: Tensor, returned: Tensor) -> Tensor:
-        """Decode by subtraction alone, without the trained correction that `at_work` brings."""
+        """Decode by subtraction alone, without the trained correction that `bind` brings."""
         return self.base.decode(outputs, parities[..., : outputs.shape[-1]], returned)
 
     def parts(self, k: int, r: int) -> list[Part[Any]]:
@@ -55,9 +55,7 @@ class Conditional(TensorCode):
         self.check(k, r)
         return [ConditionalRow(self, k, r, (row,)) for row in range(r)]
 
-    def at_work(
-        self, k: int, r: int, trained: Sequence[nn.Module], deployed: nn.Module
-    ) -> tuple[Coder, list[nn.Module]]:
+    def bind(self, k: int, r: int, trained: Sequence[nn.Module], deployed: nn.Module) -> tuple[Coder, list[nn.Module]]:
         """Return the code with its decoders, and the parity models."""
         from parity.coders import ConditionalParity
 
@@ -72,7 +70,7 @@ class _AtWork:
     def __init__(self, code: Conditional, rows: Sequence[ConditionalParity]) -> None:
         self.code = code
         self.rows = rows
-        self.answered_by: Answerer = "parity"
+        self.answered_by: ModelUsed = "parity"
         self.encode = code.encode
         self.targets = code.targets
 

@@ -17,7 +17,7 @@ from typing import TYPE_CHECKING, ClassVar, Literal
 import numpy as np
 from numpy.typing import NDArray
 
-from parity.codes.base import Answerer, TensorCode, coded_answers
+from parity.codes.base import ModelUsed, TensorCode, coded_answers
 
 if TYPE_CHECKING:
     from torch import Tensor
@@ -31,7 +31,7 @@ class CurveCode(TensorCode):
     """A member says what curve it lays: how its values at some points follow from what it is laid near at others."""
 
     systematic: ClassVar[bool] = False
-    answered_by: ClassVar[Answerer] = "deployed"
+    answered_by: ClassVar[ModelUsed] = "deployed"
 
     nodes: Literal["cifar_script", "latency_script"] = "cifar_script"
     """Points z_i of the n coded queries, named for scripts of ApproxIFER's authors: cos(i pi / n), i = 0 .. n - 1, from

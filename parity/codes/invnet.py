@@ -17,7 +17,7 @@ from typing import TYPE_CHECKING, Any, ClassVar, Literal
 
 from pydantic import Field
 
-from parity.codes.base import Answerer, Coder, TensorCode
+from parity.codes.base import Coder, ModelUsed, TensorCode
 from parity.codes.linear import Addition
 
 if TYPE_CHECKING:
@@ -31,7 +31,7 @@ class InvNet(TensorCode):
     """A trained network fuses k queries into one for the deployed model; decoded by subtraction (Coded-InvNet)."""
 
     kind: Literal["invnet"] = "invnet"
-    answered_by: ClassVar[Answerer] = "deployed"
+    answered_by: ClassVar[ModelUsed] = "deployed"
     fusion: Literal["trained", "exact"] = "trained"
     """`exact` inverts the deployed network, which has to be `invertible`, at k passes through it for each coded query:
     an upper bound."""
@@ -44,8 +44,8 @@ class InvNet(TensorCode):
             raise ValueError(f"invnet makes one coded query per group, not r = {r}")
 
     def encode(self, queries: Tensor, r: int) -> Tensor:
-        """There is no fusion before it is trained: `at_work` brings it. Raises TypeError."""
-        raise TypeError("an invnet code encodes with what was trained for it: see at_work")
+        """There is no fusion before it is trained: `bind` brings it. Raises TypeError."""
+        raise TypeError("an invnet code encodes with what was trained for it: see bind")
 
     def decode(self, outputs: Tensor, parities: Tensor, returned: Tensor) -> Tensor:
         """See `Coder.decode`: k times the coded answer is the sum of all predictions."""
@@ -58,9 +58,7 @@ class InvNet(TensorCode):
         self.check(k, r)
         return [FusionPart(self, k, r, (0,))] if self.fusion == "trained" else []
 
-    def at_work(
-        self, k: int, r: int, trained: Sequence[nn.Module], deployed: nn.Module
-    ) -> tuple[Coder, list[nn.Module]]:
+    def bind(self, k: int, r: int, trained: Sequence[nn.Module], deployed: nn.Module) -> tuple[Coder, list[nn.Module]]:
         """Return the code with its fusion; the deployed model answers the coded query."""
         from parity.invertible import Fusion
 
@@ -75,7 +73,7 @@ class _AtWork:
     def __init__(self, code: InvNet, network: Fusion | None, deployed: nn.Module) -> None:
         self.network = network
         self.deployed = deployed
-        self.answered_by: Answerer = "deployed"
+        self.answered_by: ModelUsed = "deployed"
         self.targets = code.targets
         self.decode = code.decode
 

@@ -12,7 +12,7 @@ from typing import TYPE_CHECKING, Any, ClassVar, Literal
 
 from pydantic import Field
 
-from parity.codes.base import Answerer, Coder, TensorCode
+from parity.codes.base import Coder, ModelUsed, TensorCode
 
 if TYPE_CHECKING:
     from torch import Tensor, nn
@@ -25,19 +25,19 @@ class Learned(TensorCode):
     """A trained encoder and decoder; the deployed model itself answers the coded queries. Slow to encode and decode."""
 
     kind: Literal["learned"] = "learned"
-    answered_by: ClassVar[Answerer] = "deployed"
+    answered_by: ClassVar[ModelUsed] = "deployed"
     encoder: Literal["mlp", "conv"] = "conv"
     """A perceptron over all pixels of all queries, or seven convolutions whose dilations grow."""
     width: int = Field(default=20, ge=1)
     """Channels of the convolutional encoder for each query of the group; the source has 20."""
 
     def encode(self, queries: Tensor, r: int) -> Tensor:
-        """There is no encoder before it is trained: `at_work` brings it. Raises TypeError."""
-        raise TypeError("a learned code encodes with what was trained for it: see at_work")
+        """There is no encoder before it is trained: `bind` brings it. Raises TypeError."""
+        raise TypeError("a learned code encodes with what was trained for it: see bind")
 
     def decode(self, outputs: Tensor, parities: Tensor, returned: Tensor) -> Tensor:
-        """There is no decoder before it is trained: `at_work` brings it. Raises TypeError."""
-        raise TypeError("a learned code decodes with what was trained for it: see at_work")
+        """There is no decoder before it is trained: `bind` brings it. Raises TypeError."""
+        raise TypeError("a learned code decodes with what was trained for it: see bind")
 
     def parts(self, k: int, r: int) -> list[Part[Any]]:
         """Return the one encoder and decoder."""
@@ -45,9 +45,7 @@ class Learned(TensorCode):
 
         return [EncoderDecoder(self, k, r, tuple(range(r)))]
 
-    def at_work(
-        self, k: int, r: int, trained: Sequence[nn.Module], deployed: nn.Module
-    ) -> tuple[Coder, list[nn.Module]]:
+    def bind(self, k: int, r: int, trained: Sequence[nn.Module], deployed: nn.Module) -> tuple[Coder, list[nn.Module]]:
         """Return the code with its encoder and decoder; the deployed model answers every coded query."""
         from parity.coders import LearnedCoder
 
@@ -61,7 +59,7 @@ class _AtWork:
 
     def __init__(self, code: Learned, coder: LearnedCoder) -> None:
         self.coder = coder
-        self.answered_by: Answerer = "deployed"
+        self.answered_by: ModelUsed = "deployed"
         self.targets = code.targets
 
     def encode(self, queries: Tensor, r: int) -> Tensor:

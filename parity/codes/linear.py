@@ -22,7 +22,7 @@ import numpy as np
 from numpy.typing import NDArray
 from pydantic import Field, model_validator
 
-from parity.codes.base import Answerer, TensorCode, coded_answers, own_answers
+from parity.codes.base import ModelUsed, TensorCode, coded_answers, own_answers
 
 if TYPE_CHECKING:
     from torch import Tensor
@@ -174,7 +174,7 @@ class Exact(LinearCode):
     """An oracle whose parity outputs are the true weighted sums: the upper bound on accuracy of any linear code."""
 
     kind: Literal["exact"] = "exact"
-    answered_by: ClassVar[Answerer] = "oracle"
+    answered_by: ClassVar[ModelUsed] = "oracle"
 
 
 def singular_submatrix(matrix: NDArray[np.float64]) -> tuple[list[int], list[int]] | None:

@@ -29,7 +29,7 @@ from parity.codes.curve import Angles, CurveCode, Matrix, points
 if TYPE_CHECKING:
     from torch import Tensor, nn
 
-    from parity.tasks import Task
+    from parity.tasks import LearningTask
 
 GRID = (0.0, 1e-6, 1e-5, 1e-4, 3e-4, 1e-3, 3e-3, 1e-2, 1e-1)
 """Weights that `tune` tries for either curve."""
@@ -101,7 +101,7 @@ def tune(
     deployed: nn.Module,
     images: Tensor,
     labels: Tensor,
-    task: Task,
+    task: LearningTask,
     *,
     losses: int,
     grid: Sequence[float] = GRID,

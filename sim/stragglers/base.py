@@ -12,7 +12,7 @@ from sim.network import Network
 from sim.streams import Streams
 from sim.task import Task
 
-Bend = Callable[[Task, int, float, float], float]
+ServiceModifier = Callable[[Task, int, float, float], float]
 """`bend(task, instance, start, seconds) -> seconds`: how long a service of `seconds` takes that begins at `start`."""
 
 Delay = Callable[[int, float, bool, float], float]
@@ -54,7 +54,7 @@ class Outages(Protocol):
 class Effect:
     """What a straggler model does to the tasks of one simulation."""
 
-    bend: Bend | None = None
+    modifier: ServiceModifier | None = None
     delay: Delay | None = None
     outages: Outages | None = None
 

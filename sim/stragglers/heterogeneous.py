@@ -27,13 +27,13 @@ class Heterogeneous(Straggler):
         return self
 
     def attach(self, setting: Setting) -> Effect:
-        """Bend by the instance's factor."""
+        """ServiceModifier by the instance's factor."""
         factors = [self._factor(setting, instance) for instance in range(len(setting.pools))]
 
-        def bend(task: Task, instance: int, start: float, seconds: float) -> float:
+        def modify(task: Task, instance: int, start: float, seconds: float) -> float:
             return seconds * factors[instance]
 
-        return Effect(bend=bend)
+        return Effect(modifier=modify)
 
     def _factor(self, setting: Setting, instance: int) -> float:
         if self.factors is not None:

@@ -10,7 +10,7 @@ from pydantic import Field, PositiveFloat, PositiveInt
 
 from sim.distributions import Distribution
 from sim.stragglers.base import Effect, Setting, Straggler
-from sim.stragglers.timeline import Timeline, bend_by
+from sim.stragglers.timeline import SlownessTimeline, modifier_from
 
 QUERIES = 256
 """Background queries that are drawn at once."""
@@ -37,9 +37,9 @@ class Multitenancy(Straggler):
         used = {place * launched // self.instances for place in range(self.instances)}
         streams, number = setting.streams, setting.number
         return Effect(
-            bend=bend_by(
+            modifier=modifier_from(
                 [
-                    Timeline(
+                    SlownessTimeline(
                         self._pieces(streams.generator("multitenancy", number, instance))
                         if instance in used
                         else iter([(float("inf"), 1.0)])

@@ -26,7 +26,7 @@ class PerTask(Straggler):
     """Share of the tasks that are slowed down."""
 
     def attach(self, setting: Setting) -> Effect:
-        """Bend by a draw per task, keyed like the task's service time."""
+        """ServiceModifier by a draw per task, keyed like the task's service time."""
         adds = self.how == "add"
         neutral = 0.0 if adds else 1.0
 
@@ -36,7 +36,7 @@ class PerTask(Straggler):
 
         known: dict[tuple[int, int, int], Stream] = {}
 
-        def bend(task: Task, instance: int, start: float, seconds: float) -> float:
+        def modify(task: Task, instance: int, start: float, seconds: float) -> float:
             key = (*setting.pools[instance], task.attempt)
             stream = known.get(key)
             if stream is None:
@@ -44,4 +44,4 @@ class PerTask(Straggler):
             drawn = stream.at(task.owner.first)
             return seconds + drawn if adds else seconds * drawn
 
-        return Effect(bend=bend)
+        return Effect(modifier=modify)

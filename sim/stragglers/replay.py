@@ -13,7 +13,7 @@ from pydantic import PrivateAttr, ValidationInfo, field_validator, model_validat
 
 from sim.kinds import find_file
 from sim.stragglers.base import Effect, Setting, Straggler
-from sim.stragglers.timeline import Timeline, bend_by
+from sim.stragglers.timeline import SlownessTimeline, modifier_from
 
 Pieces = list[tuple[float, float]]
 
@@ -42,7 +42,9 @@ class Replay(Straggler):
     def attach(self, setting: Setting) -> Effect:
         """Integrate the work over the record."""
         instances = range(len(setting.pools))
-        return Effect(bend=bend_by([Timeline(self._pieces(setting, instance)) for instance in instances]))
+        return Effect(
+            modifier=modifier_from([SlownessTimeline(self._pieces(setting, instance)) for instance in instances])
+        )
 
     def _pieces(self, setting: Setting, instance: int) -> Iterator[tuple[float, float]]:
         record = self._recorded[instance % len(self._recorded)]

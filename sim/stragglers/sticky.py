@@ -42,16 +42,16 @@ class Sticky(Straggler):
     correlation of their slowdowns. 0 is `per_task`, 1 `heterogeneous`; each task's distribution is the same for all."""
 
     def attach(self, setting: Setting) -> Effect:
-        """Bend by the instance's chain; its n-th task meets the same slowdown under every policy."""
+        """ServiceModifier by the instance's chain; its n-th task meets the same slowdown under every policy."""
         chains = [
             self._chain(setting.streams.generator("sticky", setting.number, instance))
             for instance in range(len(setting.pools))
         ]
 
-        def bend(task: Task, instance: int, start: float, seconds: float) -> float:
+        def modify(task: Task, instance: int, start: float, seconds: float) -> float:
             return seconds * next(chains[instance])
 
-        return Effect(bend=bend)
+        return Effect(modifier=modify)
 
     def _chain(self, generator: np.random.Generator) -> Iterator[float]:
         """Yield the slowdowns of an instance's tasks; the first is always a new draw.

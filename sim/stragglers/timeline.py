@@ -5,11 +5,11 @@ from __future__ import annotations
 from collections import deque
 from collections.abc import Iterator, Sequence
 
-from sim.stragglers.base import Bend
+from sim.stragglers.base import ServiceModifier
 from sim.task import Task
 
 
-class Timeline:
+class SlownessTimeline:
     """A service runs through pieces of time in which the instance is slower by a constant factor.
 
     `pieces` yields (end, factor) with ends that increase without bound. No event is ever scheduled for a change of
@@ -52,11 +52,11 @@ class Timeline:
                 kept.append(next(self._pieces))
 
 
-def bend_by(timelines: Sequence[Timeline]) -> Bend:
+def modifier_from(timelines: Sequence[SlownessTimeline]) -> ServiceModifier:
     """Return a bend that integrates each task's work over its instance's timeline."""
     stretch = [timeline.stretch for timeline in timelines]
 
-    def bend(task: Task, instance: int, start: float, seconds: float) -> float:
+    def modify(task: Task, instance: int, start: float, seconds: float) -> float:
         return stretch[instance](start, seconds)
 
-    return bend
+    return modify

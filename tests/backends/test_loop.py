@@ -24,10 +24,10 @@ from sim.policies import ApproximateBackup, Coded, Policy, Replication, Uncoded
 from sim.schedule import OpenSchedule
 from sim.simulation import simulate
 from sim.stragglers import Crashes, Heterogeneous, PerTask, Straggler
-from sim.stragglers.base import Bend
+from sim.stragglers.base import ServiceModifier
 from sim.streams import Streams
 from sim.task import Task
-from sim.trace import Fate, Role, Route, Trace
+from sim.trace import Role, Route, TaskStatus, Trace
 
 SAMPLES, CLASSES, DEFAULT = 60, 8, 3
 QUERIES = 106
@@ -129,7 +129,7 @@ class World:
             deadline=deadline,
         )
         arrivals = OpenSchedule(np.cumsum(np.random.default_rng(3).exponential(0.01, QUERIES)))
-        return simulate(cluster, policy, stragglers, arrivals, Streams(4), hardware=loop.bend)
+        return simulate(cluster, policy, stragglers, arrivals, Streams(4), hardware=loop.modifier)
 
     def deferred(self, trace: Trace, code: LinearCode | None = None) -> Answers:
         predictor = Predictor(TorchBackend("cpu"), self.deployed, self.images, self.labels, default_answer=DEFAULT)
@@ -264,11 +264,11 @@ def test_stragglers_bend_the_measured_times(world: World, clock: FakeClock) -> N
 def test_every_copy_and_every_retry_really_runs_and_answers_alike(
     world: World, clock: FakeClock, policy: Policy, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    loop, bend = world.loop(Addition()), HardwareInTheLoop.bend
+    loop, modifier = world.loop(Addition()), HardwareInTheLoop.modifier
     ran: dict[tuple[Role, int], list[Tensor]] = {}
 
-    def noting(self: HardwareInTheLoop, role: Role, row: int) -> Bend:
-        run = bend(self, role, row)
+    def noting(self: HardwareInTheLoop, role: Role, row: int) -> ServiceModifier:
+        run = modifier(self, role, row)
 
         def note(task: Task, instance: int, start: float, seconds: float) -> float:
             took = run(task, instance, start, seconds)
@@ -277,11 +277,11 @@ def test_every_copy_and_every_retry_really_runs_and_answers_alike(
 
         return note
 
-    monkeypatch.setattr(HardwareInTheLoop, "bend", noting)
+    monkeypatch.setattr(HardwareInTheLoop, "modifier", noting)
     crashes = Crashes(mean_up=0.15, repair=Deterministic(value=0.05), detect=0.01)
     trace = world.run(loop, policy, LATE, crashes, batching=BATCHINGS["threes"])
     tasks = trace.tasks
-    assert (tasks.fate == Fate.LOST).sum() > 5
+    assert (tasks.fate == TaskStatus.LOST).sum() > 5
     assert len(clock.took) - warmed_up(trace) == (tasks.instance >= 0).sum() == sum(map(len, ran.values()))
     again = [outputs for outputs in ran.values() if len(outputs) > 1]
     assert len(again) > 5
@@ -341,7 +341,7 @@ def test_what_the_hardware_lacks_is_said(world: World, clock: FakeClock) -> None
     with pytest.raises(ValueError, match="role parity, row 1, is to run, but no model"):
         world.run(world.loop(Addition(), world.parities[:1]), Coded(k=3, r=2))
     with pytest.raises(ValueError, match="role backup, row 0, is to run, but no model"):
-        world.loop(Addition()).bend(Role.BACKUP, 0)
+        world.loop(Addition()).modifier(Role.BACKUP, 0)
     loop, other = world.loop(), world.loop()
     trace, overloaded = world.run(loop, Uncoded()), world.run(other, Uncoded(), deadline=0.03, instances=1)
     with pytest.raises(ValueError, match="was given to another"):

@@ -13,7 +13,7 @@ from pydantic import ValidationError
 from torch import Tensor, nn
 
 from backends.contention import contending
-from backends.measuring import Coding, by_events, clock_of, measure, take_turns
+from backends.measuring import TimedCode, by_events, clock_of, measure, take_turns
 from backends.torch_backend import TorchBackend
 from parity.codes import Addition
 from sim.distributions.measured import Profile
@@ -26,7 +26,7 @@ def module() -> nn.Module:
 
 
 def test_services_encoding_and_decoding_are_measured_by_size_and_drawn_from(tmp_path: Path) -> None:
-    codings = [Coding(Addition(), "addition", 2, 1), Coding(Addition(), "addition", 3, 2)]
+    codings = [TimedCode(Addition(), "addition", 2, 1), TimedCode(Addition(), "addition", 3, 2)]
     profile = measure(
         TorchBackend("cpu"),
         {"deployed": module(), "backup": module()},
@@ -70,7 +70,7 @@ def test_what_is_decoded_lacks_the_first_slot_and_has_as_many_columns_as_its_mod
 
     monkeypatch.setattr(Addition, "decode", watching)
     wide = nn.Sequential(nn.Flatten(), nn.Linear(16, 9))
-    coding = Coding(Addition(), "addition", 3, 2, wide)
+    coding = TimedCode(Addition(), "addition", 3, 2, wide)
     measure(TorchBackend("cpu"), {"deployed": module()}, (1, 4, 4), (2,), 2, 0, network="tiny", codings=[coding])
     assert seen == {((2, 3, 5), (2, 2, 9), 0b11110, 0b11110)}
 

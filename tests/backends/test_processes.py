@@ -6,7 +6,7 @@ import multiprocessing
 import signal
 import threading
 
-from backends.processes import deaf_to_interrupts
+from backends.processes import ignoring_sigint
 
 
 def ignores(queue: multiprocessing.Queue[bool]) -> None:
@@ -17,7 +17,7 @@ def told_of_a_process() -> bool:
     spawn = multiprocessing.get_context("spawn")
     queue = spawn.Queue()
     process = spawn.Process(target=ignores, args=(queue,))
-    with deaf_to_interrupts():
+    with ignoring_sigint():
         process.start()
     told: bool = queue.get(timeout=60)
     process.join()
@@ -35,7 +35,7 @@ def test_another_thread_than_the_main_one_changes_nothing() -> None:
     before, found = signal.getsignal(signal.SIGINT), []
 
     def enter() -> None:
-        with deaf_to_interrupts():
+        with ignoring_sigint():
             found.append(signal.getsignal(signal.SIGINT))
 
     thread = threading.Thread(target=enter)

@@ -7,7 +7,7 @@ import torch
 from torch import Tensor, nn
 
 from backends import runner, torch_backend
-from backends.runner import Precision, Runner, largest_activation
+from backends.runner import ModelRunner, Precision, largest_activation
 from backends.torch_backend import TorchBackend
 from parity.networks import LeNet5, ResNet18
 
@@ -41,10 +41,10 @@ def test_rows_are_gathered_batch_by_batch_and_none_beyond_the_last() -> None:
         asked.append(chunk)
         return torch.arange(chunk.start, chunk.stop)[:, None].float()
 
-    outputs = Runner(nn.Identity(), CPU, half=False, batch=16).outputs(35, gather)
+    outputs = ModelRunner(nn.Identity(), CPU, half=False, batch=16).outputs(35, gather)
     assert outputs.flatten().tolist() == list(range(35))
     assert asked == [slice(0, 16), slice(16, 32), slice(32, 35)]
-    assert Runner(nn.Identity(), CPU, half=False).outputs(0, gather).shape == (0, 1)
+    assert ModelRunner(nn.Identity(), CPU, half=False).outputs(0, gather).shape == (0, 1)
 
 
 def test_the_batch_is_chosen_by_the_largest_activation(monkeypatch: pytest.MonkeyPatch) -> None:
@@ -52,8 +52,8 @@ def test_the_batch_is_chosen_by_the_largest_activation(monkeypatch: pytest.Monke
     assert largest_activation(module, lambda: module(torch.randn(3, 4))) == 3 * 4000
     for cache, batch in ((64 * 4000, 64), (63 * 4000, 32), (4000, 32), (10**9, 256)):
         monkeypatch.setattr(runner, "CACHE", cache)
-        assert Runner(module, CPU, half=False).batch_for(lambda chunk: torch.randn(3, 4)[chunk]) == batch
-    assert Runner(module, CPU, half=False, batch=99).batch_for(lambda chunk: torch.randn(3, 4)[chunk]) == 99
+        assert ModelRunner(module, CPU, half=False).batch_for(lambda chunk: torch.randn(3, 4)[chunk]) == batch
+    assert ModelRunner(module, CPU, half=False, batch=99).batch_for(lambda chunk: torch.randn(3, 4)[chunk]) == 99
 
 
 @pytest.mark.parametrize("change", ["weights", "statistics", "state", "training"])
@@ -104,7 +104,9 @@ def test_half_precision_is_settled_by_the_held_samples_where_the_device_is_cuda(
             return self._agreement
 
     monkeypatch.setattr(
-        torch_backend, "Runner", lambda module, device, half, batch: Runner(module, CPU, half=half, batch=batch)
+        torch_backend,
+        "ModelRunner",
+        lambda module, device, half, batch: ModelRunner(module, CPU, half=half, batch=batch),
     )
     held = torch.randn(4, 3, 8, 8)
     for agreement, half in ((1.0, True), (0.999, True), (0.998, False)):

@@ -21,7 +21,7 @@ import torch
 from torch import Tensor, nn
 from torch.utils.flop_counter import FlopCounterMode
 
-from backends.runner import Runner
+from backends.runner import ModelRunner
 from backends.torch_backend import TorchBackend
 from experiments.run.manifest import git_revision, versions
 from parity.networks import LeNet5, Mlp, MobileNetV2, Network, ResNet18, Shape
@@ -150,7 +150,7 @@ def race(
 
     works: dict[tuple[str, int], Work] = {("eager, single", size): plainly(size) for size in sizes}
     for half in (False, True):
-        runner = Runner(module, backend.device, half=half)
+        runner = ModelRunner(module, backend.device, half=half)
         with torch.inference_mode():
             batch = runner.batch_for(lambda chunk: inputs[chunk])
         works[f"parm, {'half' if half else 'single'}", batch] = lambda runner=runner: runner.outputs(  # type: ignore[misc]

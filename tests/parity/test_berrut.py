@@ -186,7 +186,7 @@ def test_it_is_found_by_name_and_needs_no_training() -> None:
         assert code.answered_by == "deployed"
         assert not code.parts(8, 9)
     deployed = nn.Identity()
-    coder, answering = Approxifer().at_work(2, 3, [], deployed)
+    coder, answering = Approxifer().bind(2, 3, [], deployed)
     assert coder == Approxifer()
     assert [one is deployed for one in answering] == [True] * 3
 

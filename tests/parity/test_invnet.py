@@ -60,7 +60,7 @@ def test_sides_that_cannot_be_halved_are_refused() -> None:
 @pytest.mark.parametrize("k", [2, 3, 5])
 def test_with_exact_fusion_every_single_loss_is_reconstructed_exactly(k: int) -> None:
     network = invertible((2, 8, 8))
-    coder, (answering,) = InvNet(fusion="exact").at_work(k, 1, [], network)
+    coder, (answering,) = InvNet(fusion="exact").bind(k, 1, [], network)
     queries = torch.randn(k, k, 2, 8, 8, dtype=torch.float64)
     with torch.no_grad():
         outputs = network(queries.flatten(0, 1)).reshape(k, k, 5)
@@ -72,7 +72,7 @@ def test_with_exact_fusion_every_single_loss_is_reconstructed_exactly(k: int) ->
 
 
 def test_exact_fusion_needs_a_network_with_an_inverse() -> None:
-    coder, _ = InvNet(fusion="exact").at_work(2, 1, [], nn.Flatten())
+    coder, _ = InvNet(fusion="exact").bind(2, 1, [], nn.Flatten())
     with pytest.raises(ParmError, match="needs the deployed network 'invertible'"):
         coder.encode(torch.zeros(1, 2, 1, 8, 8), 1)
 
@@ -83,7 +83,7 @@ def test_fusion_begins_with_the_mean(shape: tuple[int, int, int]) -> None:
     module = part.build(Mlp(), shape, 5, lambda module: None)
     queries = torch.randn(4, 3, *shape)
     torch.testing.assert_close(module(queries), queries.mean(1))
-    coder, _ = InvNet(width=4).at_work(3, 1, [module], nn.Flatten())
+    coder, _ = InvNet(width=4).bind(3, 1, [module], nn.Flatten())
     nn.init.ones_(module.layers[-1].bias)  # type: ignore[union-attr, index]
     torch.testing.assert_close(coder.encode(queries, 1), queries.mean(1, keepdim=True) + 1)
 
@@ -93,7 +93,7 @@ def test_it_says_what_it_cannot_do() -> None:
     assert InvNet.systematic
     with pytest.raises(ValueError, match="one coded query per group, not r = 2"):
         InvNet().check(2, 2)
-    with pytest.raises(TypeError, match="at_work"):
+    with pytest.raises(TypeError, match="bind"):
         InvNet().encode(torch.zeros(1, 2, 1, 8, 8), 1)
     assert not InvNet(fusion="exact").parts(2, 1)
 

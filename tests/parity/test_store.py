@@ -15,7 +15,7 @@ from parity.codes import Addition, Exact
 from parity.networks import LeNet5, Mlp
 from parity.objectives import TrainingData
 from parity.recipes import Best, Paper
-from parity.store import Model, ModelStore
+from parity.store import ModelStore, TrainedModel
 from parity.training import TrainingStatus
 from sim.errors import ParmError
 from workloads.datasets.digits import Digits
@@ -29,13 +29,13 @@ def refuse(status: TrainingStatus) -> None:
 
 
 @pytest.fixture
-def trained(data: TrainingData, tmp_path: Path) -> tuple[ModelStore, Model, Model]:
+def trained(data: TrainingData, tmp_path: Path) -> tuple[ModelStore, TrainedModel, TrainedModel]:
     store = ModelStore(tmp_path)
     deployed = store.classifier(NETWORK, data, RECIPE, 1)
     return store, deployed, store.parts(deployed, data, Addition(), 2, 1, RECIPE, 1)[0]
 
 
-def test_what_is_trained_is_found(data: TrainingData, trained: tuple[ModelStore, Model, Model]) -> None:
+def test_what_is_trained_is_found(data: TrainingData, trained: tuple[ModelStore, TrainedModel, TrainedModel]) -> None:
     store, deployed, parity = trained
     again = ModelStore(store.root).classifier(NETWORK, data, RECIPE, 1, progress=refuse)
     assert (again.key, again.path, again.card) == (deployed.key, deployed.path, deployed.card)
@@ -45,7 +45,7 @@ def test_what_is_trained_is_found(data: TrainingData, trained: tuple[ModelStore,
     assert store.parts(again, data, Addition(), 2, 1, RECIPE, 1, progress=refuse)[0].key == parity.key
 
 
-def test_the_card_says_what_it_is(data: TrainingData, trained: tuple[ModelStore, Model, Model]) -> None:
+def test_the_card_says_what_it_is(data: TrainingData, trained: tuple[ModelStore, TrainedModel, TrainedModel]) -> None:
     _, deployed, parity = trained
     assert deployed.path.name == f"deployed-mlp-blobs-{deployed.key[:12]}"
     assert sorted(p.name for p in deployed.path.iterdir()) == ["card.json", "weights.safetensors"]
@@ -62,7 +62,7 @@ def test_the_card_says_what_it_is(data: TrainingData, trained: tuple[ModelStore,
 
 
 def test_a_backup_is_trained_like_a_deployed_model_and_kept_apart(
-    data: TrainingData, trained: tuple[ModelStore, Model, Model]
+    data: TrainingData, trained: tuple[ModelStore, TrainedModel, TrainedModel]
 ) -> None:
     store, deployed, _ = trained
     seen: list[TrainingStatus] = []
@@ -78,7 +78,7 @@ def test_a_backup_is_trained_like_a_deployed_model_and_kept_apart(
 
 
 def test_row_0_of_two_parities_is_the_model_of_one(
-    data: TrainingData, trained: tuple[ModelStore, Model, Model]
+    data: TrainingData, trained: tuple[ModelStore, TrainedModel, TrainedModel]
 ) -> None:
     store, deployed, parity = trained
     seen: list[str] = []
@@ -88,7 +88,7 @@ def test_row_0_of_two_parities_is_the_model_of_one(
     assert seen == ["parity mlp on blobs, k = 2, row 1"] * 2
 
 
-def test_the_oracle_needs_no_model(data: TrainingData, trained: tuple[ModelStore, Model, Model]) -> None:
+def test_the_oracle_needs_no_model(data: TrainingData, trained: tuple[ModelStore, TrainedModel, TrainedModel]) -> None:
     store, deployed, _ = trained
     assert store.parts(deployed, data, Exact(), 2, 2, RECIPE, 1, progress=refuse) == []
     with pytest.raises(ValueError, match="weights: 1 x 2 given"):
@@ -100,10 +100,10 @@ def test_everything_that_determines_training_changes_the_key(
 ) -> None:
     keys: list[str] = []
 
-    def obtain(self: ModelStore, work: Any, *_: object) -> Model:
+    def obtain(self: ModelStore, work: Any, *_: object) -> TrainedModel:
         keys.append(work.key)
         module = work.network.build(data.shape, data.outputs)
-        return Model(module, work.network, {}, tmp_path, work.key)
+        return TrainedModel(module, work.network, {}, tmp_path, work.key)
 
     monkeypatch.setattr(ModelStore, "_obtain", obtain)
     store = ModelStore(tmp_path)
@@ -164,7 +164,7 @@ def empty_list(file: Path) -> None:
     ],
 )
 def test_damaged_files_are_named_with_what_to_do(
-    data: TrainingData, trained: tuple[ModelStore, Model, Model], name: str, harm: Any, sentence: str
+    data: TrainingData, trained: tuple[ModelStore, TrainedModel, TrainedModel], name: str, harm: Any, sentence: str
 ) -> None:
     store, deployed, _ = trained
     harm(deployed.path / name)
@@ -209,7 +209,7 @@ def test_a_full_disk_is_one_sentence(data: TrainingData, tmp_path: Path, monkeyp
 
 def test_a_model_asked_for_twice_at_once_is_trained_once(data: TrainingData, tmp_path: Path) -> None:
     epochs: list[int] = []
-    found: list[Model] = []
+    found: list[TrainedModel] = []
 
     def ask() -> None:
         found.append(
@@ -246,7 +246,7 @@ def test_digits_parity_models_reconstruct(tmp_path: Path) -> None:
 
 
 def test_what_is_published_is_found_like_a_trained_model_and_says_what_rounding_left(
-    data: TrainingData, trained: tuple[ModelStore, Model, Model], tmp_path: Path
+    data: TrainingData, trained: tuple[ModelStore, TrainedModel, TrainedModel], tmp_path: Path
 ) -> None:
     store, deployed, parity = trained
     shelf = tmp_path / "shelf"
@@ -273,7 +273,10 @@ def test_what_is_published_is_found_like_a_trained_model_and_says_what_rounding_
 
 
 def test_publishing_that_is_killed_leaves_nothing_that_is_taken_for_a_model(
-    data: TrainingData, trained: tuple[ModelStore, Model, Model], tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+    data: TrainingData,
+    trained: tuple[ModelStore, TrainedModel, TrainedModel],
+    tmp_path: Path,
+    monkeypatch: pytest.MonkeyPatch,
 ) -> None:
     store, _, _ = trained
     write = parity.store.write_atomically

@@ -86,7 +86,7 @@ def conditional(k: int, rows: int) -> tuple[Conditional, list[ConditionalParity]
 
 def test_a_conditional_decoder_begins_as_subtraction_and_corrects_single_losses_only() -> None:
     code, rows = conditional(3, 2)
-    coder, answering = code.at_work(3, 2, rows, nn.Identity())
+    coder, answering = code.bind(3, 2, rows, nn.Identity())
     assert [id(one) for one in answering] == [id(one) for one in rows]
     outputs, parities = torch.randn(6, 3, 4), torch.randn(6, 2, 9)
     masks = torch.tensor([0b01011, 0b10101, 0b11110, 0b11001, 0b00111, 0b11011])
@@ -109,8 +109,8 @@ def test_decoders_never_read_what_did_not_return() -> None:
     torch.manual_seed(1)
     learned, coder_net = Learned(), LearnedCoder((1, 4, 4), 3, 1, 4, "mlp", 2)
     for coder, parities in (
-        (code.at_work(3, 1, rows, nn.Identity())[0], torch.randn(1, 1, 9)),
-        (learned.at_work(3, 1, [coder_net], nn.Identity())[0], torch.randn(1, 1, 4)),
+        (code.bind(3, 1, rows, nn.Identity())[0], torch.randn(1, 1, 9)),
+        (learned.bind(3, 1, [coder_net], nn.Identity())[0], torch.randn(1, 1, 4)),
     ):
         outputs = torch.randn(1, 3, 4)
         for slot in range(3):
@@ -129,10 +129,10 @@ def test_a_learned_code_makes_queries_of_the_same_shape_for_the_deployed_model(e
     (part,) = code.parts(2, 2)
     module = part.build(Mlp(), (3, 8, 6), 4, lambda module: None)
     deployed = nn.Linear(1, 1)
-    coder, answering = code.at_work(2, 2, [module], deployed)
+    coder, answering = code.bind(2, 2, [module], deployed)
     assert answering == [deployed, deployed]
     assert coder.encode(torch.rand(5, 2, 3, 8, 6), 2).shape == (5, 2, 3, 8, 6)
-    with pytest.raises(TypeError, match="at_work"):
+    with pytest.raises(TypeError, match="bind"):
         code.encode(torch.rand(5, 2, 3, 8, 6), 2)
 
 

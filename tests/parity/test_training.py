@@ -11,7 +11,7 @@ from parity.codes import Addition
 from parity.networks import Mlp, Network, ResNet18, Shape
 from parity.objectives import Supervised, TrainingData
 from parity.recipes import Best, Paper, Recipe
-from parity.store import Model, ModelStore
+from parity.store import ModelStore, TrainedModel
 from parity.training import Fit, TrainingStatus, train
 from sim.errors import ParmError
 
@@ -24,7 +24,7 @@ class Killed(BaseException):
 
 def run(
     store: ModelStore, data: TrainingData, recipe: Recipe, seed: int, network: Network, kill_at: dict[str, int]
-) -> tuple[list[Model], list[tuple[str, int]]]:
+) -> tuple[list[TrainedModel], list[tuple[str, int]]]:
     """Train a deployed and a parity model; `kill_at` names the epoch of each role after which to die."""
     epochs: list[tuple[str, int]] = []
 

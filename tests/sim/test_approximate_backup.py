@@ -19,7 +19,7 @@ from sim.schedule import OpenSchedule
 from sim.simulation import simulate
 from sim.stragglers import Crashes, Heterogeneous
 from sim.streams import Streams
-from sim.trace import Fate, Role, Route, Trace
+from sim.trace import Role, Route, TaskStatus, Trace
 from tests.worlds import poisson
 
 
@@ -50,7 +50,7 @@ def test_the_first_answer_counts_once_a_backups_may(after: float, backup: float,
     trace = run(ApproximateBackup(after=after), [3.0], backup_service=backup)
     assert trace.queries.latency.tolist() == pytest.approx([reply])
     assert routes(trace) == [route]
-    assert trace.tasks.fate.tolist() == [Fate.DONE] * 2, "running tasks go on"
+    assert trace.tasks.fate.tolist() == [TaskStatus.DONE] * 2, "running tasks go on"
     assert trace.busy_seconds == pytest.approx(1.0 + backup)
 
 
@@ -65,8 +65,10 @@ def test_the_wait_counts_from_the_dispatch() -> None:
     assert batched.busy_seconds == pytest.approx(2.0 + 0.8)
 
 
-@pytest.mark.parametrize(("cancel", "fate", "busy"), [("queued", Fate.CANCELLED, 1.8), ("nothing", Fate.DONE, 2.8)])
-def test_a_queued_original_is_cancelled_when_its_backup_is_used(cancel: str, fate: Fate, busy: float) -> None:
+@pytest.mark.parametrize(
+    ("cancel", "fate", "busy"), [("queued", TaskStatus.CANCELLED, 1.8), ("nothing", TaskStatus.DONE, 2.8)]
+)
+def test_a_queued_original_is_cancelled_when_its_backup_is_used(cancel: str, fate: TaskStatus, busy: float) -> None:
     trace = run(ApproximateBackup.model_validate({"after": 0, "cancel": cancel}), [0, 0])
     assert trace.queries.reply.tolist() == [0.4, 0.8]
     second = (trace.tasks.role == Role.DEPLOYED) & (trace.tasks.owner == 1)
@@ -74,8 +76,10 @@ def test_a_queued_original_is_cancelled_when_its_backup_is_used(cancel: str, fat
     assert trace.busy_seconds == pytest.approx(busy)
 
 
-@pytest.mark.parametrize(("cancel", "fate", "busy"), [("queued", Fate.CANCELLED, 5.0), ("nothing", Fate.DONE, 8.0)])
-def test_a_queued_backup_is_cancelled_when_the_original_is_back(cancel: str, fate: Fate, busy: float) -> None:
+@pytest.mark.parametrize(
+    ("cancel", "fate", "busy"), [("queued", TaskStatus.CANCELLED, 5.0), ("nothing", TaskStatus.DONE, 8.0)]
+)
+def test_a_queued_backup_is_cancelled_when_the_original_is_back(cancel: str, fate: TaskStatus, busy: float) -> None:
     policy = ApproximateBackup.model_validate({"after": 0, "cancel": cancel})
     trace = run(policy, [0, 0], instances=2, backup_service=3.0)
     assert routes(trace) == [Route.OWN] * 2
@@ -97,7 +101,7 @@ def test_a_timeout_that_never_came_to_pass_does_not_prolong_the_run() -> None:
 def test_a_deadline_removes_both_waiting_tasks() -> None:
     trace = run(ApproximateBackup(after=0), [0, 0], backup_service=1.0, deadline=0.5)
     assert routes(trace) == [Route.DEFAULT] * 2
-    assert sorted(trace.tasks.fate.tolist()) == [Fate.DONE] * 2 + [Fate.CANCELLED] * 2
+    assert sorted(trace.tasks.fate.tolist()) == [TaskStatus.DONE] * 2 + [TaskStatus.CANCELLED] * 2
     assert trace.busy_seconds == 2.0
 
 
@@ -131,7 +135,7 @@ def test_the_timeout_is_the_running_quantile_of_the_deployed_models_latencies(
         dispatch = queries.dispatch[query]
         if tasks.role[task] == Role.DEPLOYED:
             seen.append(tasks.finish[task] - dispatch)
-        elif tasks.fate[task] == Fate.DONE and tasks.back[task] <= queries.reply[query]:
+        elif tasks.fate[task] == TaskStatus.DONE and tasks.back[task] <= queries.reply[query]:
             if len(seen) < 100:
                 assert queries.route[query] == Route.OWN
                 continue
@@ -143,7 +147,7 @@ def test_the_timeout_is_the_running_quantile_of_the_deployed_models_latencies(
             else:
                 assert queries.reply[query] <= allowed
     assert checked == np.sum(queries.route == Route.BACKUP) > 150
-    assert np.any(tasks.fate[tasks.role == Role.DEPLOYED] == Fate.CANCELLED) == (cancel == "queued")
+    assert np.any(tasks.fate[tasks.role == Role.DEPLOYED] == TaskStatus.CANCELLED) == (cancel == "queued")
 
 
 @given(
@@ -175,7 +179,7 @@ def test_lost_tasks_are_sent_again_while_the_query_has_no_reply(cancel: str) -> 
     tasks = trace.tasks
     sent = set(zip(tasks.owner.tolist(), tasks.role.tolist(), tasks.attempt.tolist(), strict=True))
     again = {True: 0, False: 0}
-    for task in np.flatnonzero(tasks.fate == Fate.LOST):
+    for task in np.flatnonzero(tasks.fate == TaskStatus.LOST):
         reply = trace.queries.reply[tasks.owner[task]]
         retried = (tasks.owner[task], tasks.role[task], tasks.attempt[task] + 1) in sent
         if retried:

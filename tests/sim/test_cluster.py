@@ -19,9 +19,9 @@ from sim.policies import Coded, Uncoded
 from sim.schedule import ClosedSchedule, OpenSchedule
 from sim.simulation import simulate
 from sim.stragglers import Crashes, Heterogeneous, PerTask, Replay, SlowPeriods, Straggler
-from sim.stragglers.timeline import Timeline
+from sim.stragglers.timeline import SlownessTimeline
 from sim.streams import BLOCK, Streams
-from sim.trace import Fate, Trace
+from sim.trace import TaskStatus, Trace
 from tests.worlds import poisson
 
 
@@ -138,7 +138,7 @@ def test_heterogeneous_factors_are_one_per_instance_and_trial() -> None:
 
 
 def test_a_timeline_integrates_work_over_its_pieces() -> None:
-    timeline = Timeline(iter([(1.0, 1.0), (3.0, 4.0), (4.0, 1.0), (100.0, 2.0)]))
+    timeline = SlownessTimeline(iter([(1.0, 1.0), (3.0, 4.0), (4.0, 1.0), (100.0, 2.0)]))
     assert timeline.stretch(0.0, 0.5) == 0.5
     assert timeline.stretch(0.5, 1.0) == 2.5  # half a second at full speed, the other half at a quarter
     assert timeline.stretch(0.5, 1.5) == 3.0  # half a second's work in each of the first three pieces
@@ -167,7 +167,7 @@ def test_slow_periods_differ_between_instances_and_stay_between_policies() -> No
     conditions = []
     for policy in (Uncoded(), Coded(k=2)):
         tasks = simulate(cluster, policy, slow, schedule, streams).tasks
-        ran = (tasks.role == 0) & (tasks.fate == Fate.DONE) & (tasks.start < 1500)
+        ran = (tasks.role == 0) & (tasks.fate == TaskStatus.DONE) & (tasks.start < 1500)
         seconds = tasks.finish - tasks.start
         conditions.append([np.interp(np.arange(0, 1500, 5), tasks.start[ran & (tasks.instance == i)],
                                      seconds[ran & (tasks.instance == i)]) > 1.0 for i in range(2)])  # fmt: skip
@@ -180,7 +180,7 @@ def test_slow_periods_differ_between_instances_and_stay_between_policies() -> No
 def test_crashed_work_is_lost_noticed_and_retried() -> None:
     crashes = Crashes(mean_up=5.0, repair=Deterministic(value=2.0), detect=0.5)
     trace = run((np.arange(300) * 3.0).tolist(), [crashes], instances=2)
-    lost = trace.tasks.fate == Fate.LOST
+    lost = trace.tasks.fate == TaskStatus.LOST
     assert lost.sum() > 20
     assert np.all(np.isfinite(trace.queries.reply))
     tasks = trace.tasks

@@ -18,7 +18,7 @@ from sim.schedule import ClosedSchedule, OpenSchedule, Schedule
 from sim.simulation import simulate
 from sim.stragglers import Heterogeneous, Straggler
 from sim.streams import Streams
-from sim.trace import Fate, Role, Route, Trace
+from sim.trace import Role, Route, TaskStatus, Trace
 from tests.worlds import poisson
 
 
@@ -58,7 +58,7 @@ def test_the_deployed_model_serves_coded_queries_at_its_own_speed() -> None:
 
 def test_coded_queries_that_wait_are_removed_once_k_answers_are_back() -> None:
     trace = run(CodedNonsystematic(k=2), [0, 0], instances=1, extra=0)
-    assert trace.tasks.fate.tolist() == [Fate.DONE, Fate.DONE, Fate.CANCELLED]
+    assert trace.tasks.fate.tolist() == [TaskStatus.DONE, TaskStatus.DONE, TaskStatus.CANCELLED]
     assert trace.busy_seconds == 2.0
 
 

@@ -16,9 +16,9 @@ from sim.policies import EqualResources, Hedged, Policy, Tied, Uncoded
 from sim.schedule import OpenSchedule
 from sim.simulation import simulate
 from sim.stragglers import Heterogeneous, Straggler
-from sim.stragglers.base import Bend
+from sim.stragglers.base import ServiceModifier
 from sim.streams import Streams
-from sim.trace import Fate, Role, Route, Trace
+from sim.trace import Role, Route, TaskStatus, Trace
 from tests.worlds import poisson
 
 
@@ -96,14 +96,14 @@ def test_tied_copies_cancel_each_other_on_start() -> None:
     """Two queues; the third query waits in both, and starts in the one that is free first."""
     trace = run(Tied(), [0, 0, 0.25], slow(3.0, 1.0), instances=2, extra=0, queue="shortest_queue")
     assert trace.queries.reply.tolist() == [3.0, 1.0, 2.0]
-    assert trace.tasks.instance[trace.tasks.fate == Fate.DONE].tolist() == [1, 1, 0]
+    assert trace.tasks.instance[trace.tasks.fate == TaskStatus.DONE].tolist() == [1, 1, 0]
     assert trace.busy_seconds == 5.0, "nothing is wasted"
 
 
 def test_a_message_delay_lets_twins_start() -> None:
     trace = run(Tied(message_delay=0.1), [0], instances=2, extra=0, queue="shortest_queue")
     assert len(trace.tasks) == 2
-    assert np.all(trace.tasks.fate == Fate.DONE)
+    assert np.all(trace.tasks.fate == TaskStatus.DONE)
 
 
 @pytest.mark.parametrize("service", [Exponential(mean=0.02), Gamma(shape=0.6, mean=0.02), Deterministic(value=0.02)])
@@ -113,7 +113,7 @@ def test_tied_to_all_instances_is_one_queue(service: Exponential | Gamma | Deter
     schedule = poisson(0.85 * 5 / 0.02, 5000, streams)
     work = service.sample(streams.generator("the same for every copy"), 5000).tolist()
 
-    def of_the_query(role: Role, row: int) -> Bend:
+    def of_the_query(role: Role, row: int) -> ServiceModifier:
         return lambda task, instance, start, seconds: work[task.owner.first]
 
     tied = Cluster.model_validate({"instances": 5, "service": 1.0, "queue": "round_robin"})

@@ -20,7 +20,7 @@ from sim.schedule import OpenSchedule
 from sim.simulation import simulate
 from sim.stragglers import Crashes, Heterogeneous, Straggler
 from sim.streams import Streams
-from sim.trace import Fate, Role, Route, Trace
+from sim.trace import Role, Route, TaskStatus, Trace
 from tests.worlds import poisson
 
 
@@ -47,7 +47,7 @@ def test_parity_queries_of_low_priority_start_when_no_query_waits(queue: str) ->
     low = Coded(k=2, parity_pool="low_priority", parity_instances="budget")
     trace = run(low, [0, 0.1, 0.2], instances=1, extra=0, queue=queue)
     assert order(trace) == [(Role.DEPLOYED, 0), (Role.DEPLOYED, 1), (Role.DEPLOYED, 2)]
-    assert trace.tasks.fate[trace.tasks.role == Role.PARITY].tolist() == [Fate.CANCELLED]
+    assert trace.tasks.fate[trace.tasks.role == Role.PARITY].tolist() == [TaskStatus.CANCELLED]
 
 
 def test_parity_queries_of_equal_priority_take_their_turn() -> None:
@@ -86,7 +86,7 @@ def test_a_shared_pool_survives_crashes_of_idle_and_of_busy_instances() -> None:
         cluster = Cluster(instances=4, extra=2, service=Exponential(mean=0.02), **queue)
         policy = Coded(k=2, parity_pool="low_priority")
         trace = simulate(cluster, policy, crashes, poisson(120.0, 2000, streams), streams)
-        assert np.sum(trace.tasks.fate == Fate.LOST) > 50
+        assert np.sum(trace.tasks.fate == TaskStatus.LOST) > 50
         assert set(trace.tasks.instance[trace.tasks.role == Role.PARITY]) == {-1, *range(6)}
 
 

@@ -19,7 +19,7 @@ from sim.schedule import OpenSchedule
 from sim.simulation import check, simulate
 from sim.stragglers import Heterogeneous, Straggler
 from sim.streams import Streams
-from sim.trace import Fate, Role, Route, Trace
+from sim.trace import Role, Route, TaskStatus, Trace
 
 SECOND = Deterministic(value=1.0)
 
@@ -118,8 +118,8 @@ def test_each_policys_frontend_takes_what_was_measured_with_its_own_code(tmp_pat
 def test_queued_parity_queries_are_removed_when_all_predictions_are_back() -> None:
     trace = run(Coded(k=2, parity_instances=1), [0, 0, 0, 0], slow(1.0, 1.0, 1.0, 1.0, 5.0), instances=4)
     parity = trace.tasks.role == Role.PARITY
-    assert sorted(trace.tasks.fate[parity].tolist()) == [Fate.DONE, Fate.CANCELLED]
-    assert trace.tasks.instance[parity & (trace.tasks.fate == Fate.CANCELLED)].tolist() == [-1]
+    assert sorted(trace.tasks.fate[parity].tolist()) == [TaskStatus.DONE, TaskStatus.CANCELLED]
+    assert trace.tasks.instance[parity & (trace.tasks.fate == TaskStatus.CANCELLED)].tolist() == [-1]
 
 
 def test_queued_originals_are_removed_when_their_group_is_decoded() -> None:
@@ -127,7 +127,7 @@ def test_queued_originals_are_removed_when_their_group_is_decoded() -> None:
     trace = run(Coded(k=2, parity_instances=2), [0, 0, 0, 0], slow(1.0, 9.0, 1.0, 1.0))
     assert routes(trace) == [Route.OWN, Route.RECONSTRUCTION, Route.OWN, Route.RECONSTRUCTION]
     assert trace.queries.reply.tolist() == [1, 1, 2, 2]
-    assert np.sum(trace.tasks.fate == Fate.CANCELLED) == 1
+    assert np.sum(trace.tasks.fate == TaskStatus.CANCELLED) == 1
 
 
 def test_two_losses_need_two_parities() -> None:
@@ -182,12 +182,12 @@ def test_replication_takes_the_first_answer_of_distinct_instances() -> None:
 @pytest.mark.parametrize(
     ("cancel", "fates", "busy"),
     [
-        ("nothing", [Fate.DONE] * 4, 1 + 2 + 0.25 + 1),
-        ("queued", [Fate.DONE] * 3 + [Fate.CANCELLED], 1 + 2 + 0.25),
-        ("all", [Fate.DONE] * 2 + [Fate.CANCELLED] * 2, 1 + 1 + 0.25),
+        ("nothing", [TaskStatus.DONE] * 4, 1 + 2 + 0.25 + 1),
+        ("queued", [TaskStatus.DONE] * 3 + [TaskStatus.CANCELLED], 1 + 2 + 0.25),
+        ("all", [TaskStatus.DONE] * 2 + [TaskStatus.CANCELLED] * 2, 1 + 1 + 0.25),
     ],
 )
-def test_replication_cancels_what_it_is_told_to(cancel: str, fates: list[Fate], busy: float) -> None:
+def test_replication_cancels_what_it_is_told_to(cancel: str, fates: list[TaskStatus], busy: float) -> None:
     """Three instances: query 0's copies run on 0 and 1; query 1's run on 2, until t = 0.75, and wait for another."""
     policy = Replication.model_validate({"copies": 2, "cancel": cancel})
     trace = run(policy, [0, 0.5], slow(1.0, 2.0, 0.25), instances=2, extra=1)
@@ -214,7 +214,7 @@ def test_a_deadline_gives_a_default_answer_and_frees_the_queue() -> None:
     trace = run(Uncoded(), [0, 0, 0.25], instances=1, deadline=1.5)
     assert trace.queries.reply.tolist() == [1.0, 1.5, 1.75]
     assert routes(trace) == [Route.OWN, Route.DEFAULT, Route.DEFAULT]
-    assert sorted(trace.tasks.fate.tolist()) == [Fate.DONE, Fate.DONE, Fate.CANCELLED]
+    assert sorted(trace.tasks.fate.tolist()) == [TaskStatus.DONE, TaskStatus.DONE, TaskStatus.CANCELLED]
 
 
 def test_a_default_answer_within_a_batch_leaves_the_others_to_the_prediction() -> None:

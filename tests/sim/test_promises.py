@@ -37,7 +37,7 @@ from sim.simulation import simulate
 from sim.stragglers import SlowPeriods
 from sim.streams import Streams
 from sim.task import Batch, Task
-from sim.trace import Fate, Role, Route, Trace
+from sim.trace import Role, Route, TaskStatus, Trace
 from tests.worlds import World, poisson, worlds
 
 EXAMPLES = int(os.environ.get("PARM_EXAMPLES", "250"))
@@ -55,7 +55,7 @@ def test_promise_1_every_query_is_answered_exactly_once(world: World) -> None:
     assert np.array_equal(np.repeat(np.arange(len(trace.batches)), trace.batches.size), queries.batch)
     # Whoever was answered by a task was answered by one that came back at that very moment.
     tasks = trace.tasks
-    own = (tasks.role == Role.DEPLOYED) & (tasks.fate == Fate.DONE)
+    own = (tasks.role == Role.DEPLOYED) & (tasks.fate == TaskStatus.DONE)
     for query in np.flatnonzero((queries.route == Route.OWN) | (queries.route == Route.REPLICA)):
         assert queries.reply[query] in tasks.back[own & (tasks.owner == queries.batch[query])]
         assert queries.reply[query] == tasks.back[own & (tasks.owner == queries.batch[query])].min()
@@ -74,7 +74,7 @@ def test_promise_2_causality(world: World) -> None:
     assert np.all(began == (tasks.instance >= 0))
     assert np.all(tasks.queued[began] <= tasks.start[began])
     assert np.all(tasks.start[began] <= tasks.finish[began])
-    done = tasks.fate == Fate.DONE
+    done = tasks.fate == TaskStatus.DONE
     assert np.all(began[done])
     assert np.all(tasks.finish[done] <= tasks.back[done])
     assert np.all(np.isnan(tasks.back[~done]))
@@ -100,7 +100,7 @@ def test_promise_3_a_reconstruction_is_used_only_when_the_prediction_was_later(w
     used_routes = queries.route[queries.used != 0]
     assert np.all(used_routes == Route.RECONSTRUCTION)
     group_of, slot_of = trace.group, trace.slot
-    done = tasks.fate == Fate.DONE
+    done = tasks.fate == TaskStatus.DONE
     for query in np.flatnonzero(queries.route == Route.RECONSTRUCTION):
         used, reply = int(queries.used[query]), queries.reply[query]
         decoded = reply - world.cluster.decode.mean()
@@ -124,7 +124,7 @@ def test_promise_3_a_reconstruction_is_used_only_when_the_prediction_was_later(w
 def test_promise_3_a_backup_is_used_only_when_the_prediction_was_later(world: World) -> None:
     trace = world.run()
     queries, tasks = trace.queries, trace.tasks
-    done = tasks.fate == Fate.DONE
+    done = tasks.fate == TaskStatus.DONE
     for query in np.flatnonzero(queries.route == Route.BACKUP):
         assert isinstance(world.policy, (ApproximateBackup, Coded))
         reply, dispatch = queries.reply[query], queries.dispatch[query]
@@ -199,7 +199,7 @@ def test_promise_6_common_random_numbers() -> None:
         trace = simulate(cluster, policy, (), schedule, streams)
         assert np.array_equal(trace.queries.arrival, schedule.times)
         tasks = trace.tasks
-        ran = (tasks.role == Role.DEPLOYED) & (tasks.attempt == 0) & (tasks.fate == Fate.DONE)
+        ran = (tasks.role == Role.DEPLOYED) & (tasks.attempt == 0) & (tasks.fate == TaskStatus.DONE)
         service = np.full(400, np.nan)
         service[tasks.owner[ran]] = tasks.finish[ran] - tasks.start[ran]
         first[f"{policy.label}{policy.group}"] = service

@@ -18,7 +18,7 @@ from sim.simulation import simulate
 from sim.stragglers import Heterogeneous, PerTask, Sticky, Straggler
 from sim.stragglers.base import Setting
 from sim.streams import Streams
-from sim.trace import Fate, Trace
+from sim.trace import TaskStatus, Trace
 from tests.worlds import poisson
 
 FIVE = Deterministic(value=5.0)
@@ -102,7 +102,7 @@ def test_an_instances_nth_task_meets_the_same_under_every_policy_and_every_stick
     sequences = []
     for policy in (Uncoded(), Coded(k=2), Replication(cancel="nothing")):
         tasks = run(policy, sticky, rate=60.0).tasks
-        ran = np.flatnonzero((tasks.instance == 2) & (tasks.fate == Fate.DONE))
+        ran = np.flatnonzero((tasks.instance == 2) & (tasks.fate == TaskStatus.DONE))
         order = ran[np.argsort(tasks.start[ran])]
         sequences.append((tasks.finish - tasks.start)[order][:500])
     assert np.allclose(sequences[0], sequences[1], rtol=0, atol=1e-9)
@@ -115,7 +115,7 @@ def test_an_instances_nth_task_meets_the_same_under_every_policy_and_every_stick
 def test_instances_have_chains_of_their_own() -> None:
     sticky = Sticky(slowdown=Exponential(mean=3.0), stickiness=0.9)
     cluster = Cluster(instances=2, service=Deterministic(value=1.0))
-    bend = sticky.attach(Setting(Streams(0), 0, [(0, 0), (0, 0)], cluster.network)).bend
+    bend = sticky.attach(Setting(Streams(0), 0, [(0, 0), (0, 0)], cluster.network)).modifier
     assert bend is not None
     task = None
     values = [[bend(task, instance, 0.0, 1.0) for _ in range(50)] for instance in (0, 1)]  # type: ignore[arg-type]

@@ -20,7 +20,7 @@ from sim.errors import ParmError
 from sim.policies import Coded, Hedged, Policy, Replication, Tied, Uncoded
 from sim.schedule import ClosedSchedule, OpenSchedule
 from sim.simulation import simulate
-from sim.stragglers.base import Bend
+from sim.stragglers.base import ServiceModifier
 from sim.streams import Streams
 from sim.theory import (
     FirstOf,
@@ -246,7 +246,7 @@ def test_tied_copies_join_the_queue_with_the_least_work_among_theirs(copies: int
     schedule = poisson(0.85 * servers / MEAN, queries, streams)
     work = Gamma(shape=0.6, mean=MEAN).sample(streams.generator("the same for every copy"), queries).tolist()
 
-    def of_the_query(role: Role, row: int) -> Bend:
+    def of_the_query(role: Role, row: int) -> ServiceModifier:
         return lambda task, instance, start, seconds: work[task.owner.first]
 
     cluster = Cluster(instances=servers, service=Deterministic(value=1.0), queue=RoundRobin())

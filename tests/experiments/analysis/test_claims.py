@@ -18,7 +18,7 @@ from experiments.analysis.outcome import COSTS, GRID, Measured, Outcome
 from experiments.analysis.reference import Reference
 from experiments.analysis.statistics import paired
 from experiments.analysis.summary import rows
-from experiments.figures.base import Material
+from experiments.figures.base import FigureData
 from experiments.figures.latency_vs_sweep import LatencyVsSweep
 from sim.errors import ParmError
 
@@ -71,7 +71,7 @@ def claim(**options: object) -> Claim:
     return Claim.model_validate(given)
 
 
-def verdict(outcomes: list[Outcome], **options: object) -> claims.Verdict:
+def verdict(outcomes: list[Outcome], **options: object) -> claims.ClaimVerdict:
     (one,) = judge([claim(**options)], outcomes)
     return one
 
@@ -233,7 +233,7 @@ def test_a_reference_is_drawn_as_hollow_marks() -> None:
         Reference(source="them", policy="coded", metric="p999", key=RATE, values={"150": 33.0, "400": 30}),
         Reference(source="not drawn", policy="coded", metric="p99", key=RATE, values={"150": 7.0}),
     ]
-    drawn = LatencyVsSweep().draw(Material(rows(outcomes), outcomes, references=given))
+    drawn = LatencyVsSweep().draw(FigureData(rows(outcomes), outcomes, references=given))
     assert drawn is not None
     hollow = [line for line in drawn.axes[0].get_lines() if line.get_markerfacecolor() == "none"]
     assert [line.get_xydata().tolist() for line in hollow] == [[[150.0, 33.0]]]

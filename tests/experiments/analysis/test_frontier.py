@@ -16,7 +16,7 @@ from experiments.analysis import frontier, summary
 from experiments.analysis.frontier import as_text, frontiers, sentences
 from experiments.analysis.outcome import Outcome
 from experiments.config import loader
-from experiments.figures.base import Material
+from experiments.figures.base import FigureData
 from experiments.figures.frontier import Frontier
 from experiments.run.cells import cells
 from tests.outcomes import outcome
@@ -144,7 +144,7 @@ def drawn(*policies: list[Outcome], **options: Any) -> str:
     import matplotlib.text
 
     outcomes = [one for policy in policies for one in policy]
-    figure = Frontier(**options).draw(Material(summary.rows(outcomes), outcomes))
+    figure = Frontier(**options).draw(FigureData(summary.rows(outcomes), outcomes))
     assert figure is not None
     return " | ".join(text.get_text() for text in figure.findobj(matplotlib.text.Text))
 
@@ -174,7 +174,7 @@ def test_what_is_far_too_late_is_drawn_at_the_end_of_the_axis() -> None:
 
 def test_a_figure_without_the_cells_says_so() -> None:
     rows = summary.rows(trials("a", 40))
-    assert Frontier().reason(Material(rows)) == "the run's cells are not there"
+    assert Frontier().reason(FigureData(rows)) == "the run's cells are not there"
 
 
 def test_the_file_has_every_policy_k_and_r_and_two_loads() -> None:

@@ -15,7 +15,7 @@ from experiments.analysis.theory import Theory, theory
 from experiments.config import loader
 from experiments.config.schema import Experiment
 from experiments.figures.advantage import Advantage, times
-from experiments.figures.base import Figure, Material
+from experiments.figures.base import Figure, FigureData
 from experiments.figures.ccdf import Ccdf
 from experiments.figures.latency_vs_sweep import LatencyVsSweep
 from sim.distributions.families import Gamma
@@ -150,14 +150,14 @@ def test_metrics_are_the_summarys() -> None:
     assert of_mean_only.quantiles(np.array([0.5])) is None
 
 
-def material(theory: Any = None) -> Material:
+def material(theory: Any = None) -> FigureData:
     cells = [
         outcome(policy, trial, scale, model=False, point={RATE: rate})
         for rate in (50, 80, 150)
         for policy, scale in (("none", 0.02), ("other", 0.01))
         for trial in range(3)
     ]
-    return Material(summary.rows(cells), cells, theory=theory)
+    return FigureData(summary.rows(cells), cells, theory=theory)
 
 
 def lines(figure: Any) -> list[Any]:
@@ -244,7 +244,7 @@ def test_the_advantage_is_a_paired_ratio() -> None:
         for trial, scale in enumerate((0.01, 0.1))
         for policy, value in (("coded", scale), ("other", 2 * scale))
     ]
-    where = summary.place({RATE: 50})
+    where = summary.point_key({RATE: 50})
     found = times(cells, "other", "coded", where, "p999")
     assert (found.value, found.lo, found.hi) == pytest.approx((2, 2, 2))
     assert times(cells, "coded", "other", where, "p999").value == pytest.approx(0.5)
@@ -256,11 +256,11 @@ def test_the_advantage_says_why_it_does_not_apply() -> None:
     assert Advantage().reason(whole) is None
     assert Advantage(against="nobody").reason(whole) == "there is no policy 'nobody'"
     assert Advantage(along="cluster.extra").reason(whole) == "'cluster.extra' is not swept"
-    assert Advantage().reason(Material(whole.rows[:1], whole.outcomes)) == "there is one policy only"
+    assert Advantage().reason(FigureData(whole.rows[:1], whole.outcomes)) == "there is one policy only"
     cells = [outcome(policy, 0, model=False) for policy in ("a", "b")]
-    assert Advantage().reason(Material(summary.rows(cells), cells)) == "nothing is swept"
-    assert Advantage().reason(Material(whole.rows)) == "the cells' latencies were not kept"
-    assert Advantage().reason(Material([])) == "the run has no finished cell"
+    assert Advantage().reason(FigureData(summary.rows(cells), cells)) == "nothing is swept"
+    assert Advantage().reason(FigureData(whole.rows)) == "the cells' latencies were not kept"
+    assert Advantage().reason(FigureData([])) == "the run has no finished cell"
     drawn = Advantage(against="other", even=True).draw(whole)
     assert drawn is not None
     assert legend(drawn) == ["none"]

@@ -13,7 +13,7 @@ from hypothesis import strategies as st
 
 from experiments.analysis.outcome import Outcome, measure
 from experiments.capacity.search import Answer, extra_at, plan, search
-from experiments.capacity.targets import Looks, Target, Verdict
+from experiments.capacity.targets import SequentialTest, Target, TargetVerdict
 from experiments.config.schema import Experiment
 from experiments.run.cells import Cell
 from experiments.run.runner import simulate_cell
@@ -25,7 +25,7 @@ def part(late: float) -> Any:
     return SimpleNamespace(latency={"p999": late / 1000}, settled=True)
 
 
-def answer(late: Any, start: int, most: int, looks: Looks) -> Answer:
+def answer(late: Any, start: int, most: int, looks: SequentialTest) -> Answer:
     """Run a search where the trials of n instances have the p99.9 that `late(n, trial)` says, in ms, or an excuse."""
     going = search(start, most, [TARGET], looks)
     request = next(going)
@@ -42,14 +42,14 @@ def answer(late: Any, start: int, most: int, looks: Looks) -> Answer:
 @settings(max_examples=150)
 @given(st.integers(1, 130), st.integers(1, 40), st.integers(1, 130))
 def test_without_noise_the_fewest_are_found_exactly(fewest: int, start: int, most: int) -> None:
-    found = answer(lambda n, trial: 30.0 if n >= fewest else 50.0, start, most, Looks(10))
+    found = answer(lambda n, trial: 30.0 if n >= fewest else 50.0, start, most, SequentialTest(10))
     assert found.doubtful is None
     if fewest > most:
         assert found.fewest is None
         return
     assert found.fewest == fewest
     assert (found.below is None) == (fewest == 1)
-    assert found.below is None or found.below.verdict is Verdict.MISSES
+    assert found.below is None or found.below.verdict is TargetVerdict.MISSES
     assert len(found.tests) <= 2 * math.log2(max(2, most)) + 3
 
 
@@ -60,22 +60,22 @@ def test_what_cannot_be_told_is_named_with_its_range() -> None:
     def late(n: int, trial: int) -> float:
         return (60.0 if n < 7 else 40.0 if n < 9 else 20.0) + noise[trial]
 
-    found = answer(late, 12, 96, Looks(20))
+    found = answer(late, 12, 96, SequentialTest(20))
     assert (found.doubtful, found.fewest) == (7, 9)
     assert found.below is not None
-    assert found.below.verdict is Verdict.OPEN
+    assert found.below.verdict is TargetVerdict.OPEN
     assert found.below.trials == 20
     assert found.tests[12].trials == 5
 
 
 def test_nothing_is_certain_where_the_most_that_may_be_tried_is_in_doubt() -> None:
     noise = np.random.default_rng(1).normal(0.0, 5.0, 1000)
-    found = answer(lambda n, trial: (60.0 if n < 7 else 40.0) + noise[trial], 4, 8, Looks(20))
+    found = answer(lambda n, trial: (60.0 if n < 7 else 40.0) + noise[trial], 4, 8, SequentialTest(20))
     assert (found.doubtful, found.fewest) == (7, None)
 
 
 def test_numbers_on_which_a_policy_cannot_run_count_as_too_few() -> None:
-    found = answer(lambda n, trial: "two copies need two" if n < 2 else 30.0, 12, 96, Looks(10))
+    found = answer(lambda n, trial: "two copies need two" if n < 2 else 30.0, 12, 96, SequentialTest(10))
     assert found.fewest == 2
     assert found.below is not None
     assert found.below.impossible == "two copies need two"
@@ -91,7 +91,7 @@ def test_the_answer_is_too_small_no_more_often_than_it_may_be() -> None:
         def late(n: int, trial: int, shared: Any = shared) -> float:
             return float(40.0 + 0.4 * (9.5 - n) + shared[trial] + generator.normal(0.0, 1.0))
 
-        found = answer(late, 12, 24, Looks(40))
+        found = answer(late, 12, 24, SequentialTest(40))
         small += found.fewest is not None and found.fewest < 10
     assert small / 300 < 0.05
 
@@ -142,11 +142,11 @@ def erlang_p99(rate: float, mean: float, servers: int) -> float:
 def test_mmc_needs_as_many_as_erlang_says(servers: int) -> None:
     few, enough = (1000 * erlang_p99(210, 0.025, count) for count in (servers - 1, servers))
     target = Target("p99", math.sqrt(few * enough))
-    (found,) = plan(experiment(), [target], Looks(40), 96, simulated)
+    (found,) = plan(experiment(), [target], SequentialTest(40), 96, simulated)
     assert found.answer.fewest == found.instances == servers
     assert found.answer.doubtful is None
     assert found.answer.below is not None
-    assert found.answer.below.verdict is Verdict.MISSES
+    assert found.answer.below.verdict is TargetVerdict.MISSES
     (measured,) = found.answer.tests[servers].findings
     assert measured.worst <= target.bound
 
@@ -162,10 +162,10 @@ def test_the_cheapest_policy_comes_first_by_the_rule() -> None:
     few = experiment(
         policies=policies, cluster=cluster, workload={"arrivals": {"kind": "poisson", "rate": 50}, "queries": 400}
     )
-    found = plan(few, [Target("p50", 11.0)], Looks(5), 16, simulated)
+    found = plan(few, [Target("p50", 11.0)], SequentialTest(5), 16, simulated)
     assert [one.policy.label for one in found] == ["none", "equal_resources", "approximate_backup"]
     assert [(one.answer.fewest, one.instances, one.extra) for one in found] == [(1, 1, 1), (1, 2, 1), (1, 2, 1)]
     priced = few.model_copy(update={"equal_cost": "price"})
-    found = plan(priced, [Target("p50", 11.0)], Looks(5), 16, simulated)
+    found = plan(priced, [Target("p50", 11.0)], SequentialTest(5), 16, simulated)
     assert [one.policy.label for one in found] == ["none", "equal_resources", "approximate_backup"]
     assert [(one.instances, one.price) for one in found] == [(1, 1.0), (2, 2.0), (11, pytest.approx(2.0))]

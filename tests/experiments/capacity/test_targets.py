@@ -9,7 +9,7 @@ from typing import Any
 import numpy as np
 import pytest
 
-from experiments.capacity.targets import ACCURACY, Looks, Target, Verdict, judge, parse
+from experiments.capacity.targets import ACCURACY, SequentialTest, Target, TargetVerdict, judge, parse
 from sim.errors import ParmError
 
 
@@ -72,7 +72,7 @@ def test_room_is_what_is_left_of_the_bound() -> None:
 
 @pytest.mark.parametrize("most", [2, 5, 7, 40, 100])
 def test_looks_double_and_spend_the_error_exactly_once(most: int) -> None:
-    looks = Looks(most, 0.9)
+    looks = SequentialTest(most, 0.9)
     assert looks.counts[-1] == most
     assert looks.counts == sorted(set(looks.counts))
     levels = [looks.level(look) for look in range(len(looks.counts))]
@@ -83,42 +83,42 @@ def test_looks_double_and_spend_the_error_exactly_once(most: int) -> None:
 def test_the_bounds_are_students() -> None:
     verdict, (found,) = judge([[9.0, 10.0, 11.0, 10.0, 10.0]], [Target("p99", 40.0)], 0.025)
     half = 2.7764451052 * math.sqrt(0.5 / 5)
-    assert verdict is Verdict.MEETS
+    assert verdict is TargetVerdict.MEETS
     assert (found.value, found.worst, found.best) == pytest.approx((30.0, 30.0 + half, 30.0 - half))
 
 
 def test_all_targets_must_be_met_and_one_that_is_missed_decides() -> None:
     targets = [Target("p99", 40.0), Target(ACCURACY, 0.9)]
     good, bad, unclear = [5.0, 5.1, 4.9], [-5.0, -5.1, -4.9], [5.0, -5.0, 0.1]
-    assert judge([good, good], targets, 0.05)[0] is Verdict.MEETS
-    assert judge([good, bad], targets, 0.05)[0] is Verdict.MISSES
-    assert judge([bad, unclear], targets, 0.05)[0] is Verdict.MISSES
-    assert judge([good, unclear], targets, 0.05)[0] is Verdict.OPEN
+    assert judge([good, good], targets, 0.05)[0] is TargetVerdict.MEETS
+    assert judge([good, bad], targets, 0.05)[0] is TargetVerdict.MISSES
+    assert judge([bad, unclear], targets, 0.05)[0] is TargetVerdict.MISSES
+    assert judge([good, unclear], targets, 0.05)[0] is TargetVerdict.OPEN
 
 
-def decide(draws: Any, looks: Looks) -> Verdict:
+def decide(draws: Any, looks: SequentialTest) -> TargetVerdict:
     """Look as often as it takes at trials of one target."""
-    verdict = Verdict.OPEN
+    verdict = TargetVerdict.OPEN
     for look, count in enumerate(looks.counts):
         verdict, _ = judge([draws[:count]], [Target("p99", 40.0)], looks.level(look))
-        if verdict is not Verdict.OPEN:
+        if verdict is not TargetVerdict.OPEN:
             break
     return verdict
 
 
 def test_looking_again_and_again_errs_no_more_often_than_it_may() -> None:
     """The mean lies on the bound, the worst case for both errors; naive looks at 5% err far more often."""
-    generator, looks = np.random.default_rng(1), Looks(40)
+    generator, looks = np.random.default_rng(1), SequentialTest(40)
     said = [decide(generator.normal(0.0, 1.0, 40), looks) for _ in range(1500)]
-    assert sum(one is Verdict.MEETS for one in said) / 1500 < 0.05
-    assert sum(one is Verdict.MISSES for one in said) / 1500 < 0.05
+    assert sum(one is TargetVerdict.MEETS for one in said) / 1500 < 0.05
+    assert sum(one is TargetVerdict.MISSES for one in said) / 1500 < 0.05
     naive = 0
     for _ in range(400):
         draws = generator.normal(0.0, 1.0, 40)
-        naive += any(judge([draws[:n]], [Target("p99", 40.0)], 0.05)[0] is Verdict.MEETS for n in looks.counts)
+        naive += any(judge([draws[:n]], [Target("p99", 40.0)], 0.05)[0] is TargetVerdict.MEETS for n in looks.counts)
     assert naive / 400 > 0.08
 
 
 def test_what_is_clear_is_decided_at_the_first_look() -> None:
     draws = np.random.default_rng(2).normal(10.0, 1.0, 40)
-    assert judge([draws[:5]], [Target("p99", 40.0)], Looks(40).level(0))[0] is Verdict.MEETS
+    assert judge([draws[:5]], [Target("p99", 40.0)], SequentialTest(40).level(0))[0] is TargetVerdict.MEETS

@@ -31,7 +31,7 @@ from experiments.validation.calibration import (
     service_profile,
 )
 from experiments.validation.comparison import Latencies, Redrawn, Trial, compare
-from experiments.validation.session import Options, Validation
+from experiments.validation.session import Validation, ValidationSettings
 from parity.codes import Addition
 from sim.cluster import Cluster
 from sim.distributions.families import Deterministic, Exponential
@@ -45,7 +45,7 @@ from sim.stragglers import PerTask, SlowPeriods, Straggler
 from sim.stragglers.base import Setting
 from sim.streams import Streams
 from sim.task import Batch, Task
-from sim.trace import Fate, Role, Route
+from sim.trace import Role, Route, TaskStatus
 from tests.real import Echo
 
 ROOT = Path(__file__).parents[3]
@@ -101,7 +101,7 @@ POLICIES: list[tuple[Policy, dict[str, Any]]] = [
 def test_a_real_run_keeps_the_promises(workers: Workers, policy: Policy, options: dict[str, Any]) -> None:
     run = real(workers, policy, (SLOW,), **options)
     queries, tasks = run.trace.queries, run.trace.tasks
-    done = tasks.fate == Fate.DONE
+    done = tasks.fate == TaskStatus.DONE
     # 1: every query has one reply, by an answer that was back at that very moment.
     assert np.array_equal(np.repeat(np.arange(len(run.trace.batches)), run.trace.batches.size), queries.batch)
     own = done & (tasks.role == Role.DEPLOYED)
@@ -244,7 +244,7 @@ def test_a_competing_pass_takes_what_it_was_measured_to_take() -> None:
 
     def bent(passes: Any, streams: Streams, slowdown: float = 4.0) -> list[float]:
         always = PerTask(slowdown=Deterministic(value=slowdown))
-        bend = Competing(of=always, passes=passes).attach(Setting(streams, 0, [(0, 0)], Network())).bend
+        bend = Competing(of=always, passes=passes).attach(Setting(streams, 0, [(0, 0)], Network())).modifier
         assert bend is not None
         return [bend(Task(Batch(0, 0, 1)), 0, 0.0, 0.010) for _ in range(40)]
 
@@ -293,7 +293,9 @@ def test_a_piece_is_simulated_with_what_was_measured_around_it(monkeypatch: pyte
         return RealRun(None, rounds, np.full(1, len(driven)), [], [], 0.0)  # type: ignore[arg-type]
 
     monkeypatch.setattr(Validation, "_drive", driving)
-    validation = Validation(loader.load(ROOT / "experiments/validate.yaml", ["trials=2"]), Options(), Reporter())
+    validation = Validation(
+        loader.load(ROOT / "experiments/validate.yaml", ["trials=2"]), ValidationSettings(), Reporter()
+    )
     pieces = validation._real(Machines(None, {}, dict.fromkeys(Role, 1.0)))  # type: ignore[arg-type]
     assert [label for label, _, calm in driven if not calm] == ["none", "coded", "coded", "none"]
     assert [calm for _, _, calm in driven] == [True, False, True] * 4
@@ -351,20 +353,20 @@ def test_what_cannot_be_done_for_real_is_refused_at_once(tmp_path: Path, changes
     file.write_text(EXPERIMENT)
     experiment = loader.load(file, [f"{key}={value}" for key, value in changes.items()])
     with pytest.raises(ParmError, match=says):
-        Validation(experiment, Options(seconds=0.02), Reporter())
+        Validation(experiment, ValidationSettings(seconds=0.02), Reporter())
 
 
 def test_an_experiment_without_a_model_is_refused(tmp_path: Path) -> None:
     lines = [line for line in EXPERIMENT.splitlines() if not line.startswith(("model", "  network", "  dataset"))]
     (tmp_path / "quick.yaml").write_text("\n".join(lines))
     with pytest.raises(ParmError, match="needs a 'model'"):
-        Validation(loader.load(tmp_path / "quick.yaml"), Options(), Reporter())
+        Validation(loader.load(tmp_path / "quick.yaml"), ValidationSettings(), Reporter())
 
 
 def test_a_device_that_is_not_there_is_refused_before_workers_start(tmp_path: Path) -> None:
     (tmp_path / "quick.yaml").write_text(EXPERIMENT)
     with pytest.raises(ParmError, match="there is no device 'gpu'"):
-        Validation(loader.load(tmp_path / "quick.yaml"), Options(device="gpu"), Reporter())
+        Validation(loader.load(tmp_path / "quick.yaml"), ValidationSettings(device="gpu"), Reporter())
 
 
 def test_an_interrupt_is_said_and_has_its_status(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
@@ -416,4 +418,4 @@ def test_the_command_measures_compares_and_writes(tmp_path: Path) -> None:
 
 
 def test_the_example_is_valid() -> None:
-    Validation(loader.load(ROOT / "experiments/validate.yaml"), Options(), Reporter())
+    Validation(loader.load(ROOT / "experiments/validate.yaml"), ValidationSettings(), Reporter())

@@ -10,7 +10,7 @@ from experiments.analysis import summary
 from experiments.analysis.outcome import measure
 from experiments.figures import style
 from experiments.figures.accuracy import Accuracy
-from experiments.figures.base import Figure, Material, spread
+from experiments.figures.base import Figure, FigureData, spread
 from experiments.figures.ccdf import Ccdf
 from experiments.figures.drawing import EVERY, draw_all
 from experiments.figures.labels import Label, put
@@ -36,7 +36,7 @@ def material(points=({},), trials=3, model=True, **more):
         for policy, scale, degraded, instances in policies
         for trial in range(trials)
     ]
-    return Material(summary.rows(cells), cells, **more)
+    return FigureData(summary.rows(cells), cells, **more)
 
 
 SWEEP = [{"workload.arrivals.rate": rate} for rate in (100, 200, 300)]
@@ -54,7 +54,7 @@ def traces():
 
 def of(trace, policy):
     cell = measure(trace, None, policy=policy, kind=policy, point={}, trial=0, warmup_floor=10, seconds={})
-    return Material(summary.rows([cell]), [cell], lambda _: trace)
+    return FigureData(summary.rows([cell]), [cell], lambda _: trace)
 
 
 def texts(figure):
@@ -94,7 +94,7 @@ def test_a_figure_that_does_not_apply_says_why_when_it_was_asked_for(tmp_path):
     ]
     assert Accuracy().draw(latency_only) is None
     assert LatencyVsSweep(along="cluster.extra").reason(material(SWEEP)) == "'cluster.extra' is not swept"
-    assert [figure.draw(Material([])) for figure in EVERY] == [None] * 5
+    assert [figure.draw(FigureData([])) for figure in EVERY] == [None] * 5
 
 
 def test_a_second_figure_of_a_kind_does_not_replace_the_first(tmp_path):
