@@ -19,10 +19,9 @@ from typing import TYPE_CHECKING, Any, ClassVar, Literal
 from pydantic import Field, model_validator
 
 from experiments.analysis.estimates import Estimate, Metric, estimate, is_fraction, measured
-from experiments.analysis.outcome import Measured, Outcome
+from experiments.analysis.outcome import Measured, Outcome, Scalar
 from experiments.analysis.statistics import Interval
 from experiments.analysis.summary import point_key
-from experiments.config.keys import Scalar
 from sim.errors import ParmError
 from sim.kinds import Kind
 

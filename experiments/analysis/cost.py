@@ -9,15 +9,12 @@ is therefore measured, and rows that differ by more than 1% are named.
 
 from __future__ import annotations
 
-from collections.abc import Iterable, Mapping, Sequence
+from collections.abc import Iterable, Mapping
 from dataclasses import dataclass
-from typing import TYPE_CHECKING, Literal
+from typing import Literal
 
 from sim.cluster import Cluster
 from sim.policies.base import PoolPlan
-
-if TYPE_CHECKING:
-    from experiments.analysis.summary import Row
 
 Rule = Literal["instances", "busy_seconds", "price"]
 """By what policies are compared."""
@@ -63,22 +60,3 @@ def same(one: float, other: float, rule: str) -> bool:
 def written(cost: float, rule: str) -> str:
     """Return a cost with its unit, such as `18 instances`."""
     return f"{cost * RULES[rule].factor:.4g} {RULES[rule].unit}"
-
-
-def verdict(rows: Sequence[Row]) -> tuple[str, str | None]:
-    """Return, for the rows of one sweep point, the rule in words, and which rows do not cost the same, if any."""
-    rule = rows[0].equal_cost
-    groups: list[tuple[float, list[str]]] = []
-    for row in rows:
-        cost = of(row.cost, rule)
-        for first, who in groups:
-            if same(cost, first, rule):
-                who.append(row.policy)
-                break
-        else:
-            groups.append((cost, [row.policy]))
-    meaning = f"equal cost is {RULES[rule].meaning}" + (" within 1%" if RULES[rule].tolerance >= 0.01 else "")
-    if len(groups) < 2:
-        return f"{meaning}: {written(groups[0][0], rule)}", None
-    parts = [f"{', '.join(who)} {written(cost, rule)}" for cost, who in groups]
-    return meaning, "not at equal cost: " + "; ".join(parts)

@@ -19,6 +19,9 @@ if TYPE_CHECKING:
     from backends.answers import Answers
     from sim.trace import Trace
 
+Scalar = bool | int | float | str
+"""A value that a sweep gives an option."""
+
 LATENCIES = ("mean", "p50", "p99", "p999", "gap")
 """The latency metrics, in the order in which every table has them; `gap` is p999 - p50."""
 

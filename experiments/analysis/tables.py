@@ -124,7 +124,7 @@ def _remarks(rows: Sequence[Row]) -> list[RenderableType]:
     sign = "margins are 95% intervals" + (
         f" over {trials.pop()} trials" if len(trials) == 1 and max(trials) > 1 else ""
     )
-    rule, unequal = cost.verdict(rows)
+    rule, unequal = verdict(rows)
     lines.append(Text(f"{sign}; {rule}", style="dim"))
     if unequal:
         lines.append(Text(unequal, style="yellow"))
@@ -136,3 +136,22 @@ def _remarks(rows: Sequence[Row]) -> list[RenderableType]:
         who = "" if len(names) == len(rows) else f" ({', '.join(names)})"
         lines.append(Text(f"note: {note}{who}", style="yellow"))
     return [*lines, Text()]
+
+
+def verdict(rows: Sequence[Row]) -> tuple[str, str | None]:
+    """Return, for the rows of one sweep point, the rule in words, and which rows do not cost the same, if any."""
+    rule = rows[0].equal_cost
+    groups: list[tuple[float, list[str]]] = []
+    for row in rows:
+        spent = cost.of(row.cost, rule)
+        for first, who in groups:
+            if cost.same(spent, first, rule):
+                who.append(row.policy)
+                break
+        else:
+            groups.append((spent, [row.policy]))
+    meaning = f"equal cost is {cost.RULES[rule].meaning}" + (" within 1%" if cost.RULES[rule].tolerance >= 0.01 else "")
+    if len(groups) < 2:
+        return f"{meaning}: {cost.written(groups[0][0], rule)}", None
+    parts = [f"{', '.join(who)} {cost.written(spent, rule)}" for spent, who in groups]
+    return meaning, "not at equal cost: " + "; ".join(parts)

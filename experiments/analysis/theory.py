@@ -1,4 +1,4 @@
-"""Where theory says exactly what a cell must come to, so that figures can lay it over what was simulated.
+"""Where theory says exactly what a cell must give, so that figures can draw it over the simulated values.
 
 Nothing is said of anything else: no bound, no approximation. Nothing may slow, delay, batch or drop. With Poisson
 arrivals and exponential services, by policy and queue:
@@ -36,8 +36,12 @@ from sim.trace import Role
 from workloads.arrivals import ClosedLoop, Poisson
 
 if TYPE_CHECKING:
-    from experiments.config.schema import Experiment
+    from collections.abc import Sequence
+
+    from sim.cluster import Cluster
     from sim.policies import Policy
+    from sim.stragglers import Straggler
+    from workloads.arrivals import Arrivals
 
 MS = 1000.0
 TAILS = {"p50": 0.5, "p99": 0.99, "p999": 0.999}
@@ -80,17 +84,22 @@ class Theory:
         return None if self.law is None else self.law.quantiles(p) * MS
 
 
-def theory(experiment: Experiment, policy: Policy) -> Theory | None:
-    """Return what theory says of a policy, at one sweep point of an experiment, or None where it says nothing.
+def theory(
+    policy: Policy,
+    cluster: Cluster,
+    arrivals: Arrivals,
+    stragglers: Sequence[Straggler] = (),
+    *,
+    measured: bool = False,
+) -> Theory | None:
+    """Return what theory says of a policy on a cluster, or None where it says nothing, as of an unstable queue.
 
-    Nothing is said of a queue that grows for ever either.
+    `measured` says that service times are measured in the loop and not drawn.
     """
-    cluster = experiment.cluster
-    arrivals, service = experiment.workload.arrivals, cluster.service
-    network = cluster.network
+    service, network = cluster.service, cluster.network
     plain = (
-        not experiment.stragglers
-        and experiment.execution == "deferred"
+        not stragglers
+        and not measured
         and cluster.batching == Fixed()
         and cluster.deadline is None
         and network.gbps is None

@@ -5,7 +5,6 @@ from __future__ import annotations
 import re
 from typing import Any
 
-Scalar = bool | int | float | str
 Key = tuple[str | int, ...]
 """Where a value stands: a mapping's key or a list's index per level."""
 

@@ -13,9 +13,10 @@ from pydantic_core import InitErrorDetails, PydanticCustomError
 from backends import profiles
 from experiments.analysis.claims import Claim
 from experiments.analysis.cost import Rule
+from experiments.analysis.outcome import Scalar
 from experiments.analysis.reference import Reference
 from experiments.config import sweep
-from experiments.config.keys import FOLDER_NAME, Key, Scalar, put, spell
+from experiments.config.keys import FOLDER_NAME, Key, put, spell
 from experiments.figures import drawing
 from experiments.figures.base import Figure
 from parity import codes

@@ -8,7 +8,8 @@ import math
 from collections.abc import Iterator, Mapping, Sequence
 from typing import Any
 
-from experiments.config.keys import Key, Scalar, get, locate
+from experiments.analysis.outcome import Scalar
+from experiments.config.keys import Key, get, locate
 
 Sweep = Mapping[str, Sequence[Any]]
 

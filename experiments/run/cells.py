@@ -9,7 +9,7 @@ from collections import Counter
 from dataclasses import dataclass, replace
 from typing import Any
 
-from experiments.config.keys import Scalar
+from experiments.analysis.outcome import Scalar
 from experiments.config.schema import Experiment
 from sim.policies import Policy
 

@@ -98,7 +98,9 @@ def conclude(store: RunStore, experiment: Experiment, todo: Sequence[Cell], outc
 
     def predicted(policy: str, point: dict[str, Any]) -> Theory | None:
         cell = by_place[policy, summary.point_key(point), todo[0].trial]
-        return theory(cell.experiment, cell.policy)
+        there = cell.experiment
+        measured = there.execution == "in_the_loop"
+        return theory(cell.policy, there.cluster, there.workload.arrivals, there.stragglers, measured=measured)
 
     with writing(store.folder):
         rows = summary.write(outcomes, store.folder, experiment.equal_cost)

@@ -117,7 +117,7 @@ def row(policy: str, rule: cost.Rule = "instances", **spent: float) -> summary.R
 def test_rows_are_equal_by_the_rule_and_within_its_tolerance(
     rule: cost.Rule, spent: dict[str, float], unequal: bool
 ) -> None:
-    meaning, named = cost.verdict([row("a", rule), row("b", rule, **spent), row("c", rule)])
+    meaning, named = tables.verdict([row("a", rule), row("b", rule, **spent), row("c", rule)])
     assert cost.RULES[rule].meaning in meaning
     assert (named is not None) is unequal
     if named:

@@ -41,7 +41,9 @@ def said(policy: Any = "none", queue: str = "single_queue", **changes: Any) -> T
         else:
             data[key] = value
     experiment = Experiment.model_validate(data)
-    return theory(experiment, experiment.policies[0])
+    measured = experiment.execution == "in_the_loop"
+    arrivals = experiment.workload.arrivals
+    return theory(experiment.policies[0], experiment.cluster, arrivals, experiment.stragglers, measured=measured)
 
 
 def replication(copies: int, cancel: str = "all") -> dict[str, Any]:
