@@ -38,6 +38,10 @@ test: lint docs
 docs: $(VENV)/installed
 	$(BIN)/sphinx-build -W --keep-going --quiet --jobs auto --doctree-dir build/doctrees docs build/docs
 
+# Which lines the tests run, in build/coverage; worker processes are counted too.
+coverage: $(VENV)/installed
+	$(BIN)/pytest -n auto --cov --cov-report=term --cov-report=html:build/coverage/html
+
 bench: $(VENV)/installed
 	$(BIN)/pip install --quiet --editable '.[bench]'
 	$(BIN)/python -m tests.benchmarks
