@@ -38,7 +38,7 @@ test: lint docs
 docs: $(VENV)/installed
 	$(BIN)/sphinx-build -W --keep-going --quiet --jobs auto --doctree-dir build/doctrees docs build/docs
 
-# Which lines the tests run, in build/coverage; worker processes are counted too.
+# Which lines the tests run, in build/coverage. Processes that tests start are counted too.
 coverage: $(VENV)/installed
 	$(BIN)/pytest -n auto --cov --cov-report=term --cov-report=html:build/coverage/html
 
