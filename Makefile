@@ -3,7 +3,7 @@ PYTHON ?= python3
 VENV ?= .venv
 BIN := $(VENV)/bin
 
-.PHONY: quickstart paper-latency paper-accuracy test lint bench clean
+.PHONY: quickstart paper-latency paper-accuracy test lint docs coverage bench clean
 .DEFAULT_GOAL := quickstart
 
 $(VENV)/installed: pyproject.toml
@@ -31,8 +31,16 @@ lint: $(VENV)/installed
 	$(BIN)/ruff format --check .
 	$(BIN)/mypy
 
-test: lint
+test: lint docs
 	$(BIN)/pytest -n auto
+
+# The site, in build/docs; a warning is an error.
+docs: $(VENV)/installed
+	$(BIN)/sphinx-build -W --keep-going --quiet --jobs auto --doctree-dir build/doctrees docs build/docs
+
+# Which lines the tests run, in build/coverage. Processes that tests start are counted too.
+coverage: $(VENV)/installed
+	$(BIN)/pytest -n auto --cov --cov-report=term --cov-report=html:build/coverage/html
 
 bench: $(VENV)/installed
 	$(BIN)/pip install --quiet --editable '.[bench]'

@@ -1,18 +1,26 @@
-"""What the pages name is there: the files that they link to, the verbs, and the options of these."""
+"""What the pages name is there: linked files, verbs and their options; and every page is on the site."""
 
 from __future__ import annotations
 
 import re
+import tomllib
 from pathlib import Path
 from typing import Any
 
 import pytest
 import typer.main
+import yaml
 
 from experiments.cli import app
 
 ROOT = Path(__file__).parent.parent
-PAGES = [ROOT / "README.md", *sorted((ROOT / "docs").glob("*.md"))]
+DOCS = ROOT / "docs"
+SITE = sorted(
+    page
+    for page in DOCS.rglob("*.md")
+    if DOCS / "results" not in page.parents and not page.name.startswith("_")  # results, and what docs/conf.py writes
+)
+PAGES = [*sorted(ROOT.glob("*.md")), *SITE]
 VERBS: dict[str, Any] = typer.main.get_command(app).commands
 named = pytest.mark.parametrize("page", PAGES, ids=lambda page: page.stem)
 
@@ -34,6 +42,21 @@ def test_commands_exist_with_their_options(page: Path) -> None:
         assert set(said) <= options, f"parm {verb}{rest}"
 
 
-def test_every_page_is_reached_from_the_readme() -> None:
-    readme = PAGES[0].read_text(encoding="utf-8")
-    assert not [page.name for page in PAGES[1:] if f"docs/{page.name}" not in readme]
+def test_every_page_is_in_one_toctree() -> None:
+    trees = re.findall(r"```\{toctree\}\n(.*?)```", (DOCS / "index.md").read_text(encoding="utf-8"), flags=re.DOTALL)
+    listed = [line for tree in trees for line in tree.splitlines() if line and not line.startswith(":")]
+    pages = [page.relative_to(DOCS).with_suffix("").as_posix() for page in SITE]
+    assert sorted([*listed, "index"]) == sorted(pages)
+
+
+def test_the_readme_leads_to_the_site() -> None:
+    assert "(docs/index.md)" in (ROOT / "README.md").read_text(encoding="utf-8")
+
+
+def test_the_changelog_and_the_citation_have_the_current_version() -> None:
+    project = tomllib.loads((ROOT / "pyproject.toml").read_text(encoding="utf-8"))["project"]
+    versions = re.findall(r"^## \[(.+?)\]", (ROOT / "CHANGELOG.md").read_text(encoding="utf-8"), flags=re.MULTILINE)
+    assert versions[:2] == ["Unreleased", project["version"]]
+    citation = yaml.safe_load((ROOT / "CITATION.cff").read_text(encoding="utf-8"))
+    assert citation["version"] == project["version"]
+    assert citation["license"] == project["license"]
