@@ -84,6 +84,8 @@ class Outcome(Measured):
     """Forward passes per role."""
     reused: dict[str, int] = field(default_factory=dict)
     """Predictions per role that had already been computed."""
+    inputs: dict[str, str] = field(default_factory=dict)
+    """Digests of the files and the code that the cell was computed from, by name."""
 
     def to_json(self) -> str:
         """Return the outcome as one line of JSON."""
