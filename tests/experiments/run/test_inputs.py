@@ -90,6 +90,7 @@ def test_the_code_of_a_plugin_is_an_input(tmp_path: Path, monkeypatch: pytest.Mo
         "from typing import Literal\n"
         "from sim.distributions.families import Deterministic\n\n\n"
         "class OwnLaw(Deterministic):\n"
+        '    """Always the same value."""\n\n'
         '    kind: Literal["own_law_of_inputs"] = "own_law_of_inputs"\n'
     )
     monkeypatch.syspath_prepend(str(tmp_path))
