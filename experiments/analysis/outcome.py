@@ -11,9 +11,9 @@ from typing import TYPE_CHECKING, Any, Self
 
 import numpy as np
 
-from experiments.analysis.statistics import mser5
+from experiments.analysis.warmup import has_trend
 from sim.errors import ParmError
-from sim.trace import UNAVAILABLE, Floats, Ints, Route
+from sim.trace import UNAVAILABLE, Floats, Ints, Role, Route
 
 if TYPE_CHECKING:
     from backends.answers import Answers
@@ -71,7 +71,10 @@ class Outcome(Measured):
     warmup: int
     """Queries cut from the beginning."""
     settled: bool
-    """Whether MSER-5 found an end of the warm-up."""
+    """Whether the latency neither rises nor falls from part to part of the run; true for a run too short to judge."""
+    load: dict[str, float] = field(default_factory=dict)
+    """Offered load of each pool, by role: seconds for which its tasks held an instance, per instance and second in
+    which queries arrived. From 1 on the pool has no steady state."""
     cost: dict[str, float]
     """Each of `COSTS`."""
     quantiles: dict[str, list[float]]
@@ -84,6 +87,8 @@ class Outcome(Measured):
     """Forward passes per role."""
     reused: dict[str, int] = field(default_factory=dict)
     """Predictions per role that had already been computed."""
+    inputs: dict[str, str] = field(default_factory=dict)
+    """Digests of the files and the code that the cell was computed from, by name."""
 
     def to_json(self) -> str:
         """Return the outcome as one line of JSON."""
@@ -108,39 +113,38 @@ def measure(
     kind: str,
     point: Mapping[str, Any],
     trial: int,
-    warmup_floor: int,
+    warmup: int,
     seconds: Mapping[str, float],
     last_of_batch: bool = False,
     price: float | None = None,
 ) -> Outcome:
     """Measure a cell's trace and, where there is a model, its answers.
 
-    At least the first `warmup_floor` queries are cut, and as many more as MSER-5 asks for. Percentiles are NumPy's
-    `linear` ones of all that is left. With `last_of_batch` only the last query of each batch is looked at, and all
-    counts are of these. `price` is of all instances together, each 1 where it is not given. Raises ParmError where the
-    floor leaves nothing to measure.
+    The first `warmup` queries are not counted. Percentiles are NumPy's `linear` ones of all that is left. With
+    `last_of_batch` only the last query of each batch is looked at, and all counts are of these. `price` is of all
+    instances together, each 1 where it is not given. Raises ParmError where the warm-up leaves nothing to measure.
     """
     kept = trace.batches.first + trace.batches.size - 1 if last_of_batch else np.arange(len(trace.queries))
-    latency = trace.queries.latency[kept]
-    count = len(latency)
-    if warmup_floor >= count:
-        raise ParmError(f"a warm-up of {warmup_floor} queries leaves nothing to measure of a run of {count}")
-    found, settled = mser5(latency)
-    cut = max(warmup_floor, found)
-    whole = _measured(trace, answers, kept[cut:])
-    edges = np.linspace(cut, count, SECTIONS + 1).astype(int).tolist()
-    parts = itertools.pairwise(edges) if count - cut >= SECTIONS * SMALLEST_SECTION else ()
+    kept = kept[kept >= warmup]
+    count = len(kept)
+    if not count:
+        raise ParmError(f"a warm-up of {warmup} queries leaves nothing to measure of a run of {len(trace.queries)}")
+    whole = _measured(trace, answers, kept)
+    edges = np.linspace(0, count, SECTIONS + 1).astype(int).tolist()
+    parts = itertools.pairwise(edges) if count >= SECTIONS * SMALLEST_SECTION else ()
+    blocks = tuple(_measured(trace, answers, kept[first:last]) for first, last in parts)
     return Outcome(
         **vars(whole),
         policy=policy,
         kind=kind,
         point=dict(point),
         trial=trial,
-        warmup=cut,
-        settled=settled,
+        warmup=warmup,
+        settled=not has_trend([block.latency["mean"] for block in blocks]),
+        load=_load(trace),
         cost=_cost(trace, price),
-        quantiles={"probabilities": GRID.tolist(), "seconds": np.quantile(latency[cut:], GRID).tolist()},
-        blocks=tuple(_measured(trace, answers, kept[first:last]) for first, last in parts),
+        quantiles={"probabilities": GRID.tolist(), "seconds": np.quantile(trace.queries.latency[kept], GRID).tolist()},
+        blocks=blocks,
         seconds=dict(seconds),
         passes=dict(answers.passes) if answers else {},
         reused=dict(answers.reused) if answers else {},
@@ -169,6 +173,22 @@ def _measured(trace: Trace, answers: Answers | None, part: Ints) -> Measured:
 def _latencies(latency: Floats) -> dict[str, float]:
     p50, p99, p999 = np.quantile(latency, (0.5, 0.99, 0.999)).tolist()
     return {"mean": float(latency.mean()), "p50": p50, "p99": p99, "p999": p999, "gap": p999 - p50}
+
+
+def _load(trace: Trace) -> dict[str, float]:
+    """Return the offered load of each pool; empty where all queries arrive at once."""
+    arrivals = float(trace.queries.arrival[-1] - trace.queries.arrival[0])
+    if arrivals <= 0:
+        return {}
+    tasks = trace.tasks
+    held = np.nan_to_num(np.fmax(tasks.finish, tasks.back) - tasks.start)
+    load: dict[str, float] = {}
+    for role in Role:
+        mine = (tasks.role == role) & (tasks.instance >= 0)
+        if mine.any():
+            machines = len(np.unique(tasks.instance[mine]))
+            load[role.name.lower()] = float(held[mine].sum()) / (machines * arrivals)
+    return load
 
 
 def _cost(trace: Trace, price: float | None) -> dict[str, float]:

@@ -1,4 +1,4 @@
-"""Intervals for what a simulation measured, and where its warm-up ends.
+"""Intervals for what a simulation measured.
 
 Queries of one run depend on each other, so that an interval computed as if they did not is far too narrow under load.
 Everything here therefore counts trials (or long consecutive sections of a single run), never queries.
@@ -11,11 +11,7 @@ from collections.abc import Sequence
 from dataclasses import dataclass
 
 import numpy as np
-from numpy.typing import NDArray
 from scipy.special import ndtri, stdtrit
-
-BATCH = 5
-"""Observations averaged into one before MSER is applied: the 5 of MSER-5."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -115,27 +111,3 @@ def _score(share: float, total: float, confidence: float) -> Interval:
     half = z / (1 + z * z / total) * math.sqrt(share * (1 - share) / total + z * z / (4 * total * total))
     # At 0 and at 1 the bound equals the share; rounding must not put the share outside its own interval.
     return Interval(share, min(max(0.0, centre - half), share), max(min(1.0, centre + half), share))
-
-
-def mser5(series: NDArray[np.float64]) -> tuple[int, bool]:
-    """Return how many leading observations to cut as warm-up, and whether the series had settled.
-
-    The cut that minimises the marginal standard error of what is left, over means of 5: White 1997; White, Cobb and
-    Spratt 2000. The last 5 means are no candidates, for there the error is degenerate (Spratt 1998). A minimum in the
-    second half says that there is no steady state to measure (Hoad, Robinson and Davies 2010): then the best cut of
-    the first half is returned with False. A series too short to judge is not cut and not called settled.
-    """
-    means = series[: len(series) // BATCH * BATCH].reshape(-1, BATCH).mean(axis=1)
-    count = len(means)
-    if count < 2 * BATCH:
-        return 0, False
-    # Shifted by the overall mean, so that the difference of the two sums below does not cancel.
-    shifted = means - means.mean()
-    left = np.arange(count, 0, -1, dtype=float)
-    sums = np.cumsum(shifted[::-1])[::-1]
-    squares = np.cumsum(np.square(shifted)[::-1])[::-1]
-    errors = ((squares - sums**2 / left) / left**2)[: count - BATCH]
-    best = int(np.argmin(errors))
-    if best <= count // 2:
-        return best * BATCH, True
-    return int(np.argmin(errors[: count // 2 + 1])) * BATCH, False

@@ -37,6 +37,9 @@ FORMAT = 1
 FEW_DEGRADED = 100
 """Fewer unavailable predictions than this draw a note."""
 
+LARGE_CUT = 0.03
+"""A larger share of a trial's queries cut as warm-up draws a note."""
+
 FEW_IN_TAIL = 10
 """Fewer queries beyond a trial's p99.9 than this draw a note."""
 
@@ -63,7 +66,7 @@ class Row:
     warmup: list[int]
     """Queries cut in each trial."""
     settled: bool
-    """Whether the warm-up ended in every trial."""
+    """Whether the latency had no trend over the run in any trial."""
     notes: list[str]
     """What a reader should know before trusting the row; one sentence each."""
     equal_cost: str = "instances"
@@ -196,11 +199,18 @@ def _row(trials: list[Outcome]) -> Row:
 def _notes(trials: list[Outcome], with_blocks: bool) -> list[str]:
     notes = []
     unsettled = sum(not trial.settled for trial in trials)
-    if unsettled:
+    overloaded = {role: load for trial in trials for role, load in trial.load.items() if load > 1}
+    if unsettled and overloaded:
+        pools = " and ".join(f"{load:.2g} on the {role} pool" for role, load in overloaded.items())
+        notes.append(f"unstable: offered load {pools}; latency grows as long as the run lasts")
+    elif unsettled:
         notes.append(
-            f"the warm-up did not settle in {unsettled} of {len(trials)} trials: "
-            "the run is too short or the cluster is overloaded"
+            f"too short: latency still rises or falls from part to part in {unsettled} of {len(trials)} trials; "
+            "run more queries"
         )
+    cut = max(trial.warmup / (trial.warmup + trial.queries) for trial in trials)
+    if cut > LARGE_CUT:
+        notes.append(f"the first {cut:.0%} of the queries are warm-up and not counted")
     if len(trials) == 1 and with_blocks:
         notes.append("one trial only: its intervals come from ten consecutive parts of it")
     elif len(trials) == 1:

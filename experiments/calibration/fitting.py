@@ -102,7 +102,7 @@ def simulated(cell: Cell) -> dict[str, float]:
     from experiments.run.runner import simulate_cell
 
     trace, _ = simulate_cell(cell)
-    latency = trace.queries.latency[cell.experiment.warmup_floor :]
+    latency = trace.queries.latency[cell.experiment.warmup_queries(trace.queries.arrival) :]
     quantiles = np.quantile(latency, list(PERCENTILES.values()))
     return {"mean": float(latency.mean()), **dict(zip(PERCENTILES, quantiles.tolist(), strict=True))}
 

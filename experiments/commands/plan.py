@@ -130,7 +130,9 @@ def _runner(store: RunStore, workers: int | None, answerer: Models | None, repor
 
     def run(todo: list[Cell]) -> dict[str, Outcome]:
         nonlocal done
-        outcomes, _ = store.finished(todo, traces=False)
+        outcomes, warnings = store.finished(todo, traces=False)
+        for warning in warnings:
+            reporter.say(f"warning: {warning}")
         missing = [cell for cell in todo if cell.id not in outcomes]
         queries = sum(cell.experiment.workload.queries for cell in missing)
         count = 1 if alone else min(workers or default_workers(), max(1, queries // WORTH_A_WORKER))

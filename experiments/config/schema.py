@@ -15,6 +15,7 @@ from experiments.analysis.claims import Claim
 from experiments.analysis.cost import Rule
 from experiments.analysis.outcome import Scalar
 from experiments.analysis.reference import Reference
+from experiments.analysis.warmup import WarmupRule, warmup_queries
 from experiments.config import sweep
 from experiments.config.keys import FOLDER_NAME, Key, put, spell
 from experiments.figures import drawing
@@ -27,8 +28,10 @@ from sim.kinds import Options
 from sim.policies import CodedNonsystematic, Policy
 from sim.simulation import check
 from sim.stragglers import Crashes, Straggler
-from sim.trace import Role
+from sim.stragglers import Replay as RecordedSlowness
+from sim.trace import Floats, Role
 from workloads.arrivals import Arrivals
+from workloads.arrivals import Replay as RecordedArrivals
 from workloads.datasets.base import Dataset
 from workloads.sampling import Sampling, Uniform
 
@@ -103,8 +106,10 @@ class Experiment(Options):
     """Numbers that others measured: hollow marks in `latency_vs_sweep`, and compared in `reference.csv`."""
     claims: tuple[Claim, ...] = ()
     """What a paper says of its results; `parm claims` holds the run to it."""
-    warmup: int | None = Field(default=None, ge=0)
-    """Queries at the start of a trial that are never counted; 1% of them where it is left out."""
+    warmup: WarmupRule | None = None
+    """What is not counted at the start of a trial, under all policies alike: `none`, a number of queries,
+    `{seconds: 5}`, or `auto`: 1% to 10% of the queries, by the load of the deployed instances. Left out: `auto`, but
+    `none` where arrivals or slowness are recorded, whose events are what the run is about."""
     counted: Literal["every_query", "last_of_batch"] = "every_query"
     """Whose latency is measured: `last_of_batch` leaves out how long the others of a batch waited for it to fill."""
     execution: Literal["deferred", "in_the_loop"] = "deferred"
@@ -142,9 +147,25 @@ class Experiment(Options):
         return self
 
     @property
-    def warmup_floor(self) -> int:
-        """Queries at the start of each trial that are never counted."""
-        return self.workload.queries // 100 if self.warmup is None else self.warmup
+    def warmup_rule(self) -> WarmupRule:
+        """The warm-up's rule: as given, or the default."""
+        if self.warmup is not None:
+            return self.warmup
+        recorded = isinstance(self.workload.arrivals, RecordedArrivals) or any(
+            isinstance(one, RecordedSlowness) for one in self.stragglers
+        )
+        return "none" if recorded else "auto"
+
+    def warmup_queries(self, arrival: Floats) -> int:
+        """Return how many queries of a trial are not counted, given their arrival times in seconds."""
+        return warmup_queries(self.warmup_rule, arrival, self.deployed_load)
+
+    @property
+    def deployed_load(self) -> float | None:
+        """Offered load of the m deployed instances without redundancy and stragglers; None where the rate or the mean
+        service time is not known beforehand."""
+        rate, mean = self.workload.arrivals.mean_rate(), self.cluster.service.mean()
+        return None if rate is None or mean is None else rate * mean / self.cluster.instances
 
     @property
     def machines(self) -> Cluster:
@@ -207,7 +228,9 @@ class Experiment(Options):
                     "loses work for good, which leaves queries without an answer: give the cluster a 'deadline', "
                     "or let it 'retry'",
                 )
-        if self.warmup is not None and self.warmup >= self.workload.queries:
+        if isinstance(self.warmup, int) and self.warmup < 0:
+            yield ("warmup",), f"must be 0 or more, but is {self.warmup}"
+        if isinstance(self.warmup, int) and self.warmup >= self.workload.queries:
             yield (
                 ("warmup",),
                 f"must be less than workload.queries ({self.workload.queries}), but is {self.warmup}",

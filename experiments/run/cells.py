@@ -59,7 +59,7 @@ def _hash(alone: Experiment, trial: int) -> str:
     data = alone.resolved()
     for key in ("name", "trials", "sweep", "figures", "traces", "reference", "claims"):
         del data[key]
-    data["warmup"] = alone.warmup_floor
+    data["warmup"] = str(alone.warmup_rule)
     text = json.dumps([data, trial], sort_keys=True, ensure_ascii=True)
     return hashlib.sha256(text.encode()).hexdigest()[:16]
 

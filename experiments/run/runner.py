@@ -168,7 +168,7 @@ def _measured(cell: Cell, trace: Trace, answers: Answers | None, seconds: dict[s
         kind=str(cell.policy.name_in_yaml()),
         point=cell.point,
         trial=cell.trial,
-        warmup_floor=cell.experiment.warmup_floor,
+        warmup=cell.experiment.warmup_queries(trace.queries.arrival),
         last_of_batch=cell.experiment.counted == "last_of_batch",
         seconds=seconds,
         price=price(cell.experiment.cluster, cell.policy.pools(cell.experiment.machines)),

@@ -17,6 +17,7 @@ import dataclasses
 import json
 import os
 import shutil
+from collections import Counter
 from collections.abc import Iterator, Sequence
 from enum import IntEnum
 from pathlib import Path
@@ -27,6 +28,7 @@ import numpy as np
 import yaml
 
 from experiments.analysis.outcome import Outcome
+from experiments.run import inputs
 from experiments.run.cells import Cell
 from sim.errors import ParmError
 from sim.trace import Batches, Ints, Queries, Role, Route, Tasks, TaskStatus, Trace
@@ -87,10 +89,17 @@ class RunStore:
         text += yaml.safe_dump(data, sort_keys=False, allow_unicode=True, width=120)
         self.write_text("experiment.yaml", text)
 
-    def finished(self, cells: Sequence[Cell], *, traces: bool) -> tuple[dict[str, Outcome], list[str]]:
-        """Return the outcomes of the cells that need not run again, by id, and a warning for each damaged file."""
+    def finished(
+        self, cells: Sequence[Cell], *, traces: bool, check_inputs: bool = True
+    ) -> tuple[dict[str, Outcome], list[str]]:
+        """Return the outcomes of the cells that need not run again, by id, and a warning for each damaged file.
+
+        With `check_inputs` a cell runs again, with a warning, where a file or the code that it was computed from has
+        changed since.
+        """
         found: dict[str, Outcome] = {}
         warnings: list[str] = []
+        stale: Counter[str] = Counter()
         for cell in cells:
             path = self._cell_file(cell)
             try:
@@ -108,13 +117,19 @@ class RunStore:
             missing = [file for file in self.trace_files(cell) if traces and not file.is_file()]
             if missing:
                 warnings.append(f"{missing[0]} is gone; the cell runs again.")
+            elif check_inputs and (other := inputs.changed(outcome.inputs, inputs.inputs(cell.experiment))):
+                stale.update(other)
             else:
                 found[cell.id] = outcome
+        warnings.extend(
+            f"{name} is not what it was: {count} cell{'s run' if count > 1 else ' runs'} again."
+            for name, count in stale.items()
+        )
         return found, warnings
 
     def outcomes(self, cells: Sequence[Cell]) -> list[Outcome]:
         """Return the outcomes of all finished cells, in the order of `cells`."""
-        found, _ = self.finished(cells, traces=False)
+        found, _ = self.finished(cells, traces=False, check_inputs=False)
         return [found[cell.id] for cell in cells if cell.id in found]
 
     def trace_files(self, cell: Cell) -> tuple[Path, Path]:
@@ -158,7 +173,11 @@ class RunStore:
             queries, tasks = self.trace_files(cell)
             self._write_table(queries, query_table(trace, cell.trial, samples, labels, answers))
             self._write_table(tasks, task_table(trace))
-        outcome = dataclasses.replace(outcome, seconds={**outcome.seconds, "writing": perf_counter() - began})
+        outcome = dataclasses.replace(
+            outcome,
+            seconds={**outcome.seconds, "writing": perf_counter() - began},
+            inputs=inputs.inputs(cell.experiment),
+        )
         self.write_text(f"cells/{cell.id}.json", outcome.to_json() + "\n")
         return outcome
 

@@ -102,7 +102,7 @@ class Validation:
                 (int(plan.role), plan.row) for plan in policy.pools(self._cluster) for _ in range(plan.instances)
             ]
             attach(experiment.stragglers, Setting(Streams(0), 0, of_instance, self._cluster.network))
-        self._warmup = self._queries // 100 if experiment.warmup is None else experiment.warmup
+        self._warmup = experiment.warmup if isinstance(experiment.warmup, int) else self._queries // 100
         if self._warmup >= self._queries:
             raise ParmError(f"warmup leaves nothing of the {self._queries} queries of a run: give --seconds more.")
 

@@ -48,13 +48,13 @@ def answers():
 
 def run(trace, answers=None, floor=100):
     where = {"policy": "mine", "kind": "coded", "point": {"cluster.extra": 4}, "trial": 2}
-    return measure(trace, answers, **where, warmup_floor=floor, seconds={"simulating": 0.5})
+    return measure(trace, answers, **where, warmup=floor, seconds={"simulating": 0.5})
 
 
 def test_percentiles_are_exact_after_the_cut(latency, route):
     outcome = run(make_trace(latency, route))
     rest = latency[outcome.warmup :]
-    assert outcome.warmup >= 100
+    assert outcome.warmup == 100
     assert outcome.queries == len(rest)
     assert tuple(outcome.latency) == LATENCIES
     assert outcome.latency["p999"] == pytest.approx(np.quantile(rest, 0.999))
@@ -62,11 +62,12 @@ def test_percentiles_are_exact_after_the_cut(latency, route):
     assert outcome.latency["mean"] == pytest.approx(rest.mean())
 
 
-def test_a_transient_is_cut_beyond_the_floor(latency, route):
-    latency[:600] += 1.0
+def test_an_outage_is_counted(latency, route):
+    latency[600:900] += 6.0
     outcome = run(make_trace(latency, route))
     assert outcome.settled
-    assert 595 <= outcome.warmup <= 700
+    assert outcome.warmup == 100
+    assert outcome.latency["p99"] > 6.0
 
 
 def test_a_run_without_steady_state_says_so(latency, route):

@@ -5,7 +5,7 @@ import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from experiments.analysis.statistics import Interval, mser5, paired, sectioning, student_t, wilson, wilson_clustered
+from experiments.analysis.statistics import Interval, paired, sectioning, student_t, wilson, wilson_clustered
 
 
 def test_student_t_matches_the_textbook():
@@ -84,39 +84,3 @@ def test_clustered_is_never_narrower_than_plain_and_holds_its_estimate(pairs):
 
 def test_empty_clusters_do_not_count():
     assert wilson_clustered([40, 0, 45], [50, 0, 50]) == wilson_clustered([40, 45], [50, 50])
-
-
-def test_mser5_finds_the_end_of_a_transient():
-    generator = np.random.default_rng(4)
-    series = generator.exponential(1.0, 10_000)
-    series[:1000] += np.linspace(20.0, 0.0, 1000)
-    cut, settled = mser5(series)
-    assert settled
-    assert 800 <= cut <= 1600
-    assert cut % 5 == 0
-
-
-def test_mser5_leaves_a_stationary_series_nearly_whole():
-    cut, settled = mser5(np.random.default_rng(5).exponential(1.0, 10_000))
-    assert settled
-    assert cut < 1000
-
-
-def test_mser5_says_when_there_is_no_steady_state():
-    generator = np.random.default_rng(6)
-    series = np.concatenate([np.linspace(100.0, 1.0, 9000), np.ones(1000)]) + generator.normal(0, 0.1, 10_000)
-    cut, settled = mser5(series)
-    assert not settled
-    assert cut <= 5000
-
-
-def test_mser5_is_right_about_large_numbers_with_small_differences():
-    generator = np.random.default_rng(7)
-    series = generator.exponential(1e-3, 5000)
-    series[:500] += 1e-2
-    assert mser5(series + 1e6)[0] == pytest.approx(mser5(series)[0], abs=10)
-
-
-@pytest.mark.parametrize("length", [0, 1, 4, 49])
-def test_mser5_does_not_judge_what_is_too_short(length):
-    assert mser5(np.ones(length)) == (0, False)

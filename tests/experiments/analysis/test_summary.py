@@ -150,7 +150,7 @@ def test_a_single_short_trial_has_no_interval_of_its_latency(tmp_path):
 def test_notes_warn_of_what_should_not_be_trusted():
     trials = [outcome("coded_2", trial, degraded=0.004, queries=2000, settled=trial > 0) for trial in range(3)]
     notes = " | ".join(summary.rows(trials)[0].notes)
-    assert "did not settle in 1 of 3 trials" in notes
+    assert "still rises or falls from part to part in 1 of 3 trials" in notes
     assert "p99.9 rests on fewer than 10 queries" in notes
     assert "A_d rests on 24 unavailable predictions" in notes
     assert summary.rows(grid())[0].notes == []

@@ -73,7 +73,7 @@ def test_one_table_per_sweep_point_even_when_rows_are_mixed():
 
 def test_notes_name_the_policies_that_they_are_about():
     trials = [*run(), *(outcome("late", trial, settled=False, instances=18) for trial in range(3))]
-    assert "overloaded (late)" in printed(trials)
+    assert "run more queries (late)" in printed(trials)
 
 
 @pytest.mark.parametrize(("degraded", "dash"), [(0.0, True), (0.1, False)])

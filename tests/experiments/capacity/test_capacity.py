@@ -111,7 +111,7 @@ def simulated(todo: list[Cell]) -> dict[str, Outcome]:
     for cell in todo:
         trace, _ = simulate_cell(cell)
         named = {"policy": cell.policy.label, "kind": "none", "point": {}, "trial": cell.trial, "seconds": {}}
-        found[cell.id] = measure(trace, None, warmup_floor=cell.experiment.warmup_floor, **named)  # type: ignore[arg-type]
+        found[cell.id] = measure(trace, None, warmup=cell.experiment.warmup_queries(trace.queries.arrival), **named)  # type: ignore[arg-type]
     return found
 
 

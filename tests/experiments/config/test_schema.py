@@ -6,6 +6,7 @@ import copy
 from pathlib import Path
 from typing import Any
 
+import numpy as np
 import pytest
 from hypothesis import given
 from hypothesis import strategies as st
@@ -32,8 +33,8 @@ def experiment(**changes: Any) -> Experiment:
 def test_defaults_are_those_of_the_documentation() -> None:
     plain = experiment()
     assert (plain.seed, plain.trials, plain.model, plain.traces, plain.execution) == (1, 5, None, True, "deferred")
-    assert plain.warmup_floor == 20
-    assert experiment(warmup=0).warmup_floor == 0
+    assert plain.warmup_rule == "auto"
+    assert experiment(warmup=0).warmup_queries(np.arange(2000.0)) == 0
     assert plain.points() == [{}]
 
 

@@ -1,0 +1,111 @@
+"""What a cell's result was made from, beside its options: files, plugins and parm itself, each with a digest.
+
+A cell's id says which question was asked; the digests say whether the answer that is kept still holds.
+"""
+
+from __future__ import annotations
+
+import hashlib
+import inspect
+import os
+from collections.abc import Iterator, Mapping
+from functools import cache
+from pathlib import Path
+from typing import Any
+
+from pydantic import BaseModel
+
+from experiments.config.schema import Experiment
+
+OURS = ("sim", "workloads", "parity", "backends", "experiments")
+RESULT = ("sim", "workloads", "parity", "backends", "experiments/analysis/outcome.py", "experiments/analysis/warmup.py")
+"""The code that determines a cell's result; tables and figures are made anew from it at any time."""
+CODE = "the code of parm"
+BLOCK = 2**20
+
+
+def inputs(experiment: Experiment) -> dict[str, str]:
+    """Return a digest of everything that a cell of `experiment` reads, by what a user calls it."""
+    found = {CODE: code()}
+    for path in dict.fromkeys(_paths(experiment)):
+        if path.exists():
+            found[str(path)] = digest(path)
+    for file in dict.fromkeys(_plugins(experiment)):
+        found[str(file)] = digest(file)
+    return found
+
+
+def changed(before: Mapping[str, str], now: Mapping[str, str]) -> list[str]:
+    """Return the names of the inputs that are not what they were when `before` was taken."""
+    return [name for name in {**now, **before} if before.get(name) != now.get(name)]
+
+
+def digest(path: Path) -> str:
+    """Return a digest of a file's contents, or of the names, sizes and times of all files in a folder."""
+    try:
+        about = [(path.name, path.stat())] if path.is_file() else [*_below(path)]
+    except OSError:
+        return "unreadable"
+    return _digest(path, tuple((name, stat.st_size, stat.st_mtime_ns) for name, stat in about))
+
+
+@cache
+def code() -> str:
+    """Return a digest of the source files that determine results."""
+    home = Path(__file__).resolve().parents[2]
+    known = hashlib.sha256()
+    for name in RESULT:
+        place = home / name
+        for file in sorted(place.rglob("*.py")) if place.is_dir() else [place]:
+            known.update(f"{file.relative_to(home).as_posix()}\n".encode())
+            known.update(file.read_bytes())
+    return known.hexdigest()[:16]
+
+
+@cache  # thousands of cells read the same few files
+def _digest(path: Path, about: tuple[tuple[str, int, int], ...]) -> str:
+    known = hashlib.sha256()
+    if path.is_dir():
+        known.update(repr(about).encode())
+        return known.hexdigest()[:16]
+    with path.open("rb") as file:
+        while block := file.read(BLOCK):
+            known.update(block)
+    return known.hexdigest()[:16]
+
+
+def _below(folder: Path) -> Iterator[tuple[str, os.stat_result]]:
+    for file in sorted(folder.rglob("*")):
+        if file.is_file():
+            yield file.relative_to(folder).as_posix(), file.stat()
+
+
+def _options(value: Any) -> Iterator[Any]:
+    """Yield every value in an experiment, options of options included."""
+    yield value
+    if isinstance(value, BaseModel):
+        for name in type(value).model_fields:
+            yield from _options(getattr(value, name))
+    elif isinstance(value, Mapping):
+        for one in value.values():
+            yield from _options(one)
+    elif isinstance(value, (list, tuple)):
+        for one in value:
+            yield from _options(one)
+
+
+def _paths(experiment: Experiment) -> Iterator[Path]:
+    return (value for value in _options(experiment) if isinstance(value, Path) and value.is_absolute())
+
+
+def _plugins(experiment: Experiment) -> Iterator[Path]:
+    for value in _options(experiment):
+        if isinstance(value, BaseModel):
+            for kind in type(value).__mro__:
+                if kind.__module__.split(".")[0] not in (*OURS, "pydantic", "builtins", "abc", "typing"):
+                    try:
+                        file = inspect.getsourcefile(kind)
+                    except TypeError:
+                        continue
+                    if file is not None:
+                        yield Path(file)
