@@ -129,6 +129,16 @@ def differences(outcomes: Sequence[Outcome]) -> list[Difference]:
     return found
 
 
+def paired_difference(outcomes: Sequence[Outcome], ours: Row, base: Row, metric: str) -> Interval | None:
+    """Return one row's metric less another's at the same sweep point, over the trials that both have.
+
+    In ms for latencies, a fraction otherwise; None where there is nothing to compare.
+    """
+    cells = _cells(outcomes)
+    trials = [cells.get((row.point_key, row.policy), []) for row in (ours, base)]
+    return _difference(*trials, metric)[0] if all(trials) else None
+
+
 def write(outcomes: Sequence[Outcome], folder: Path, equal_cost: Rule = "instances") -> list[Row]:
     """Write `summary.csv`, `summary.json` and `differences.csv` into `folder`, each at once or not at all."""
     table = rows(outcomes, equal_cost)
