@@ -135,8 +135,8 @@ def paired_difference(outcomes: Sequence[Outcome], ours: Row, base: Row, metric:
     In ms for latencies, a fraction otherwise; None where there is nothing to compare.
     """
     cells = _cells(outcomes)
-    trials = [cells.get((row.point_key, row.policy), []) for row in (ours, base)]
-    return _difference(*trials, metric)[0] if all(trials) else None
+    mine, theirs = (cells.get((row.point_key, row.policy)) for row in (ours, base))
+    return _difference(mine, theirs, metric)[0] if mine and theirs else None
 
 
 def write(outcomes: Sequence[Outcome], folder: Path, equal_cost: Rule = "instances") -> list[Row]:

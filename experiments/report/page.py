@@ -63,6 +63,7 @@ def page(
     environment = jinja2.Environment(
         autoescape=True, trim_blocks=True, lstrip_blocks=True, undefined=jinja2.StrictUndefined
     )
+    columns = _columns(rows)
     template = environment.from_string(
         resources.files("experiments.report").joinpath("page.html").read_text(encoding="utf-8")
     )

@@ -59,7 +59,9 @@ def _best(rows: Sequence[Row], outcomes: Sequence[Outcome]) -> str:
 
 
 def _objective(rows: Sequence[Row], slo: float, metric: str) -> str:
-    meets, misses, undecided = [], [], []
+    meets: list[Row] = []
+    misses: list[Row] = []
+    undecided: list[Row] = []
     for row in rows:
         interval = row.metrics[metric]
         if interval is None or math.isnan(interval.value):
