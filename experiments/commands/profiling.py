@@ -15,7 +15,8 @@ from experiments.config.schema import Model
 from experiments.run.manifest import command_line, git_revision
 from experiments.run.models import load_data
 from parity.codes import Addition, TensorCode
-from parity.networks import Network, Shape
+from parity.networks import Network
+from parity.shape import Shape
 from sim.errors import ParmError
 from sim.kinds import Options
 from sim.policies import Coded, Policy
