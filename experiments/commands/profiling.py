@@ -25,8 +25,8 @@ if TYPE_CHECKING:
     from torch import nn
 
     from backends.measuring import TimedCode
-    from backends.profile import RoleName, ServiceProfile
     from backends.runner import Precision
+    from sim.distributions.profile import RoleName, ServiceProfile
 
 SEED = 0
 """Of the untrained weights and of the inputs' noise."""
