@@ -98,7 +98,7 @@ def test_accuracy_is_a_target_of_the_clients_answers(
     ("words", "says"),
     [
         ([], "say what is to be met, such as --slo p999=40ms or --accuracy 0.92."),
-        (["--slo", "p99.9=40ms"], "did you mean 'p999'?"),
+        (["--slo", "p100=40ms"], "--slo p100=40ms: 'p100' is not a percentile: it would be the largest value of all"),
         (["--slo", "p999=40"], "it needs a unit"),
         (["--accuracy", "0.9"], "has no 'model', so that there are no answers to be right."),
         (["--slo", "p99=40ms", "--confidence", "95"], "--confidence 95: must be above 0.5 and below 1."),
