@@ -13,7 +13,7 @@ from pathlib import Path
 import pytest
 
 from experiments import cli
-from experiments.commands import plan
+from experiments.capacity import trials
 from tests.command import parm
 
 ROOT = Path(cli.__file__).resolve().parents[1]
@@ -71,7 +71,7 @@ def test_a_table_the_answer_and_json(
 
 
 def test_the_answers_are_the_same_for_any_number_of_workers(file: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr(plan, "WORTH_A_WORKER", 1)
+    monkeypatch.setattr(trials, "WORTH_A_WORKER", 1)
     for workers in (1, 2):
         words = ["plan", file, "--slo", "p50=40ms", "--workers", workers, "--out", f"{workers}.json", "--fresh"]
         words += ["--most", 3, "--set", "policies=[none]"]
