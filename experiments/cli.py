@@ -6,6 +6,7 @@
 from __future__ import annotations
 
 import importlib
+import inspect
 import platform
 import sys
 from functools import cache
@@ -56,7 +57,9 @@ def verb(name: str) -> Any:
     """Return a verb's click command, with the option `--debug` that every verb has."""
     heading, module = VERBS[name]
     function = getattr(importlib.import_module(f"experiments.commands.{module}"), module)
-    command = _command(function, name, rich_help_panel=heading)
+    paragraphs = inspect.cleandoc(function.__doc__ or "").split("\n\n")
+    text = "\n\n".join(" ".join(paragraph.split()) for paragraph in paragraphs)
+    command = _command(function, name, rich_help_panel=heading, help=text)
     command.params.extend(_command(_options_of_every_verb, "debug").params)
     return command
 

@@ -14,7 +14,7 @@ def list_kinds(
     name: Annotated[
         str | None,
         typer.Argument(
-            metavar="[NAME]",
+            metavar="NAME",
             help="A family (policy), a kind (coded), a section (cluster), a key (queue), or 'column'.",
         ),
     ] = None,

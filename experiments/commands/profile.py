@@ -12,7 +12,7 @@ from sim.errors import ParmError
 
 
 def profile(
-    file: Annotated[Path | None, typer.Argument(metavar="[FILE]", help="Measure this experiment's network.")] = None,
+    file: Annotated[Path | None, typer.Argument(metavar="FILE", help="Measure this experiment's network.")] = None,
     network: Annotated[
         str | None, typer.Option(metavar="YAML", help="Or this one, as resnet18 or '{kind: resnet18, width: 16}'.")
     ] = None,
