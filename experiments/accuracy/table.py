@@ -14,44 +14,31 @@ HEADING = ("model", "code", "recipe", "seed", "A_a %", "A_d % (95%)", "default %
 
 @dataclass(frozen=True)
 class Line:
-    """One code with one deployed model. Accuracies are fractions; for boxes they are mean intersections over unions."""
+    """One code with one deployed model; `analysis.columns` says what each column of `accuracy.csv` means."""
 
     dataset: str
     network: str
     width: str
-    """The network's `width`, where it has one."""
     code: str
     k: int
     r: int
     recipe: str
     seed: int
     epochs: int | str
-    """Of what the code needs trained; empty where it needs nothing."""
     device: str
-    """What the code's parts were trained on."""
     available: float
-    """A_a, of the deployed model on the test set."""
     degraded: float
-    """A_d: every way to lose `losses` answers of a group, five random groupings of the test set."""
     degraded_lo: float
     degraded_hi: float
-    """Its 95% interval: Wilson's for as many independent predictions as there are test images."""
     default: float
-    """Of the one answer that is most often right."""
     train_seconds: float
-    """Spent on training what the code needs."""
     losses: int
     agreement: float
-    """How often a reconstruction is what the deployed model itself answers."""
     encode_us: float
     decode_us: float
-    """Microseconds for one group, the median on the device of the study."""
     model: str
-    """What the study calls the deployed model."""
     coding: str
-    """What it calls the code at its group size."""
     note: str
-    """The data set's caveat."""
 
 
 def as_csv(lines: Sequence[Line]) -> str:
