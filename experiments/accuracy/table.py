@@ -14,11 +14,7 @@ HEADING = ("model", "code", "recipe", "seed", "A_a %", "A_d % (95%)", "default %
 
 @dataclass(frozen=True)
 class Line:
-<<<<<<< HEAD
-    """One code with one deployed model; `analysis.columns` says what each column of `accuracy.csv` means."""
-=======
     """One code with one deployed model; `experiments.analysis.columns` says what each column of the CSV means."""
->>>>>>> h-cli
 
     dataset: str
     network: str
