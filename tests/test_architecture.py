@@ -101,3 +101,24 @@ def test_imports_make_no_cycle() -> None:
     known = {module for module in graph if module.startswith("parity.")}  # being removed
     assert known, "there is no cycle in parity any more: delete this exception"
     assert not graph.keys() - known
+
+
+STOREYS = (
+    {"analysis"}, {"figures"}, {"config"}, {"run"}, {"accuracy", "calibration", "capacity", "validation"}, {"commands"},
+    {"cli"},
+)  # fmt: skip
+"""The rooms of experiments/ from the lowest to the highest: a module imports from its own room or from lower ones."""
+
+
+def test_the_rooms_of_experiments_import_downwards_only() -> None:
+    storey = {room: height for height, rooms in enumerate(STOREYS) for room in rooms}
+    for module, needs in import_graph().items():
+        for other in needs:
+            if module.startswith("experiments.") and other.startswith("experiments."):
+                mine, theirs = module.split(".")[1], other.split(".")[1]
+                assert mine == theirs or storey[theirs] < storey[mine], f"{module} imports {other}"
+
+
+def test_experiments_has_few_entries() -> None:
+    entries = {path.name for path in (ROOT / "experiments").iterdir() if path.suffix not in (".yaml", ".typed")}
+    assert len(entries - {"__pycache__", "__init__.py"}) <= 12, sorted(entries)

@@ -43,7 +43,7 @@ class Claim(Kind):
     says: str
     """The statement, in words."""
     metric: Metric = "p999"
-    """What it is about: a metric of the summary or a percentile such as p995."""
+    """What it is about: a metric of the summary or a percentile such as p99.5."""
     policy: str
     """The policy that it is about, by its name here."""
     between: tuple[float, float] | None = None

@@ -29,7 +29,7 @@ class Reference(Options):
     policy: str
     """The policy that they are of, by its name here."""
     metric: Metric = "p999"
-    """What they are: a metric of the summary or a percentile such as p995; latencies in ms, the others as fractions."""
+    """A metric of the summary or a percentile such as p99.5; latencies in ms, the others as fractions."""
     key: str
     """The swept key that they run along."""
     values: dict[str, float] = Field(min_length=1)

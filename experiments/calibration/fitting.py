@@ -11,12 +11,13 @@ import contextlib
 import math
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from dataclasses import dataclass
-from typing import Any
+from typing import Any, get_args
 
 import numpy as np
 from pydantic import ValidationError
 
 from backends.processes import Pool, WorkerKilledError
+from experiments.analysis.percentiles import probability
 from experiments.calibration.options import Aim, Calibration, FittedMetric, Stage
 from experiments.run.cells import Cell, cells
 from sim.errors import ParmError
@@ -25,14 +26,7 @@ Values = dict[str, float]
 """The free options by name."""
 Run = Callable[[Sequence[Cell]], list[dict[str, float]]]
 """Simulates cells and returns the metrics of each, in seconds."""
-PERCENTILES: dict[FittedMetric, float] = {
-    "p50": 0.5,
-    "p90": 0.9,
-    "p95": 0.95,
-    "p99": 0.99,
-    "p995": 0.995,
-    "p999": 0.999,
-}
+PERCENTILES = [name for name in get_args(get_args(FittedMetric)[0]) if name != "mean"]
 
 
 @dataclass(frozen=True, slots=True)
@@ -101,7 +95,7 @@ def simulated(cell: Cell) -> dict[str, float]:
 
     trace, _ = simulate_cell(cell)
     latency = trace.queries.latency[cell.experiment.warmup_queries(trace.queries.arrival) :]
-    quantiles = np.quantile(latency, list(PERCENTILES.values()))
+    quantiles = np.quantile(latency, [probability(name) for name in PERCENTILES])
     return {"mean": float(latency.mean()), **dict(zip(PERCENTILES, quantiles.tolist(), strict=True))}
 
 

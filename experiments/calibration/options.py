@@ -4,17 +4,20 @@ from __future__ import annotations
 
 from collections.abc import Mapping
 from pathlib import Path
-from typing import Any, Literal, Self
+from typing import Annotated, Any, Literal, Self
 
-from pydantic import Field, PositiveFloat, PositiveInt, model_validator
+from pydantic import BeforeValidator, Field, PositiveFloat, PositiveInt, model_validator
 
+from experiments.analysis import percentiles
 from experiments.config.keys import get, locate, put
 from experiments.config.schema import Experiment
 from sim.distributions import Distribution
 from sim.distributions.profile import RoleName
 from sim.kinds import Options
 
-FittedMetric = Literal["mean", "p50", "p90", "p95", "p99", "p995", "p999"]
+FittedMetric = Annotated[
+    Literal["mean", "p50", "p90", "p95", "p99", "p995", "p999"], BeforeValidator(percentiles.known)
+]
 
 
 class Free(Options):
@@ -53,7 +56,7 @@ class FittedQuantity(Options):
     policy: str
     """The policy, by its name."""
     metric: FittedMetric
-    """The mean of the latencies or a percentile: p995 is the 99.5th."""
+    """The mean of the latencies or a percentile; p99.5 and p995 are the same."""
     milliseconds: tuple[PositiveFloat | None, ...]
     """The measured value at each point of the sweep, in its order; null where it is not known."""
 

@@ -15,7 +15,7 @@ from typer.testing import CliRunner
 from experiments.calibration.fitting import fit, residuals, simulated, summary, total_loss, workers
 from experiments.calibration.options import Calibration, load
 from experiments.calibration.profiles import TAIL, curve, profile_of
-from experiments.commands.calibrate import calibrate_command
+from experiments.commands.calibrate import calibrate
 from experiments.run.cells import cells
 from sim.distributions import Distribution
 from sim.distributions.combined import Mixture
@@ -144,7 +144,7 @@ def test_a_written_curve_is_the_law(law: Distribution) -> None:
 
 def command(*words: str) -> Any:
     app = typer.Typer()
-    app.command()(calibrate_command)
+    app.command()(calibrate)
     return CliRunner().invoke(app, list(words))
 
 
