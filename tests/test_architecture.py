@@ -98,9 +98,7 @@ def test_imports_make_no_cycle() -> None:
         graph = {module: needs for module, needs in graph.items() if module not in free}
     while top := graph.keys() - set().union(*graph.values()):  # imports a cycle, but is in none
         graph = {module: needs for module, needs in graph.items() if module not in top}
-    known = {module for module in graph if module.startswith("parity.")}  # being removed
-    assert known, "there is no cycle in parity any more: delete this exception"
-    assert not graph.keys() - known
+    assert not graph
 
 
 STOREYS = (
