@@ -11,7 +11,7 @@ import pytest
 
 ROOT = Path(__file__).parent.parent
 HOUSES = ("sim", "workloads", "parity", "backends", "experiments")
-GROUND_FLOOR = {"sim.kinds", "sim.errors", "sim.files"}
+GROUND_FLOOR = {"sim.kinds", "sim.errors", "sim.files", "sim.atomic"}
 ALLOWED: dict[str, set[str]] = {
     "sim": set(),
     "workloads": GROUND_FLOOR | {"sim.distributions", "sim.schedule"},

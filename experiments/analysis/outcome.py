@@ -1,4 +1,4 @@
-"""What one cell came to: the numbers that are kept of a trace and of its answers. Times are seconds."""
+"""Measurements of one cell, of its trace and its answers. Times are in seconds."""
 
 from __future__ import annotations
 

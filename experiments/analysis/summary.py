@@ -5,11 +5,8 @@
 
 from __future__ import annotations
 
-import csv
-import io
 import json
 import math
-import os
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass, replace
 from pathlib import Path
@@ -19,8 +16,10 @@ import numpy as np
 
 from experiments.analysis import cost
 from experiments.analysis.cost import Rule
+from experiments.analysis.csv_text import as_csv
 from experiments.analysis.outcome import COSTS, LATENCIES, Measured, Outcome
 from experiments.analysis.statistics import Interval, paired, sectioning, student_t, wilson_clustered
+from sim import atomic
 from sim.errors import ParmError
 
 FRACTIONS = ("unavailable", "accuracy_available", "accuracy_degraded", "accuracy_overall")
@@ -132,8 +131,9 @@ def differences(outcomes: Sequence[Outcome]) -> list[Difference]:
 def write(outcomes: Sequence[Outcome], folder: Path, equal_cost: Rule = "instances") -> list[Row]:
     """Write `summary.csv`, `summary.json` and `differences.csv` into `folder`, each at once or not at all."""
     table = rows(outcomes, equal_cost)
-    _replace(folder / "summary.csv", as_csv(_records(table)))
-    _replace(folder / "differences.csv", as_csv(_difference_records(differences(outcomes), table)))
+    records = _records(table)
+    atomic.write(folder / "summary.csv", as_csv(records[0] if records else ["policy"], map(dict.values, records)))
+    atomic.write(folder / "differences.csv", _differences_as_csv(differences(outcomes), table))
     document = {
         "format": FORMAT,
         "units": dict.fromkeys(LATENCIES, "ms") | {"busy_seconds_per_query": "s", "bytes_per_query": "B"},
@@ -141,7 +141,7 @@ def write(outcomes: Sequence[Outcome], folder: Path, equal_cost: Rule = "instanc
         "equal_cost": equal_cost,
         "rows": [_row_as_json(row) for row in table],
     }
-    _replace(folder / "summary.json", json.dumps(document, indent=1, allow_nan=False, default=str) + "\n")
+    atomic.write(folder / "summary.json", json.dumps(document, indent=1, allow_nan=False, default=str) + "\n")
     return table
 
 
@@ -274,32 +274,13 @@ def _records(table: Sequence[Row]) -> list[dict[str, Any]]:
     return records
 
 
-def _difference_records(found: Sequence[Difference], table: Sequence[Row]) -> list[dict[str, Any]]:
-    records = [
-        {"policy": one.policy, "against": one.against}
-        | one.point
-        | {"metric": one.metric, "difference": one.difference.value, "lo": one.difference.lo, "hi": one.difference.hi}
-        | {"relative_percent": one.relative}
-        for one in found
-    ]
+def _differences_as_csv(found: Sequence[Difference], table: Sequence[Row]) -> str:
     swept = table[0].point if table else {}
-    header = ["policy", "against", *swept, "metric", "difference", "lo", "hi", "relative_percent"]
-    return records or [dict.fromkeys(header)]
-
-
-def as_csv(records: Sequence[dict[str, Any]]) -> str:
-    """Return records as CSV, None and NaN as empty cells; a single record of None alone gives only the header."""
-    text = io.StringIO()
-    writer = csv.writer(text, lineterminator="\n")
-    writer.writerow(records[0] if records else ["policy"])
-    for record in records:
-        if any(value is not None for value in record.values()):
-            writer.writerow(["" if _missing(value) else value for value in record.values()])
-    return text.getvalue()
-
-
-def _missing(value: object) -> bool:
-    return value is None or (isinstance(value, float) and math.isnan(value))
+    rows = []
+    for one in found:
+        numbers = (one.difference.value, one.difference.lo, one.difference.hi, one.relative)
+        rows.append((one.policy, one.against, *one.point.values(), one.metric, *numbers))
+    return as_csv(["policy", "against", *swept, "metric", "difference", "lo", "hi", "relative_percent"], rows)
 
 
 def _finite(value: float) -> float | None:
@@ -322,10 +303,3 @@ def _row_from_json(fields: dict[str, Any]) -> Row:
         for name, ends in fields["metrics"].items()
     }
     return Row(**(fields | {"metrics": metrics}))
-
-
-def _replace(path: Path, text: str) -> None:
-    path.parent.mkdir(parents=True, exist_ok=True)
-    temporary = path.with_name(f".{path.name}.{os.getpid()}")
-    temporary.write_text(text, encoding="utf-8")
-    temporary.replace(path)

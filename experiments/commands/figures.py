@@ -29,7 +29,7 @@ def figures(
         raise ParmError(f"{folder} is not a run directory: there is no experiment.yaml in it.")
     experiment = loader.load(file, (), plugin or ())
     store = RunStore(folder)
-    todo = cells(experiment, loader.context(file))
+    todo = cells(experiment)
     outcomes = store.outcomes(todo)
     if not outcomes:
         raise ParmError(f"{folder} holds no finished cell yet: run it first.")

@@ -7,7 +7,6 @@ import json
 import re
 from collections import Counter
 from dataclasses import dataclass, replace
-from typing import Any
 
 from experiments.analysis.outcome import Scalar
 from experiments.config.schema import Experiment
@@ -37,14 +36,11 @@ class Cell:
         )
 
 
-def cells(experiment: Experiment, context: Any = None) -> list[Cell]:
-    """Return the experiment's cells in their fixed order: by point, then policy, then trial.
-
-    `context` is pydantic's, as for `Experiment.at`.
-    """
+def cells(experiment: Experiment) -> list[Cell]:
+    """Return the experiment's cells in their fixed order: by point, then policy, then trial."""
     found: list[Cell] = []
     for point in experiment.points():
-        there = experiment.at(point, context)
+        there = experiment.at(point)
         for policy in there.policies:
             alone = there.model_copy(update={"policies": (policy,), "figures": None})
             found.extend(

@@ -1,7 +1,7 @@
 """The run directory: what a run leaves behind, written so that it can be killed at any point and resumed.
 
     experiment.yaml   the resolved experiment, which runs again as it is
-    manifest.json     versions, device, git revision, seed, and what each cell cost
+    manifest.json     versions, device, git revision, seed, and how long each cell took
     cells/*.json      one Outcome per finished cell; a cell counts as finished once its file is there
     traces/*.parquet  one row per query of each cell; traces/tasks/*.parquet one row per task
     summary.csv, summary.json, differences.csv, figures/
@@ -15,7 +15,6 @@ from __future__ import annotations
 import contextlib
 import dataclasses
 import json
-import os
 import shutil
 from collections import Counter
 from collections.abc import Iterator, Sequence
@@ -30,6 +29,7 @@ import yaml
 from experiments.analysis.outcome import Outcome
 from experiments.run import inputs
 from experiments.run.cells import Cell
+from sim import atomic
 from sim.errors import ParmError
 from sim.trace import Batches, Ints, Queries, Role, Route, Tasks, TaskStatus, Trace
 
@@ -184,8 +184,8 @@ class RunStore:
     def write_text(self, name: str, text: str) -> None:
         """Write one file of the directory at once or not at all."""
         path = self.folder / name
-        with writing(path), _replacing(path) as part:
-            part.write_text(text, encoding="utf-8")
+        with writing(path):
+            atomic.write(path, text)
 
     def _cell_file(self, cell: Cell) -> Path:
         return self.folder / "cells" / f"{cell.id}.json"
@@ -211,7 +211,7 @@ class RunStore:
     def _write_table(self, path: Path, table: pa.Table) -> None:
         import pyarrow.parquet as pq
 
-        with writing(path), _replacing(path) as part:
+        with writing(path), atomic.replacing(path) as part:
             pq.write_table(
                 table,
                 part,
@@ -309,17 +309,6 @@ def _nullable(values: np.ndarray[Any, Any] | None, count: int, kind: pa.DataType
     import pyarrow as pa
 
     return pa.nulls(count, kind) if values is None else pa.array(values).cast(kind)
-
-
-@contextlib.contextmanager
-def _replacing(path: Path) -> Iterator[Path]:
-    """Give a name to write to that becomes `path` once it is whole; what is left of a failure is removed."""
-    part = path.with_name(f".{path.name}.{os.getpid()}.part")
-    try:
-        yield part
-        part.replace(path)
-    finally:
-        part.unlink(missing_ok=True)
 
 
 @contextlib.contextmanager
