@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import dataclasses
+import hashlib
 import itertools
 import json
 from collections.abc import Mapping
@@ -90,19 +91,29 @@ class Outcome(Measured):
     inputs: dict[str, str] = field(default_factory=dict)
     """Digests of the files and the code that the cell was computed from, by name."""
 
+    files: dict[str, str] = field(default_factory=dict)
+    """Digests of the cell's trace files, by name."""
+
     def to_json(self) -> str:
-        """Return the outcome as one line of JSON."""
-        return json.dumps(dataclasses.asdict(self), allow_nan=False)
+        """Return the outcome as one line of JSON, with a checksum."""
+        fields = dataclasses.asdict(self)
+        return json.dumps({"sha256": _checksum(fields), **fields}, allow_nan=False)
 
     @classmethod
     def from_json(cls, text: str) -> Self:
-        """Read what `to_json` wrote; raises ParmError where the text is something else."""
+        """Read what `to_json` wrote; raises ParmError if the text is something else, or was changed since."""
         try:
             fields = json.loads(text)
+            if fields.pop("sha256") != _checksum(fields):
+                raise ValueError("its checksum is another")
             blocks = tuple(Measured(**block) for block in fields.pop("blocks"))
             return cls(**fields, blocks=blocks)
-        except (ValueError, TypeError, KeyError, AttributeError) as problem:
+        except (ValueError, TypeError, KeyError, AttributeError, RecursionError) as problem:
             raise ParmError(f"this is not the outcome of a cell: {problem}") from problem
+
+
+def _checksum(fields: Mapping[str, Any]) -> str:
+    return hashlib.sha256(json.dumps(fields).encode()).hexdigest()[:16]
 
 
 def measure(

@@ -30,7 +30,5 @@ def figures(
     experiment = loader.load(file, (), plugin or ())
     store = RunStore(folder)
     todo = cells(experiment)
-    outcomes = store.outcomes(todo)
-    if not outcomes:
-        raise ParmError(f"{folder} holds no finished cell yet: run it first.")
-    conclude(store, experiment, todo, outcomes)
+    with store.locked():
+        conclude(store, experiment, todo, store.outcomes(todo))

@@ -50,15 +50,20 @@ class Session:
 
         Raises InterruptedRunError, once the user was told how to continue, and ParmError.
         """
-        todo = cells(experiment)
-        store, reporter = RunStore(folder), Reporter()
+        store = RunStore(folder)
+        store.holds()  # refuses a folder of somebody else before the lock is put there
+        with store.locked():
+            self._run(experiment, store)
+
+    def _run(self, experiment: Experiment, store: RunStore) -> None:
+        todo, reporter = cells(experiment), Reporter()
         store.open(experiment, fresh=self.fresh)
         outcomes, warnings = store.finished(todo, traces=experiment.traces)
         for warning in warnings:
             reporter.say(f"warning: {warning}")
         missing = [cell for cell in todo if cell.id not in outcomes]
         if len(missing) < len(todo):
-            reporter.say(f"{len(todo) - len(missing)} of {len(todo)} cells are finished already.")
+            reporter.say(f"{len(todo) - len(missing)} of {len(todo)} cells are reused, {len(missing)} run.")
         answerer = None
         try:
             sigterm_as_interrupt()
