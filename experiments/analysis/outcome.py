@@ -35,6 +35,9 @@ SECTIONS = 10
 SMALLEST_SECTION = 10
 """A run with fewer queries per section than this is not cut into sections."""
 
+NOT_WRITTEN_BY_US = (ValueError, TypeError, KeyError, AttributeError, IndexError, OverflowError, RecursionError)
+"""Errors of reading JSON that parm did not write: no JSON, nested too deeply, values of other types, huge numbers."""
+
 GRID = np.concatenate([np.linspace(0.0, 0.99, 200), 1.0 - np.logspace(-2, -5, 151)[1:], [1.0]])
 """Probabilities of the quantiles that are kept: even in the body, even on a log scale from 1% to 0.001% in the tail."""
 
@@ -108,7 +111,7 @@ class Outcome(Measured):
                 raise ValueError("its checksum is another")
             blocks = tuple(Measured(**block) for block in fields.pop("blocks"))
             return cls(**fields, blocks=blocks)
-        except (ValueError, TypeError, KeyError, AttributeError, RecursionError) as problem:
+        except NOT_WRITTEN_BY_US as problem:
             raise ParmError(f"this is not the outcome of a cell: {problem}") from problem
 
 

@@ -13,14 +13,16 @@ from pathlib import Path
 from typing import Any
 
 import numpy as np
+from pydantic import TypeAdapter
 
 from experiments.analysis import cost
 from experiments.analysis.cost import Rule
 from experiments.analysis.csv_text import as_csv
-from experiments.analysis.outcome import COSTS, LATENCIES, Measured, Outcome
+from experiments.analysis.outcome import COSTS, LATENCIES, NOT_WRITTEN_BY_US, Measured, Outcome
 from experiments.analysis.statistics import Interval, paired, sectioning, student_t, wilson_clustered
 from sim import atomic
 from sim.errors import ParmError
+from sim.trace import Route
 
 FRACTIONS = ("unavailable", "accuracy_available", "accuracy_degraded", "accuracy_overall")
 METRICS = (*LATENCIES, *FRACTIONS)
@@ -153,8 +155,9 @@ def read(folder: Path) -> list[Row]:
         return [_row_from_json(fields) for fields in document["rows"]]
     except FileNotFoundError:
         raise ParmError(f"{folder} holds no summary.json: it is not the directory of a finished run") from None
-    except (OSError, ValueError, TypeError, KeyError) as problem:
-        raise ParmError(f"{path} cannot be read as the summary of a run: {problem}") from problem
+    except (OSError, *NOT_WRITTEN_BY_US) as problem:
+        says = " ".join(str(problem).split())
+        raise ParmError(f"{path} cannot be read as the summary of a run: {says}") from problem
 
 
 def _cells(outcomes: Sequence[Outcome]) -> dict[tuple[str, str], list[Outcome]]:
@@ -215,7 +218,11 @@ def _notes(trials: list[Outcome], with_blocks: bool) -> list[str]:
         notes.append("one trial only: its intervals come from ten consecutive parts of it")
     elif len(trials) == 1:
         notes.append("one trial only, too short for intervals of its latency")
-    if min(trial.queries for trial in trials) < 1000 * FEW_IN_TAIL:
+    if all(trial.queries == trial.routes[Route.DEFAULT.name.lower()] for trial in trials):
+        notes.append("every answer is a default: no prediction comes before the deadline")
+    if max(trial.queries for trial in trials) == 1:
+        notes.append("one query per trial: no percentiles, and no interval within a trial")
+    elif min(trial.queries for trial in trials) < 1000 * FEW_IN_TAIL:
         notes.append(f"p99.9 rests on fewer than {FEW_IN_TAIL} queries per trial: run more queries")
     degraded = sum(trial.unavailable for trial in trials)
     if trials[0].accuracy is not None and 0 < degraded < FEW_DEGRADED:
@@ -302,4 +309,6 @@ def _row_from_json(fields: dict[str, Any]) -> Row:
         name: None if ends is None else Interval(number(ends["value"]), number(ends["lo"]), number(ends["hi"]))
         for name, ends in fields["metrics"].items()
     }
-    return Row(**(fields | {"metrics": metrics}))
+    if metrics.keys() != set(METRICS) or fields["cost"].keys() != set(COSTS):
+        raise ValueError("a row has other metrics or costs")
+    return TypeAdapter(Row).validate_python(fields | {"metrics": metrics})

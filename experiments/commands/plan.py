@@ -79,7 +79,7 @@ def plan(
         ensure_writable(out)
     looks, farthest = targets.SequentialTest(trials, confidence), most or FARTHEST * experiment.cluster.instances
     reporter = Reporter()
-    store = open_store(keep or Path("runs") / f"{experiment.name}-plan", fresh=fresh)
+    store = open_store(keep or Path("runs") / f"{experiment.name}-plan", data, fresh=fresh)
     try:
         sigterm_as_interrupt()
         answerer = None

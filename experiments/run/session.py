@@ -50,7 +50,7 @@ class Session:
 
         Raises InterruptedRunError, once the user was told how to continue, and ParmError.
         """
-        store = RunStore(folder)
+        store = RunStore(folder, self.data)
         store.holds()  # refuses a folder of somebody else before the lock is put there
         with store.locked():
             self._run(experiment, store)

@@ -54,6 +54,8 @@ _LEFT_OVER = tuple(
     for ending in endings
 )
 """What a killed run leaves half written; `sim.atomic` gives the names."""
+CELLS = f"cells/{'[0-9a-f]' * 16}.json"
+"""The files of finished cells."""
 _MARKER = "# Resolved by parm:"
 """How the experiment.yaml of a run directory begins: the directory is parm's own."""
 _OURS = (
@@ -65,7 +67,7 @@ _OURS = (
     "reference.csv",
     "claims.json",
     "frontier*.csv",
-    f"cells/{'[0-9a-f]' * 16}.json",
+    CELLS,
     "traces/*.parquet",
     "traces/tasks/*.tasks.parquet",
     "figures/*.png",
@@ -86,6 +88,8 @@ class RunStore:
     """A run directory."""
 
     folder: Path
+    data: Path | None = None
+    """Where data sets are looked for by name; the default folder if it is None."""
 
     def open(self, experiment: Experiment, *, fresh: bool = False) -> None:
         """Make the directory, or continue the run in it; `fresh` discards that run first.
@@ -184,7 +188,7 @@ class RunStore:
                 continue
             if outcome is None:
                 continue
-            if check_inputs and (other := inputs.changed(outcome.inputs, inputs.inputs(cell.experiment))):
+            if check_inputs and (other := inputs.changed(outcome.inputs, inputs.inputs(cell.experiment, self.data))):
                 stale.update(other)
             else:
                 found[cell.id] = outcome
@@ -290,7 +294,7 @@ class RunStore:
         outcome = dataclasses.replace(
             outcome,
             seconds={**outcome.seconds, "writing": perf_counter() - began},
-            inputs=inputs.inputs(cell.experiment),
+            inputs=inputs.inputs(cell.experiment, self.data),
             files={file.name: inputs.digest(file) for file in written},
         )
         self.write_text(f"cells/{cell.id}.json", outcome.to_json() + "\n")
