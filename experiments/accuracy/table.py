@@ -2,12 +2,12 @@
 
 from __future__ import annotations
 
-import csv
-import io
 from collections.abc import Sequence
-from dataclasses import dataclass, fields
+from dataclasses import astuple, dataclass, fields
 
 from rich.table import Table
+
+from experiments.analysis import csv_text
 
 HEADING = ("model", "code", "recipe", "seed", "A_a %", "A_d % (95%)", "default %")
 
@@ -42,15 +42,9 @@ class Line:
 
 
 def as_csv(lines: Sequence[Line]) -> str:
-    """Return the lines as CSV with a heading."""
-    text = io.StringIO()
-    names = [field.name for field in fields(Line)]
-    writer = csv.writer(text, lineterminator="\n")
-    writer.writerow(names)
-    for line in lines:
-        values = [getattr(line, name) for name in names]
-        writer.writerow([f"{value:.6g}" if isinstance(value, float) else value for value in values])
-    return text.getvalue()
+    """Return the lines as CSV with a header."""
+    rows = ([f"{value:.6g}" if isinstance(value, float) else value for value in astuple(line)] for line in lines)
+    return csv_text.as_csv([field.name for field in fields(Line)], rows)
 
 
 def as_table(lines: Sequence[Line]) -> Table:

@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 from collections.abc import Mapping
-from pathlib import Path
 from typing import Annotated, Any, Literal, Self
 
 from pydantic import BeforeValidator, Field, PositiveFloat, PositiveInt, model_validator
@@ -132,7 +131,7 @@ class Calibration(Options):
                 raise ValueError(f"role '{role}': '{key}' is no distribution of the experiment")
         return self
 
-    def at(self, values: Mapping[str, float], context: Any = None, **changes: Any) -> Experiment:
+    def at(self, values: Mapping[str, float], **changes: Any) -> Experiment:
         """Return the experiment with the free options set and its own top-level options changed."""
         data = {**self.experiment.resolved(), "figures": []}
         for name, one in self.free.items():
@@ -141,7 +140,7 @@ class Calibration(Options):
         queries = changes.pop("queries", None)
         if queries is not None:
             put(data, "workload.queries", queries)
-        return Experiment.model_validate({**data, **changes}, context=context)
+        return Experiment.model_validate({**data, **changes}, context=self.experiment.context)
 
 
 def at_key(experiment: Experiment, dotted: str) -> Any:
@@ -150,10 +149,3 @@ def at_key(experiment: Experiment, dotted: str) -> Any:
     for part in locate(experiment.resolved(), dotted) or ():
         found = found[part] if isinstance(part, int) else getattr(found, part)
     return found
-
-
-def load(path: Path) -> tuple[Calibration, dict[str, list[Path]]]:
-    """Read a calibration; return it with the folders of files that it names. Raises ParmError in sentences."""
-    from experiments.config import loader
-
-    return loader.load_as(Calibration, path), loader.context(path)

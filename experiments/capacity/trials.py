@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import contextlib
-import shutil
 from collections.abc import Iterator
 from pathlib import Path
 from typing import TYPE_CHECKING
@@ -13,7 +12,7 @@ from experiments.capacity.search import Run
 from experiments.run.cells import Cell
 from experiments.run.progress import Advance, Reporter
 from experiments.run.runner import default_workers, run_cells
-from experiments.run.store import RunStore, writing
+from experiments.run.store import CELLS, RunStore, writing
 
 if TYPE_CHECKING:
     from experiments.run.models import Models
@@ -22,15 +21,16 @@ WORTH_A_WORKER = 100_000
 """Queries of a round for each process that simulates it; less is done sooner than a process has started."""
 
 
-def open_store(folder: Path, *, fresh: bool) -> RunStore:
+def open_store(folder: Path, data: Path | None, *, fresh: bool) -> RunStore:
     """Make the folder of the trials, or take up what is in it; `fresh` removes finished trials first.
 
     Raises ParmError where it cannot be written.
     """
-    store = RunStore(folder)
+    store = RunStore(folder, data)
     with writing(folder):
         if fresh:
-            shutil.rmtree(folder / "cells", ignore_errors=True)
+            for file in folder.glob(CELLS):
+                file.unlink()
         (folder / "cells").mkdir(parents=True, exist_ok=True)
     return store
 

@@ -50,8 +50,9 @@ def accuracy(
     if twice is not None:
         raise ParmError(f"two of the studies are called '{twice}', so they would share a folder.")
     from experiments.accuracy.report import join, run
+    from experiments.run.manifest import command_line
     from experiments.run.progress import Reporter
-    from experiments.run.session import command, sigterm_as_interrupt
+    from experiments.run.session import sigterm_as_interrupt
 
     reporter = Reporter()
     try:
@@ -67,7 +68,7 @@ def accuracy(
             if lines and len(studies) > 1:
                 join(lines, above)
     except KeyboardInterrupt:
-        reporter.say(f"Interrupted. Continue with the same command: {' '.join(command())}")
+        reporter.say(f"Interrupted. Continue with the same command: {command_line()}")
         raise typer.Exit(INTERRUPTED) from None
     if not lines:
         raise ParmError("none of the data sets could be loaded: see the lines above.")

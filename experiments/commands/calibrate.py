@@ -78,15 +78,16 @@ def _fitted(file: Path, count: int | None) -> tuple[ServiceProfile, str]:
     from rich.console import Console
 
     from experiments.calibration.fitting import describe, fit, residuals, summary, total_loss, workers
-    from experiments.calibration.options import load
+    from experiments.calibration.options import Calibration
     from experiments.calibration.profiles import profile_of
+    from experiments.config import loader
     from experiments.run.progress import Reporter
     from experiments.run.runner import default_workers
 
-    calibration, context = load(file)
+    calibration = loader.load_as(Calibration, file)
     with workers(count or default_workers()) as run:
-        values = fit(calibration, run, Reporter().say, context)
-        found = residuals(calibration, values, run, context=context)
+        values = fit(calibration, run, Reporter().say)
+        found = residuals(calibration, values, run)
     Console(width=None if sys.stdout.isatty() else 120).print(_table(found))
     print(f"fit: {describe(values)}; loss {total_loss(found):.3f}")
     print(summary(found))

@@ -36,10 +36,9 @@ def check(file: File, overrides: Overrides = None, plugin: Plugins = None) -> No
 
 def _describe(experiment: Experiment, file: Path) -> None:
     """Say what an experiment would run."""
-    from experiments.config import loader
     from experiments.run.cells import cells
 
-    todo = cells(experiment, loader.context(file))
+    todo = cells(experiment)
     points = experiment.points()
     print(f"{file} is valid: {experiment.name}, seed {experiment.seed}")
     print(

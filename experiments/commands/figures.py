@@ -29,8 +29,6 @@ def figures(
         raise ParmError(f"{folder} is not a run directory: there is no experiment.yaml in it.")
     experiment = loader.load(file, (), plugin or ())
     store = RunStore(folder)
-    todo = cells(experiment, loader.context(file))
-    outcomes = store.outcomes(todo)
-    if not outcomes:
-        raise ParmError(f"{folder} holds no finished cell yet: run it first.")
-    conclude(store, experiment, todo, outcomes)
+    todo = cells(experiment)
+    with store.locked():
+        conclude(store, experiment, todo, store.outcomes(todo))

@@ -58,9 +58,11 @@ def plan(
     from experiments.capacity.trials import kept_trials, open_store
     from experiments.config import loader
     from experiments.run.cells import cells
+    from experiments.run.manifest import command_line
     from experiments.run.progress import Reporter
-    from experiments.run.session import command, console, sigterm_as_interrupt
+    from experiments.run.session import console, sigterm_as_interrupt
     from experiments.run.store import ensure_writable, writing
+    from sim import atomic
 
     aims = targets.parse(slo or (), accuracy)
     if not 0.5 < confidence < 1:
@@ -76,8 +78,8 @@ def plan(
     if out is not None:
         ensure_writable(out)
     looks, farthest = targets.SequentialTest(trials, confidence), most or FARTHEST * experiment.cluster.instances
-    reporter, context = Reporter(), loader.context(file)
-    store = open_store(keep or Path("runs") / f"{experiment.name}-plan", fresh=fresh)
+    reporter = Reporter()
+    store = open_store(keep or Path("runs") / f"{experiment.name}-plan", data, fresh=fresh)
     try:
         sigterm_as_interrupt()
         answerer = None
@@ -85,17 +87,18 @@ def plan(
             from experiments.run.models import Models
 
             answerer = Models(data, models, device, reporter)
-            answerer.prepare(cells(experiment, context))
+            answerer.prepare(cells(experiment))
         run = kept_trials(store, workers, answerer, reporter, experiment.execution == "in_the_loop")
-        plans = search.plan(experiment, aims, looks, farthest, run, context)
+        plans = search.plan(experiment, aims, looks, farthest, run)
     except KeyboardInterrupt:
-        words = " ".join(command())
-        reporter.say(f"Interrupted; finished trials are in {store.folder}. Continue with the same command: {words}")
+        reporter.say(
+            f"Interrupted; finished trials are in {store.folder}. Continue with the same command: {command_line()}"
+        )
         raise typer.Exit(INTERRUPTED) from None
     console().print(report.table(plans, aims, looks), highlight=False)
     for sentence in report.sentences(plans, experiment, looks, farthest):
         print(sentence)
     if out is not None:
         with writing(out):
-            out.write_text(report.as_json(plans, experiment, aims, looks, farthest), encoding="utf-8")
+            atomic.write(out, report.as_json(plans, experiment, aims, looks, farthest))
         print(out)

@@ -42,8 +42,8 @@ def run(
     plan = bundle.load(file, overrides or (), plugin or ())
     session = Session(workers, data, models, device, fresh)
     try:
-        for path, experiment in plan.experiments:
-            session.run(experiment, path, plan.folder(out, experiment))
+        for _, experiment in plan.experiments:
+            session.run(experiment, plan.folder(out, experiment))
     except InterruptedRunError:
         raise typer.Exit(INTERRUPTED) from None
     if any(experiment.claims for _, experiment in plan.experiments[1:]):

@@ -37,8 +37,9 @@ def train(
     """
     from experiments.config import loader
     from experiments.run.cells import cells
+    from experiments.run.manifest import command_line
     from experiments.run.progress import Reporter
-    from experiments.run.session import command, sigterm_as_interrupt
+    from experiments.run.session import sigterm_as_interrupt
 
     experiment = loader.load(file, overrides or (), plugin or ())
     if experiment.model is None:
@@ -49,9 +50,9 @@ def train(
     trained = Models(data, models, device, reporter, publish)
     try:
         sigterm_as_interrupt()
-        trained.prepare(cells(experiment, loader.context(file)))
+        trained.prepare(cells(experiment))
     except KeyboardInterrupt:
-        reporter.say(f"Interrupted. Continue with the same command: {' '.join(command())}")
+        reporter.say(f"Interrupted. Continue with the same command: {command_line()}")
         raise typer.Exit(INTERRUPTED) from None
     for line in trained.describe():
         print(line)
