@@ -16,7 +16,7 @@ from backends.contention import contending
 from backends.measuring import TimedCode, by_events, clock_of, measure, take_turns
 from backends.torch_backend import TorchBackend
 from parity.codes import Addition
-from sim.distributions.measured import Profile
+from sim.distributions.profile import Profile
 from sim.errors import ParmError
 
 
