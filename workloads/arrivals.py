@@ -14,8 +14,8 @@ from numpy.typing import NDArray
 from pydantic import Field, model_validator
 
 from sim.distributions import Distribution
-from sim.distributions.files import read_times
 from sim.errors import ParmError
+from sim.files import Unit, moment, read_moments, read_table
 from sim.kinds import Kind
 from sim.schedule import ClosedSchedule, OpenSchedule, Schedule
 from workloads.files import ExistingFile
@@ -186,15 +186,18 @@ class ClosedLoop(Arrivals):
 
 
 class Replay(Arrivals):
-    """Recorded timestamps from a CSV file; the first of them is time 0."""
+    """Recorded timestamps from a CSV file or JSON lines; the first of them is time 0."""
 
     kind: Literal["replay"] = "replay"
     file: ExistingFile
-    """CSV file whose first line names the columns."""
+    """CSV file whose first line names the columns, or JSON lines."""
     column: str = "timestamp"
-    """Column of timestamps, which never decrease."""
-    unit: Literal["s", "ms", "us"] = "s"
-    """What the column counts: seconds, milliseconds or microseconds."""
+    """Column of timestamps, which never decrease: numbers, or ISO 8601 dates with a time."""
+    unit: Unit = "s"
+    """Unit of numbers in the column."""
+    origin: int | float | str | None = None
+    """Timestamp of time 0, as the column has them; the first one where not given. Give the same to `replay` of
+    slowness whose record has the same clock."""
     speed: float = Field(default=1, gt=0)
     """2 replays twice as fast: half the gaps, twice the rate."""
 
@@ -205,10 +208,9 @@ class Replay(Arrivals):
 
     def schedule(self, queries: int, generator: np.random.Generator) -> OpenSchedule:
         """Return the first `queries` timestamps; raises ParmError where the file has fewer. `generator` is not used."""
-        del generator
         try:
             times = self._times()
-        except (OSError, ValueError) as error:  # it was there and sound when the YAML was read
+        except ValueError as error:  # it was there and sound when the YAML was read
             raise ParmError(str(error)) from error
         if len(times) < queries:
             raise ParmError(f"{self.file} has {len(times)} timestamps, fewer than the {queries} queries asked for")
@@ -217,15 +219,26 @@ class Replay(Arrivals):
     def mean_rate(self) -> float | None:
         """Return gaps over duration of the whole file, or None where it has no duration."""
         times = self._times()
-        return float((len(times) - 1) / times[-1]) if times[-1] > 0 else None
+        span = times[-1] - times[0]
+        return float((len(times) - 1) / span) if span > 0 else None
+
+    @property
+    def recorded(self) -> int:
+        """How many timestamps the file has."""
+        return len(self._times())
 
     def _times(self) -> Floats:
         """Return all arrival times; raises ValueError where the file is unsound."""
-        recorded = np.asarray(read_times(self.file, self.column, self.unit))
+        first, recorded = read_moments(self.file, self.column, self.unit)
         falls = np.flatnonzero(np.diff(recorded) < 0)
         if falls.size:
-            raise ValueError(f"column '{self.column}' of {self.file} falls after its row {1 + falls[0]}; sort the file")
-        times: Floats = (recorded - recorded[0]) / self.speed
+            where = read_table(self.file, [self.column]).where(int(falls[0]) + 1)
+            raise ValueError(f"{where} has a '{self.column}' below that of the row before it; sort the file")
+        if self.origin is not None:
+            recorded = recorded + float(first - moment(str(self.origin), self.unit))
+            if recorded[0] < 0:
+                raise ValueError(f"origin {self.origin} is later than the first timestamp of {self.file}")
+        times: Floats = recorded / self.speed
         return times
 
 

@@ -25,7 +25,7 @@ def calibrate_command(
     ] = None,
     workers: Workers = None,
     column: Annotated[str, typer.Option(help="Column of a CSV with the times.")] = "latency",
-    unit: Annotated[str, typer.Option(help="Unit of a CSV's times: s, ms or us.")] = "s",
+    unit: Annotated[str, typer.Option(help="Unit of a CSV's times: s, ms, us or ns.")] = "s",
     role: Annotated[str, typer.Option(help="Whose times a CSV holds: deployed, parity, backup, backlog.")] = "deployed",
     machine: Annotated[str, typer.Option(help="On what a CSV was measured, in words.")] = "unknown",
     network: Annotated[str, typer.Option(help="Of which model a CSV's times are.")] = "unknown",
@@ -55,8 +55,8 @@ def _from_times(file: Path, column: str, unit: str, role: str, machine: str, net
     from typing import get_args
 
     from experiments.calibration.profiles import profile_from_times
-    from sim.distributions.files import UNITS
     from sim.distributions.profile import RoleName
+    from sim.files import UNITS
 
     roles: dict[str, RoleName] = {name: name for name in get_args(RoleName)}
     for option, given, known in (("--unit", unit, UNITS), ("--role", role, roles)):

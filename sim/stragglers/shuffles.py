@@ -53,6 +53,7 @@ class Shuffles(Straggler):
             [setting.streams.stream(self.backlog.sample, "backlog", setting.number, i, way) for way in (IN, OUT)]
             for i in range(len(setting.pools))
         ]
+        latency = setting.network.latency  # of the link, not of its bandwidth: flows do not multiply it
         crossed = [[0, 0] for _ in setting.pools]
 
         def delay(instance: int, when: float, outbound: bool, seconds: float) -> float:
@@ -63,7 +64,7 @@ class Shuffles(Straggler):
             count = crossed[instance][way]
             crossed[instance][way] = following = count + flows
             stream = streams[instance][way]
-            return flows * seconds + sum(stream.at(number) for number in range(count, following))
+            return flows * max(0.0, seconds - latency) + sum(stream.at(number) for number in range(count, following))
 
         return Effect(delay=delay)
 
