@@ -286,6 +286,7 @@ def main() -> NoReturn:
 
 def _describe(experiment: Experiment, file: Path) -> None:
     """Say what an experiment would run."""
+    from experiments.analysis import load
     from experiments.config import loader
     from experiments.run.cells import cells
 
@@ -302,6 +303,12 @@ def _describe(experiment: Experiment, file: Path) -> None:
         mine = [cell for cell in todo if cell.policy.label == policy.label]
         instances = sorted({cell.policy.instances(cell.experiment.machines) for cell in mine})
         print(f"policy {policy.label}: {' to '.join(str(count) for count in instances)} instances")
+        for line in load.lines((cell.experiment, cell.policy) for cell in mine if not cell.trial):
+            print(f"policy {policy.label}: {line}")
+    for line in load.assignments(experiment):
+        print(line)
+    for line in load.questions(experiment):
+        print(f"question: {line}")
     if experiment.model is None:
         print("no model: latency only")
         return

@@ -7,6 +7,8 @@ from dataclasses import dataclass
 import numpy as np
 from numpy.typing import NDArray
 
+from sim.errors import ParmError
+
 
 @dataclass(frozen=True, slots=True)
 class OpenSchedule:
@@ -14,6 +16,12 @@ class OpenSchedule:
 
     times: NDArray[np.float64]
     """Arrival times in seconds, never decreasing, shape (queries,)."""
+
+    def __post_init__(self) -> None:
+        """Raise ParmError unless the times are as said."""
+        times = self.times
+        if len(times) and not (times[0] >= 0 and times[-1] < np.inf and (np.diff(times) >= 0).all()):
+            raise ParmError("arrival times have to be finite, not negative, and never decrease")
 
     def __len__(self) -> int:
         return len(self.times)

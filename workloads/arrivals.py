@@ -21,6 +21,10 @@ from sim.schedule import ClosedSchedule, OpenSchedule, Schedule
 from workloads.files import ExistingFile
 
 Floats = NDArray[np.float64]
+SHORTEST = 1e-6
+"""Seconds: states that last less on average would take a simulation for ever."""
+MOST_CHANGES = 1e8
+"""Changes of state in a schedule that can be kept in memory."""
 
 
 class Arrivals(Kind):
@@ -31,6 +35,10 @@ class Arrivals(Kind):
     @abstractmethod
     def schedule(self, queries: int, generator: np.random.Generator) -> Schedule:
         """Return the arrivals of `queries` queries; the first `n` of them do not depend on how many follow."""
+
+    def available(self) -> int | None:
+        """Return how many queries there are, or None where there is no end of them."""
+        return None
 
     @abstractmethod
     def mean_rate(self) -> float | None:
@@ -104,8 +112,8 @@ class Bursts(Arrivals):
     def _check(self) -> Self:
         if len(self.rates) != len(self.durations):
             raise ValueError(f"{len(self.rates)} rates need as many durations, not {len(self.durations)}")
-        if min(self.durations) <= 0:
-            raise ValueError("every duration has to be greater than 0")
+        if min(self.durations) < SHORTEST:
+            raise ValueError(f"every duration has to be at least {SHORTEST:g} s")
         if min(self.rates) < 0 or max(self.rates) == 0:
             raise ValueError("no rate may be negative, and one has to be greater than 0")
         return self
@@ -120,6 +128,8 @@ class Bursts(Arrivals):
         durations = np.asarray(self.durations)
         rates = np.asarray(self.rates) * (self.mean_rate() / self._unscaled_rate())
         state = int(np.searchsorted(np.cumsum(durations)[:-1] / durations.sum(), jumps.random(), side="right"))
+        if (changes := units[-1] / np.mean(rates * durations)) > MOST_CHANGES:
+            raise ParmError(f"bursts: {queries} queries take {changes:.1g} changes of state; make 'durations' longer")
         size = min(64 + int(units[-1] / np.mean(rates * durations)), 1 << 20)
         time, load = [np.zeros(1)], [np.zeros(1)]  # the path's breakpoints, and the expected arrivals up to each
         while load[-1][-1] <= units[-1]:
@@ -222,9 +232,8 @@ class Replay(Arrivals):
         span = times[-1] - times[0]
         return float((len(times) - 1) / span) if span > 0 else None
 
-    @property
-    def recorded(self) -> int:
-        """How many timestamps the file has."""
+    def available(self) -> int:
+        """Return how many timestamps the file has."""
         return len(self._times())
 
     def _times(self) -> Floats:

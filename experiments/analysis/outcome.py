@@ -76,7 +76,7 @@ class Outcome(Measured):
     """Offered load of each pool, by role: seconds for which its tasks held an instance, per instance and second in
     which queries arrived. From 1 on the pool has no steady state."""
     cost: dict[str, float]
-    """Each of `COSTS`."""
+    """Each of `COSTS`; without `utilisation` where no time passes."""
     quantiles: dict[str, list[float]]
     """`probabilities` (the `GRID`) and `seconds`: the latency's quantile function."""
     blocks: tuple[Measured, ...]
@@ -194,10 +194,10 @@ def _load(trace: Trace) -> dict[str, float]:
 def _cost(trace: Trace, price: float | None) -> dict[str, float]:
     count = len(trace.queries)
     span = trace.end - float(trace.queries.arrival[0])
-    return {
+    utilisation = {"utilisation": trace.busy_seconds / (trace.instances * span)} if span > 0 else {}
+    return utilisation | {
         "instances": trace.instances,
         "price": trace.instances if price is None else price,
-        "utilisation": trace.busy_seconds / (trace.instances * span),
         "busy_seconds_per_query": trace.busy_seconds / count,
         "bytes_per_query": trace.bytes / count,
     }

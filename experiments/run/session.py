@@ -12,6 +12,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from experiments.analysis import claims, frontier, reference, summary, tables
+from experiments.analysis.load import questions
 from experiments.analysis.outcome import Outcome
 from experiments.analysis.theory import Theory, theory
 from experiments.config import loader
@@ -56,6 +57,8 @@ class Session:
         todo = cells(experiment, loader.context(file))
         store, reporter = RunStore(folder), Reporter()
         store.open(experiment, fresh=self.fresh)
+        for question in questions(experiment):
+            reporter.say(f"warning: {question}")
         outcomes, warnings = store.finished(todo, traces=experiment.traces)
         for warning in warnings:
             reporter.say(f"warning: {warning}")

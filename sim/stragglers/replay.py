@@ -58,6 +58,11 @@ class Replay(Straggler):
         """The recorded instances in the order in which the cluster's instances take them; one empty name for one."""
         return tuple(self._record.rows)
 
+    @property
+    def first(self) -> Decimal:
+        """The record's earliest time, in seconds of its own clock."""
+        return self._record.first
+
     def attach(self, setting: Setting) -> Effect:
         """Integrate the work over the record."""
         instances = range(len(setting.pools))

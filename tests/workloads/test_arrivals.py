@@ -229,7 +229,7 @@ def test_a_missing_file_is_named_with_where_it_was_looked_for(tmp_path):
         ({"kind": "daily", "rate": 1, "amplitude": 1.5}, "less than or equal to 1"),
         ({"kind": "bursts", "rates": [1], "durations": [1]}, "at least 2"),
         ({"kind": "bursts", "rates": [1, 2], "durations": [1, 1, 1]}, "2 rates need as many durations, not 3"),
-        ({"kind": "bursts", "rates": [1, 2], "durations": [1, 0]}, "every duration has to be greater than 0"),
+        ({"kind": "bursts", "rates": [1, 2], "durations": [1, 0]}, "every duration has to be at least 1e-06 s"),
         ({"kind": "bursts", "rates": [0, 0], "durations": [1, 1]}, "one has to be greater than 0"),
         ({"kind": "bursts", "rates": [-1, 2], "durations": [1, 1]}, "no rate may be negative"),
         ({"kind": "closed_loop", "clients": 0, "think": 1}, "greater than or equal to 1"),
