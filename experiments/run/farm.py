@@ -19,6 +19,7 @@ from multiprocessing.process import BaseProcess
 from typing import Any, Generic, TypeVar
 
 from backends.processes import ignoring_sigint
+from experiments.config.blame import portable
 
 Item = TypeVar("Item")
 Result = TypeVar("Result")
@@ -126,7 +127,7 @@ def _work(pipe: Connection, function: Callable[[Any], Any]) -> None:
         try:
             answer = True, function(item)
         except BaseException as error:  # the main process raises it, and names the item
-            answer = False, error
+            answer = False, portable(error)
         try:
             pipe.send(answer)
         except BrokenPipeError:

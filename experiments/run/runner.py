@@ -17,6 +17,7 @@ from typing import TYPE_CHECKING, Protocol, TypeVar
 
 from experiments.analysis.cost import price
 from experiments.analysis.outcome import Outcome, measure
+from experiments.config.blame import blamed
 from experiments.run import farm
 from experiments.run.cells import Cell
 from experiments.run.progress import Reporter
@@ -145,7 +146,7 @@ def _naming(cell: Cell) -> Iterator[None]:
         ) from error
     except Exception as error:
         says = " ".join(str(error).split())
-        raise ParmError(f"cell ({cell}) failed: {type(error).__name__}: {says}.") from error
+        raise ParmError(f"cell ({cell}) failed{blamed(error)}: {type(error).__name__}: {says}.") from error
 
 
 def _predict_and_keep(cell: Cell, trace: Trace, seconds: float, store: RunStore, answerer: AnswerSource) -> Outcome:
