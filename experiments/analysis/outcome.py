@@ -5,6 +5,7 @@ from __future__ import annotations
 import dataclasses
 import itertools
 import json
+import math
 from collections.abc import Mapping
 from dataclasses import dataclass, field
 from typing import TYPE_CHECKING, Any, Self
@@ -194,10 +195,11 @@ def _load(trace: Trace) -> dict[str, float]:
 def _cost(trace: Trace, price: float | None) -> dict[str, float]:
     count = len(trace.queries)
     span = trace.end - float(trace.queries.arrival[0])
-    utilisation = {"utilisation": trace.busy_seconds / (trace.instances * span)} if span > 0 else {}
-    return utilisation | {
+    cost = {
         "instances": trace.instances,
         "price": trace.instances if price is None else price,
+        "utilisation": trace.busy_seconds / (trace.instances * span) if span > 0 else math.nan,
         "busy_seconds_per_query": trace.busy_seconds / count,
         "bytes_per_query": trace.bytes / count,
     }
+    return {name: value for name, value in cost.items() if not math.isnan(value)}
