@@ -50,7 +50,7 @@ def simulate(
     Raises ParmError where lost work would leave queries without an answer, and ValueError where the policy cannot run
     on this cluster.
     """
-    deadline = min((one for one in (cluster.deadline, policy.deadline) if one is not None), default=None)
+    deadline = _deadline(cluster, policy)
     if deadline is None and any(isinstance(one, Crashes) and not one.retry for one in stragglers):
         raise ParmError(
             "crashes that lose work permanently leave queries without an answer: give the cluster a 'deadline', or let "
@@ -94,7 +94,17 @@ def simulate(
 def check(cluster: Cluster, policy: Policy, stragglers: Sequence[Straggler]) -> None:
     """Raise ValueError, in one sentence, if `simulate` cannot run these together."""
     _with_code(cluster, policy)
+    deadline, overhead = _deadline(cluster, policy), cluster.network.overhead
+    if deadline is not None and deadline <= overhead:
+        raise ValueError(
+            f"the deadline ({deadline:g} s) has to be above network.overhead ({overhead:g} s), which every query takes "
+            "before it is dispatched"
+        )
     _attach(cluster, stragglers, Streams(0), policy.pools(cluster))
+
+
+def _deadline(cluster: Cluster, policy: Policy) -> float | None:
+    return min((one for one in (cluster.deadline, policy.deadline) if one is not None), default=None)
 
 
 def _with_code(cluster: Cluster, policy: Policy) -> Cluster:

@@ -36,6 +36,7 @@ def check(file: File, overrides: Overrides = None, plugin: Plugins = None) -> No
 
 def _describe(experiment: Experiment, file: Path) -> None:
     """Say what an experiment would run."""
+    from experiments.analysis import load
     from experiments.run.cells import cells
 
     todo = cells(experiment)
@@ -51,6 +52,12 @@ def _describe(experiment: Experiment, file: Path) -> None:
         mine = [cell for cell in todo if cell.policy.label == policy.label]
         instances = sorted({cell.policy.instances(cell.experiment.machines) for cell in mine})
         print(f"policy {policy.label}: {' to '.join(str(count) for count in instances)} instances")
+        for line in load.lines((cell.experiment, cell.policy) for cell in mine if not cell.trial):
+            print(f"policy {policy.label}: {line}")
+    for line in load.assignments(experiment):
+        print(line)
+    for line in load.questions(experiment):
+        print(f"question: {line}")
     if experiment.model is None:
         print("no model: latency only")
         return

@@ -75,6 +75,13 @@ class Workload(Options):
     queries: int = Field(gt=0, le=1_000_000_000)
     """Queries per trial."""
 
+    @model_validator(mode="after")
+    def _enough(self) -> Self:
+        available = self.arrivals.available()
+        if available is not None and available < self.queries:
+            raise ValueError(f"queries: {self.queries} are asked for, but the recorded arrivals are {available}")
+        return self
+
 
 class Experiment(Options):
     """One question: a cluster, its workload and stragglers, the policies to compare and what to sweep."""

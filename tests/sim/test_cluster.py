@@ -15,10 +15,11 @@ from pydantic import ValidationError
 from sim.cluster import Cluster
 from sim.distributions.families import Deterministic, Exponential
 from sim.errors import ParmError
+from sim.network import Network
 from sim.policies import Coded, Uncoded
 from sim.schedule import ClosedSchedule, OpenSchedule
 from sim.simulation import simulate
-from sim.stragglers import Crashes, Heterogeneous, PerTask, Replay, SlowPeriods, Straggler
+from sim.stragglers import Crashes, Heterogeneous, PerTask, Replay, Shuffles, SlowPeriods, Straggler
 from sim.stragglers.timeline import SlownessTimeline
 from sim.streams import BLOCK, Streams
 from sim.trace import TaskStatus, Trace
@@ -230,11 +231,11 @@ def test_a_recorded_trace_is_replayed(tmp_path: Path) -> None:
 @pytest.mark.parametrize(
     ("text", "says"),
     [
-        ("time,slow\n0,1\n", "needs columns 'time' and 'factor', but has time, slow"),
+        ("time,slow\n0,1\n", "has no column 'factor'; it has time, slow"),
         ("time,factor\n0,1\n", "at least two rows"),
-        ("time,factor\n0,1\n0,2\n", "line 3: times have to increase"),
-        ("time,factor\n0,1\n1,0\n", "line 3: 'time' has to be finite and 'factor' above zero"),
-        ("time,factor\n0,1\nx,2\n", "line 3: 'time' and 'factor' have to be numbers"),
+        ("time,factor\n0,1\n0,2\n", r"line 3 of .*slow.csv: times have to increase"),
+        ("time,factor\n0,1\n1,0\n", "line 3 of .* has a factor of 0; it must be above 0"),
+        ("time,factor\n0,1\nx,2\n", "line 3 of .* has 'x' where a time belongs"),
     ],
 )
 def test_a_bad_record_is_refused(tmp_path: Path, text: str, says: str) -> None:
@@ -258,3 +259,17 @@ def test_streams_are_the_same_in_any_order_and_differ_by_name() -> None:
     assert len(set(numbers)) == 3 * BLOCK
     other = stream(1)
     assert not set(numbers) & {other.at(i) for i in range(BLOCK)}
+
+
+@pytest.mark.parametrize(
+    ("size", "extra"),
+    [(0, 0.0), (125_000, 1e-3)],  # 125 kB at 1 Gbps take 1 ms
+)
+def test_bulk_flows_share_a_link_but_do_not_multiply_its_latency(size: int, extra: float) -> None:
+    """A message over a link of 10 ms takes 10 ms, and its bytes (1 + flows) times as long as alone."""
+    network = Network(gbps=1, latency=0.01, query_bytes=size, reply_bytes=0)
+    shuffles = Shuffles(concurrent=1, megabytes=(1e6, 1e6), backlog=Deterministic(value=0))
+    cluster = Cluster(instances=2, service=Deterministic(value=0.02), network=network)
+    schedule = OpenSchedule(np.arange(1, 200) * 0.1)
+    latency = simulate(cluster, Uncoded(), [shuffles], schedule, Streams(1)).queries.latency
+    np.testing.assert_allclose(np.unique(latency.round(9)), np.unique([0.04 + extra, 0.04 + 2 * extra]))

@@ -304,11 +304,14 @@ def test_a_bug_is_one_line_unless_debug_is_asked_for(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
 ) -> None:
     def broken(*_: object) -> None:
-        raise RuntimeError("a bug\nof ours")
+        error = RuntimeError("a bug\nof ours")
+        raise error
 
     monkeypatch.setattr("experiments.config.loader.load", broken)
     assert parm("check", write(tmp_path), monkeypatch=monkeypatch) == 1
-    assert capsys.readouterr().err == "parm failed (RuntimeError: a bug of ours); --debug shows where.\n"
+    line = broken.__code__.co_firstlineno + 2  # the test stands for a plugin
+    says = f"parm failed ({__file__}:{line}) (RuntimeError: a bug of ours); --debug shows where.\n"
+    assert capsys.readouterr().err == says
     with pytest.raises(RuntimeError):
         parm("check", write(tmp_path), "--debug", monkeypatch=monkeypatch)
 
