@@ -39,11 +39,11 @@ def _describe(experiment: Experiment, file: Path) -> None:
     from experiments.analysis import load
     from experiments.run.cells import cells
 
-    todo = cells(experiment)
+    todo = cells(experiment.model_copy(update={"trials": 1}))  # trials differ in their random numbers alone
     points = experiment.points()
     print(f"{file} is valid: {experiment.name}, seed {experiment.seed}")
     print(
-        f"{len(todo)} cells: {len(experiment.policies)} policies x {len(points)} sweep points "
+        f"{len(todo) * experiment.trials} cells: {len(experiment.policies)} policies x {len(points)} sweep points "
         f"x {experiment.trials} trials, of {experiment.workload.queries} queries each"
     )
     for key, values in experiment.sweep.items():
