@@ -86,6 +86,8 @@ class Validation:
             )
         if experiment.cluster.batching.start().adapts:
             raise ParmError("validate measures one batch size; use batching of kind 'fixed'.")
+        if experiment.cluster.batching.forms_at_instances:
+            raise ParmError("validate runs batches that the frontend forms; give batching 'formed_at: frontend'.")
         TorchBackend(options.device)  # there has to be one, before workers are started for it
         self._experiment = experiment
         self._model: Model = experiment.model
