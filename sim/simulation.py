@@ -135,8 +135,8 @@ def _never_full(cluster: Cluster, policy: Policy, queries: int, clients: int | N
         return None
     what, where = ("coding group", "the policy") if policy.collects > 1 else ("batch", "'cluster.batching'")
     return (
-        f"a {what} of {needed} queries never fills with {clients} client{'s' if clients > 1 else ''}, so no query would "
-        f"be answered: give {where} a 'max_wait'"
+        f"a {what} of {needed} queries never fills with {clients} client{'s' if clients > 1 else ''}, so no query "
+        f"would be answered: give {where} a 'max_wait'"
     )
 
 
