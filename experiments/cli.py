@@ -288,6 +288,7 @@ def _describe(experiment: Experiment, file: Path) -> None:
     """Say what an experiment would run."""
     from experiments.config import loader
     from experiments.run.cells import cells
+    from experiments.run.manifest import notes
 
     todo = cells(experiment, loader.context(file))
     points = experiment.points()
@@ -302,6 +303,8 @@ def _describe(experiment: Experiment, file: Path) -> None:
         mine = [cell for cell in todo if cell.policy.label == policy.label]
         instances = sorted({cell.policy.instances(cell.experiment.machines) for cell in mine})
         print(f"policy {policy.label}: {' to '.join(str(count) for count in instances)} instances")
+    for note in notes(experiment, todo):
+        print(f"note: {note}")
     if experiment.model is None:
         print("no model: latency only")
         return

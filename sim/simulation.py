@@ -120,6 +120,19 @@ def check(
         raise ValueError(stuck)
 
 
+def without_effect(cluster: Cluster, policies: Sequence[Policy]) -> list[str]:
+    """Return a sentence for each option of a policy, or of the cluster, that has no effect with the others."""
+    found = [f"{policy.label}: {says}" for policy in policies for says in policy.without_effect(cluster)]
+    used = {plan.served_by for policy in policies for plan in policy.pools(cluster)}
+    for role, option in ((Role.PARITY, "parity_service"), (Role.BACKUP, "backup_service")):
+        if getattr(cluster, option) is not None and role not in used:
+            found.append(f"'cluster.{option}' has no effect, since no policy uses that model")
+    batching = cluster.batching
+    if batching.max_wait and batching.start().now == 1 and not batching.start().adapts:
+        found.append("'cluster.batching.max_wait' has no effect on batches of one query")
+    return found
+
+
 def _never_full(cluster: Cluster, policy: Policy, queries: int, clients: int | None) -> str | None:
     """Return why queries would wait without end for others to fill their batch or coding group, or None."""
     batching = cluster.batching

@@ -91,6 +91,10 @@ class Policy(Kind):
     def begin(self, frontend: Frontend) -> Execution:
         """Return the policy's state for one simulation."""
 
+    def without_effect(self, cluster: Cluster) -> list[str]:
+        """Return a sentence for each option that has no effect on this cluster, the policy itself included."""
+        return []
+
     def instances(self, cluster: Cluster) -> int:
         """Return the number of instances in all pools."""
         return sum(plan.instances for plan in self.pools(cluster))
