@@ -52,14 +52,16 @@ def test_copies_of_a_query_are_not_served_together() -> None:
 
 
 def test_parity_queries_form_batches_of_their_own_model() -> None:
-    """Six queries and three parity queries on one instance, which serves both models by priority."""
-    policy = Coded(k=2, parity_instances=1, parity_pool="low_priority")
+    """Six queries and three parity queries wait in one queue of two instances, which serve both models."""
+    policy = Coded(k=2, parity_instances=1, parity_pool="equal_priority")
     trace = run([0.0] * 6, policy, instances=1)
     tasks = trace.tasks
     assert trace.group.tolist() == [0, 0, 1, 1, 2, 2], "each query has its place in a coding group"
-    services = {(start, role) for start, role in zip(tasks.start, tasks.role, strict=True) if start >= 0}
-    assert len(services) == len({start for start, _ in services}), "no service has two models"
-    assert np.all(tasks.role[tasks.together == 3] == Role.DEPLOYED)
+    places = zip(tasks.instance, tasks.start, tasks.role, strict=True)
+    services = {(instance, start, role) for instance, start, role in places if start >= 0}
+    assert len(services) == len({one[:2] for one in services}), "no service has two models"
+    assert np.any(tasks.together > 1)
+    assert np.any(tasks.role[tasks.instance >= 0] == Role.PARITY)
 
 
 def test_coded_queries_of_all_rows_share_batches_since_they_share_a_model() -> None:
@@ -177,12 +179,20 @@ def test_work_that_waits_at_a_failed_instance_moves_when_the_failure_is_detected
     assert trace.queries.reply - first == pytest.approx([1.1, 0.6, 1.6, 2.1])
 
 
-def test_tasks_wait_for_a_repair_only_where_all_instances_failed() -> None:
-    crashes = Crashes(mean_up=0.5, repair=Exponential(mean=5.0), detect=0.0)
-    streams = Streams(2)
+def test_where_all_instances_failed_tasks_wait_for_the_first_repair() -> None:
+    crashes = Crashes(mean_up=5.0, repair=Deterministic(value=8.0), detect=0.0)
+    streams = Streams(0)
+    outages = crashes.attach(_setting(streams, 2)).outages
+    assert outages is not None
+    down = sorted(outages.next_crash(instance, 0.0) for instance in (0, 1))
+    repaired = down[0] + 8.0
+    assert down[1] + 1 < repaired, "chosen so"
     cluster = Cluster(instances=2, service=Deterministic(value=0.1), queue=RoundRobin())
-    trace = simulate(cluster, Uncoded(), [crashes], poisson(2.0, 200, streams), streams)
-    assert np.all(np.isfinite(trace.queries.reply))
+    times = np.array([down[1] + 0.1, down[1] + 0.2])
+    trace = simulate(cluster, Uncoded(), [crashes], OpenSchedule(times), streams)
+    assert sorted(trace.queries.reply - repaired) == pytest.approx([0.1, 0.2]), (
+        "one after the other, on the same instance"
+    )
 
 
 def test_an_instance_is_occupied_while_its_queries_and_answers_travel() -> None:
