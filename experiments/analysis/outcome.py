@@ -196,7 +196,7 @@ def _load(trace: Trace) -> dict[str, float]:
     if arrivals <= 0:
         return {}
     tasks = trace.tasks
-    held = np.nan_to_num(np.fmax(tasks.finish, tasks.back) - tasks.start)
+    held = np.nan_to_num(tasks.occupied)
     load: dict[str, float] = {}
     for role in Role:
         mine = (tasks.role == role) & (tasks.instance >= 0)
@@ -212,7 +212,7 @@ def _cost(trace: Trace, price: float | None) -> dict[str, float]:
     cost = {
         "instances": trace.instances,
         "price": trace.instances if price is None else price,
-        "utilisation": trace.busy_seconds / (trace.instances * span) if span > 0 else math.nan,
+        "utilisation": trace.occupied_seconds / (trace.instances * span) if span > 0 else math.nan,
         "busy_seconds_per_query": trace.busy_seconds / count,
         "bytes_per_query": trace.bytes / count,
     }

@@ -38,6 +38,7 @@ def _describe(experiment: Experiment, file: Path) -> None:
     """Say what an experiment would run."""
     from experiments.analysis import load
     from experiments.run.cells import cells
+    from experiments.run.manifest import notes
 
     todo = cells(experiment.model_copy(update={"trials": 1}))  # trials differ in their random numbers alone
     points = experiment.points()
@@ -52,8 +53,10 @@ def _describe(experiment: Experiment, file: Path) -> None:
         mine = [cell for cell in todo if cell.policy.label == policy.label]
         instances = sorted({cell.policy.instances(cell.experiment.machines) for cell in mine})
         print(f"policy {policy.label}: {' to '.join(str(count) for count in instances)} instances")
-        for line in load.lines((cell.experiment, cell.policy) for cell in mine if not cell.trial):
+        for line in load.lines((cell.experiment, cell.policy) for cell in mine):
             print(f"policy {policy.label}: {line}")
+    for note in notes(experiment, todo):
+        print(f"note: {note}")
     for line in load.assignments(experiment):
         print(line)
     for line in load.questions(experiment):

@@ -223,7 +223,8 @@ class Experiment(Options):
                     f"is called '{policy.label}' like policies.{first}; tell them apart with a 'name' each",
                 )
             try:
-                check(self.machines, policy, self.stragglers)
+                clients = getattr(self.workload.arrivals, "clients", None)
+                check(self.machines, policy, self.stragglers, self.workload.queries, clients)
             except ValueError as error:
                 yield ("policies", index), str(error)
             else:

@@ -89,7 +89,7 @@ class Session:
             raise InterruptedRunError from None
         if missing:
             _write_manifest(store, experiment, todo, outcomes, answerer, count)
-        for note in [*(answerer.notes if answerer else ()), *notes(experiment)]:
+        for note in [*(answerer.notes if answerer else ()), *notes(experiment, todo)]:
             print(f"note: {note}")
         conclude(store, experiment, todo, [outcomes[cell.id] for cell in todo])
 

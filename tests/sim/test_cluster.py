@@ -16,9 +16,9 @@ from sim.cluster import Cluster
 from sim.distributions.families import Deterministic, Exponential
 from sim.errors import ParmError
 from sim.network import Network
-from sim.policies import Coded, Uncoded
+from sim.policies import Coded, CodedNonsystematic, Uncoded
 from sim.schedule import ClosedSchedule, OpenSchedule
-from sim.simulation import simulate
+from sim.simulation import check, simulate
 from sim.stragglers import Crashes, Heterogeneous, PerTask, Replay, Shuffles, SlowPeriods, Straggler
 from sim.stragglers.timeline import SlownessTimeline
 from sim.streams import BLOCK, Streams
@@ -33,11 +33,12 @@ def run(times: Sequence[float], stragglers: Sequence[Straggler] = (), **cluster:
 
 
 def test_a_fixed_batch_waits_until_it_is_full_or_has_waited_long_enough() -> None:
-    trace = run([0, 1, 2, 10], batching={"kind": "fixed", "size": 3}, batch_cost=0.5)
-    assert trace.batches.size.tolist() == [3, 1]
-    assert trace.queries.dispatch.tolist() == [2, 2, 2, 10]
-    assert trace.queries.reply.tolist() == [4, 4, 4, 11]
-    hasty = run([0, 1, 2, 10], batching={"kind": "fixed", "size": 3, "max_wait": 1.5}, instances=4)
+    batching = {"kind": "fixed", "size": 3, "formed_at": "frontend"}
+    trace = run([0, 1, 2, 10, 10, 10], batching=batching, batch_cost=0.5)
+    assert trace.batches.size.tolist() == [3, 3]
+    assert trace.queries.dispatch.tolist() == [2, 2, 2, 10, 10, 10]
+    assert trace.queries.reply.tolist() == [4, 4, 4, 12, 12, 12]
+    hasty = run([0, 1, 2, 10], batching={**batching, "max_wait": 1.5}, instances=4)
     assert hasty.batches.size.tolist() == [2, 1, 1]
     assert hasty.queries.dispatch.tolist() == [1.5, 1.5, 3.5, 11.5]
 
@@ -45,7 +46,7 @@ def test_a_fixed_batch_waits_until_it_is_full_or_has_waited_long_enough() -> Non
 def test_aimd_finds_the_largest_batch_within_its_objective() -> None:
     """A batch of n takes 0.01 n seconds, so 8 queries meet an objective of 0.085."""
     times = np.arange(4000) * 0.012
-    batching = {"kind": "aimd", "objective": 0.085, "max_size": 64, "max_wait": 1.0}
+    batching = {"kind": "aimd", "objective": 0.085, "max_size": 64, "formed_at": "frontend", "max_wait": 1.0}
     trace = run(times.tolist(), batching=batching, service=0.01)
     late = trace.batches.size[len(trace.batches) // 2 : -1]
     assert late.min() >= 7
@@ -105,10 +106,29 @@ def test_closed_loop_clients_wait_for_their_replies() -> None:
     assert trace.queries.reply.tolist() == [1, 2, 3, 4, 5]
 
 
-def test_a_closed_loop_with_fewer_clients_than_a_batch_does_not_hang() -> None:
-    cluster = Cluster.model_validate({"instances": 1, "service": 1.0, "batching": {"kind": "fixed", "size": 4}})
-    trace = simulate(cluster, Coded(k=2), (), ClosedSchedule(2, np.zeros(7)), Streams(0))
-    assert trace.batches.size.tolist() == [2, 2, 2, 1]
+def test_batches_and_groups_that_never_fill_are_refused() -> None:
+    """Nobody knows that no more queries will come: without a longest wait, these are never answered."""
+    batching: dict[str, Any] = {"kind": "fixed", "size": 4, "formed_at": "frontend"}
+    size: dict[str, Any] = {"instances": 1, "extra": 4, "service": 1.0, "batching": batching}
+    cluster = Cluster.model_validate(size)
+    few = ClosedSchedule(2, np.zeros(8))
+    with pytest.raises(ParmError, match="never fills with 2 clients, so no query would be answered"):
+        simulate(cluster, Coded(k=2), (), few, Streams(0))
+    with pytest.raises(ValueError, match="a batch of 4 queries never fills with 2 clients"):
+        check(cluster, Uncoded(), (), 8, 2)
+    with pytest.raises(ParmError, match="the last batch would have 3 of 4 queries and never be sent"):
+        simulate(cluster, Uncoded(), (), OpenSchedule(np.arange(7.0)), Streams(0))
+    with pytest.raises(ParmError, match="a coding group of 8 queries never fills with 2 clients"):
+        simulate(cluster, CodedNonsystematic(k=2), (), few, Streams(0))
+    alone = Cluster(instances=4, service=Deterministic(value=1.0))
+    with pytest.raises(ParmError, match="with 1 client, so no query would be answered: give the policy"):
+        simulate(alone, CodedNonsystematic(k=2), (), ClosedSchedule(1, np.zeros(4)), Streams(0))
+    check(cluster, Uncoded(), (), 8, 4)
+    check(cluster.model_copy(update={"deadline": 1.0}), Uncoded(), (), 8, 2)
+    patient = Cluster.model_validate({**size, "batching": {**size["batching"], "max_wait": 0.5}})
+    trace = simulate(patient, Uncoded(), (), ClosedSchedule(2, np.zeros(6)), Streams(0))
+    assert trace.batches.size.tolist() == [2, 2, 2]
+    assert trace.queries.latency.tolist() == [2.5] * 6, "half a second of waiting, and a batch of two takes two"
 
 
 def test_per_task_slowdowns_multiply_or_add_to_their_share_of_tasks() -> None:
