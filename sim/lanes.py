@@ -1,12 +1,13 @@
-"""Several models on the same instances: a lane for each, from which whoever is idle takes work by priority.
+"""Several models on the same instances: each has a lane, and an idle instance takes work from the lanes by priority.
 
-A lane is a pool that has its instances in common with others. Its tasks have its role and parity row, its service times
-and its hardware, so a policy sees one pool for each model, whether that has instances of its own or not.
+A lane is a pool whose instances are also those of other lanes. Its tasks have its role, parity row and service times.
+So a policy sees one pool for each model, whether that has instances of its own or not.
 """
 
 from __future__ import annotations
 
 from abc import abstractmethod
+from collections import deque
 
 from sim.clock import Clock
 from sim.dispatching import Chooser
@@ -16,25 +17,27 @@ from sim.task import Task
 
 
 class Lane(Pool):
-    """What both kinds of lanes have in common.
-
-    Lanes of one rank share their queues: among them, first come is first served. Lower ranks wait for those above.
-    """
+    """Base of both kinds of lanes. Lanes of one rank share queues, first come, first served; tasks of a rank start only
+    when none of a lower number waits."""
 
     __slots__ = ()
 
     _ranks: list[Lane]
-    """A lane of each rank, the one to be served first in front; one list for all lanes of the same instances."""
+    """The first lane of each rank, in the order of service; one list for all lanes of the same instances."""
 
     def _same_rank(self, rank: int) -> Lane:
-        """Return the lane whose queues are this one's too: itself, where it is the first of its rank."""
+        """Return the first lane of the rank, whose queues are shared: this one if there is none yet."""
         if rank == len(self._ranks):
             self._ranks.append(self)
         return self._ranks[rank]
 
     def _start(self, task: Task, instance: int) -> None:
-        # Whichever lane of its rank took it from their queue, it is its own lane's work.
+        # It may have been taken from the queue by another lane of its rank.
         Pool._start(task.lane, task, instance)
+
+    def _of(self, task: Task) -> Pool:
+        pool: Pool = task.lane
+        return pool
 
     def _idle(self, instance: int) -> None:
         if self._outages and self._down(instance):
@@ -46,7 +49,7 @@ class Lane(Pool):
 
     @abstractmethod
     def _rest(self, instance: int) -> None:
-        """Let the instance wait for work."""
+        """Mark the instance as idle."""
 
 
 class SharedLane(Lane, SharedPool):
@@ -101,16 +104,20 @@ class RoutedLane(Lane, RoutedPool):
     ) -> None:
         super().__init__(clock, recorder, label, instances, conditions, chooser)
         if joined is not None:
-            self._chooser, self._loads, self._free = joined._chooser, joined._loads, joined._free
+            self._chooser, self._loads = joined._chooser, joined._loads
+            self._free, self._failed = joined._free, joined._failed
         self._ranks = [] if joined is None else joined._ranks
         same = self._same_rank(rank)
         assert isinstance(same, RoutedLane)
         self._queues = same._queues
 
     def submit(self, task: Task) -> None:
-        """Let the task join the chosen instance's queue, and start there if nothing is before it."""
+        """Start the task on the chosen instance, or append it to that one's queue."""
         task.lane = self
         RoutedPool.submit(self, task)
+
+    def _queues_at(self, instance: int) -> list[deque[Task]]:
+        return [lane._queue_of(instance) for lane in self._ranks]
 
     def _rest(self, instance: int) -> None:
         self._free[instance - self.instances.start] = True
@@ -126,10 +133,8 @@ def lane(
     joined: Pool | None,
     rank: int,
 ) -> Lane:
-    """Return a pool that shares `instances` with the lane `joined` and whoever else joined it, or is the first there.
-
-    Tasks of a rank start only when none of a lower number waits. There is one queue where there is no chooser.
-    """
+    """Return a pool of `rank` that shares `instances` with the lane `joined`, or is the first there; one queue for each
+    rank without a `chooser`."""
     if chooser is None:
         assert joined is None or isinstance(joined, SharedLane)
         return SharedLane(clock, recorder, label, instances, conditions, joined, rank)
