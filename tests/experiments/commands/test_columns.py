@@ -84,7 +84,7 @@ def test_columns_of_a_run_and_of_what_compares_runs(
     check("parm claims", printed[-1])
     for name in ("summary.csv", "differences.csv", "reference.csv", "frontier.csv"):
         check(name, header(out / name))
-    for folder in ("traces", "traces/tasks"):
+    for folder in ("queries", "tasks"):
         trace = next((out / folder).glob("*.parquet"))
         check(f"{folder}/*.parquet", pq.read_schema(trace).names)
 

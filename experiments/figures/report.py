@@ -14,11 +14,10 @@ from typing import Any
 
 import yaml
 
-from experiments.analysis import claims
+from experiments.analysis import claims, verdict
 from experiments.analysis.outcome import Outcome
 from experiments.analysis.statistics import Interval
 from experiments.analysis.summary import MS, Row
-from experiments.report import verdict
 
 BUSY = "busy_seconds_per_query"
 
@@ -65,7 +64,7 @@ def page(
     )
     columns = _columns(rows)
     template = environment.from_string(
-        resources.files("experiments.report").joinpath("page.html").read_text(encoding="utf-8")
+        resources.files("experiments.figures").joinpath("report.html").read_text(encoding="utf-8")
     )
     metric, bound = slo or (verdict.TAIL, math.nan)
     return template.render(
