@@ -15,9 +15,9 @@ from html import escape
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
-from experiments.analysis import summary
-from experiments.analysis.outcome import Outcome
-from experiments.analysis.summary import FRACTIONS, METRICS, Row
+from experiments.analysis import perfetto, summary
+from experiments.analysis.outcome import LATENCIES, Outcome
+from experiments.analysis.summary import MS, Row
 from experiments.analysis.verdict import best, objective
 from experiments.config import loader
 from experiments.config.schema import Experiment
@@ -25,14 +25,17 @@ from experiments.figures.base import Figure
 from experiments.run.cells import Cell, cells
 from experiments.run.runner import simulate_cell
 from experiments.run.session import Session, figure_data
-from experiments.run.store import RunStore, query_table
+from experiments.run.store import RunStore, query_table, writing
+from sim import atomic
 from sim.errors import ParmError
+from sim.trace import Route
 
 if TYPE_CHECKING:
     import matplotlib.figure
     import pandas as pd
     import pyarrow as pa
 
+    from experiments.figures.report import SlowQuery
     from sim.trace import Trace
 
 Source = Experiment | Mapping[str, Any] | str | Path
@@ -142,12 +145,7 @@ class Run:
         import pandas as pd
 
         frame = pd.DataFrame(summary.records(self.rows))
-        names = {
-            f"{metric}{end}": f"{metric}_ms{end}"
-            for metric in METRICS
-            if metric not in FRACTIONS
-            for end in ("", "_lo", "_hi")
-        }
+        names = {f"{metric}{end}": f"{metric}_ms{end}" for metric in LATENCIES for end in ("", "_lo", "_hi")}
         return self._categorical(frame.rename(columns=names))
 
     def differences(self) -> pd.DataFrame:
@@ -190,8 +188,84 @@ class Run:
             raise ParmError(f"there is no figure {kind} of this run: {figure.reason(material)}.")
         return drawn
 
+    def slowest(
+        self, count: int = 20, policy: str | None = None, trial: int | None = None, **point: Any
+    ) -> list[perfetto.Excerpt]:
+        """Return the neighbourhoods of the `count` slowest queries after the warm-up, one excerpt per cell."""
+        found: list[tuple[float, int, Cell]] = []
+        for cell, trace in self._traces(policy, trial, point):
+            chosen = perfetto.slowest(trace, count, self._warmup[cell.id])
+            found += [(float(trace.queries.latency[query]), int(query), cell) for query in chosen]
+        found.sort(key=lambda one: -one[0])
+        queries: dict[str, list[int]] = {}
+        for _, query, cell in found[:count]:
+            queries.setdefault(cell.id, []).append(query)
+        return [
+            perfetto.neighbourhood(str(cell), trace, queries[cell.id])
+            for cell, trace in self._traces(policy, trial, point)
+            if cell.id in queries
+        ]
+
+    def whole(self, policy: str | None = None, trial: int | None = None, **point: Any) -> list[perfetto.Excerpt]:
+        """Return whole cells as excerpts."""
+        return [perfetto.Excerpt(str(cell), trace) for cell, trace in self._traces(policy, trial, point)]
+
+    def report(self, out: str | Path | None = None, slo_ms: float | None = None, metric: str = "p999") -> Path:
+        """Write the run as one HTML page to `out` (`report.html` in its directory), and return where it is.
+
+        With `slo_ms` the verdict says which policies keep `metric` at or below it.
+        """
+        from experiments.figures import report
+
+        if not (self.folder / "summary.json").is_file():
+            raise ParmError(f"{self.folder} holds no summary: finish it with 'parm run', or 'parm figures' its cells.")
+        file = Path(out) if out is not None else self.folder / "report.html"
+        slow = list(self._slow_queries()) if self.experiment.traces else []
+        text = report.page(self.folder, self.rows, self.verdict(slo_ms, metric), slow)
+        with writing(file):
+            atomic.write(file, text)
+        return file
+
+    def _slow_queries(self) -> Iterator[SlowQuery]:
+        """The slowest queries of each policy, where the first policy's p99.9 is highest."""
+        from experiments.figures.report import SLOWEST, SlowQuery
+
+        first = [row for row in self.rows if row.policy == self.policies[0]]
+        worst = max(first, key=lambda row: row.metrics["p999"].value if row.metrics["p999"] else 0.0).point
+        for policy in self.policies:
+            found = [
+                (cell, trace, int(query))
+                for cell, trace in self._traces(policy, None, worst)
+                for query in perfetto.slowest(trace, SLOWEST, self._warmup[cell.id])
+            ]
+            found.sort(key=lambda one: -one[1].queries.latency[one[2]])
+            for cell, trace, query in found[:SLOWEST]:
+                where = ", ".join(f"{key.rpartition('.')[2]} {value}" for key, value in cell.point.items())
+                latency, route = trace.queries.latency[query] * MS, Route(trace.queries.route[query])
+                yield SlowQuery(policy, where, cell.trial, query, float(latency), route.name.lower())
+
+    @cached_property
+    def _warmup(self) -> dict[str, int]:
+        return {cell.id: outcome.warmup for cell, outcome in zip(self.cells, self.outcomes, strict=True)}
+
+    def _traces(self, policy: str | None, trial: int | None, point: Mapping[str, Any]) -> Iterator[tuple[Cell, Trace]]:
+        """Yield cells with their traces, one at a time."""
+        chosen = [cell for cell in _chosen(self.cells, policy, point) if trial in (None, cell.trial)]
+        if not chosen:
+            raise ParmError(f"there is no trial {trial}: the run has trials 0 to {self.experiment.trials - 1}.")
+        for cell in chosen:
+            trace = self._store.trace(cell)
+            if trace is None:
+                raise ParmError(f"{self.folder} holds no trace of cell ({cell}): its experiment says 'traces: false'.")
+            yield cell, trace
+
     def verdict(self, slo_ms: float | None = None, metric: str = "p999") -> list[str]:
-        """Return a sentence per sweep point: the best policy, or which ones keep the latency at or below `slo_ms`."""
+        """Return a sentence per sweep point: the best policy, or which ones keep the latency at or below `slo_ms`.
+
+        `metric` is a latency of the summary, such as `p99`. Raises ParmError for another.
+        """
+        if metric not in LATENCIES:
+            raise ParmError(f"there is no '{metric}' in the summary; there are {', '.join(LATENCIES)}.")
         return best(self.rows, self.outcomes) if slo_ms is None else objective(self.rows, slo_ms, metric)
 
     def _repr_html_(self) -> str:

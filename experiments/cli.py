@@ -23,6 +23,8 @@ VERBS = {
     "check": (RUN, "check"),
     "train": (RUN, "train"),
     "figures": (RUN, "figures"),
+    "report": (RUN, "report"),
+    "trace": (RUN, "trace"),
     "compare": (RUN, "compare"),
     "claims": (RUN, "claims"),
     "plan": (ASK, "plan"),

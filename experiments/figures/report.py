@@ -14,12 +14,13 @@ from typing import Any
 
 import yaml
 
-from experiments.analysis import claims, verdict
-from experiments.analysis.outcome import Outcome
+from experiments.analysis import claims
 from experiments.analysis.statistics import Interval
 from experiments.analysis.summary import MS, Row
 
 BUSY = "busy_seconds_per_query"
+SLOWEST = 3
+"""Slowest queries of each policy that the page shows."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -46,14 +47,8 @@ class SlowQuery:
     """SVG of its timeline, or nothing."""
 
 
-def page(
-    folder: Path,
-    rows: Sequence[Row],
-    outcomes: Sequence[Outcome],
-    slow: Sequence[SlowQuery],
-    slo: tuple[str, float] | None = None,
-) -> str:
-    """Return the page of the run in `folder`; `slo` is a latency metric and its bound in ms."""
+def page(folder: Path, rows: Sequence[Row], verdicts: Sequence[str], slow: Sequence[SlowQuery]) -> str:
+    """Return the page of the run in `folder`, whose tables and figures are written already."""
     import jinja2
 
     experiment_text = (folder / "experiment.yaml").read_text(encoding="utf-8")
@@ -66,12 +61,10 @@ def page(
     template = environment.from_string(
         resources.files("experiments.figures").joinpath("report.html").read_text(encoding="utf-8")
     )
-    metric, bound = slo or (verdict.TAIL, math.nan)
     return template.render(
         name=experiment["name"],
         question=list(_question(experiment)),
-        verdicts=verdict.best(rows, outcomes) if slo is None else verdict.objective(rows, bound, metric),
-        slo=slo,
+        verdicts=verdicts,
         headings=[heading for heading, _, _ in columns],
         meanings=[meaning for _, meaning, _ in columns],
         table=[[cell(row) for _, _, cell in columns] for row in rows],
