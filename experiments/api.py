@@ -18,10 +18,10 @@ from typing import TYPE_CHECKING, Any
 from experiments.analysis import perfetto, summary
 from experiments.analysis.outcome import LATENCIES, Outcome
 from experiments.analysis.summary import MS, Row
-from experiments.analysis.verdict import best, objective
 from experiments.config import loader
 from experiments.config.schema import Experiment
 from experiments.figures.base import Figure
+from experiments.figures.verdict import best, objective
 from experiments.run.cells import Cell, cells
 from experiments.run.runner import simulate_cell
 from experiments.run.session import Session, figure_data

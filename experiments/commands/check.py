@@ -36,7 +36,7 @@ def check(file: File, overrides: Overrides = None, plugin: Plugins = None) -> No
 
 def _describe(experiment: Experiment, file: Path) -> None:
     """Say what an experiment would run."""
-    from experiments.analysis import load
+    from experiments.run import load
     from experiments.run.cells import cells
     from experiments.run.manifest import notes
 

@@ -10,13 +10,13 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from experiments.analysis import claims, frontier, reference, summary, tables
-from experiments.analysis.load import questions
 from experiments.analysis.outcome import Outcome
 from experiments.analysis.theory import Theory, theory
 from experiments.figures.base import FigureData
 from experiments.figures.drawing import draw_all
 from experiments.figures.frontier import Frontier
 from experiments.run.cells import Cell, cells
+from experiments.run.load import questions
 from experiments.run.manifest import command_line, manifest, notes
 from experiments.run.progress import Reporter
 from experiments.run.runner import default_workers, run_cells

@@ -140,7 +140,7 @@ def test_a_damaged_experiment_in_the_directory_is_refused(tmp_path: Path) -> Non
 
 def test_what_a_killed_run_left_half_written_is_removed(tmp_path: Path) -> None:
     store, todo = finished_run(tmp_path)
-    half = tmp_path / "traces" / f".{todo[0].name}.parquet.123.part"
+    half = tmp_path / "queries" / f".{todo[0].name}.parquet.123.part"
     half.write_bytes(b"PAR")
     store.open(experiment())
     assert not half.exists()

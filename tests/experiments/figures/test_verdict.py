@@ -6,8 +6,9 @@ from typing import Any
 
 import pytest
 
-from experiments.analysis import summary, verdict
+from experiments.analysis import summary
 from experiments.analysis.outcome import COSTS, LATENCIES, Outcome
+from experiments.figures import verdict
 
 
 def outcome(policy: str, p999: float, trial: int, **point: Any) -> Outcome:
