@@ -19,6 +19,7 @@ from sim.errors import ParmError
 
 RUN, ASK, MACHINES, LOOK = "Run experiments", "Other questions", "Real machines", "Look up"
 VERBS = {
+    "init": (RUN, "init"),
     "run": (RUN, "run"),
     "check": (RUN, "check"),
     "train": (RUN, "train"),

@@ -107,8 +107,21 @@ def load_as(
     if found_sort is not None and found_sort != wanted:
         what, verb = _SORTS[found_sort]
         raise ParmError(f"{path}: is {what}: run it with 'parm {verb} {path}'.")
+    if wanted == "experiment":
+        plugins = _remember(source, plugins)
     import_plugins(plugins, path.parent)
     return _checked(schema, source, [path.parent.resolve()])
+
+
+def _remember(source: Source, plugins: Sequence[str]) -> list[str]:
+    """Return the plugins that a source and its reader name, and write all of them into the source's data."""
+    named = source.data.get("plugins", ()) if isinstance(source.data, dict) else ()
+    if not isinstance(named, list | tuple) or not all(isinstance(one, str) for one in named):
+        return [*plugins]  # which the schema will refuse
+    every = list(dict.fromkeys([*named, *plugins]))
+    if every:
+        source.data["plugins"] = every
+    return every
 
 
 def load_any(
@@ -120,8 +133,8 @@ def load_any(
     given = [f"{key}={json.dumps(value)}" for key, value in overrides.items()]
     if not isinstance(source, Mapping):
         return load(Path(source), given, plugins)
-    import_plugins(plugins, Path.cwd())
     plain = Source(Path("experiment"), copy.deepcopy(dict(source)))
+    import_plugins(_remember(plain, plugins), Path.cwd())
     for override in given:
         _override(plain, override)
     refuse(plain)
