@@ -66,6 +66,6 @@ def test_the_schema_and_the_simulator_start_without_torch(modules: str) -> None:
 def test_no_file_is_two_rooms() -> None:
     for house in HOUSES:
         for file in (ROOT / house).rglob("*.py"):
-            assert len(file.read_text(encoding="utf-8").splitlines()) <= 400, (
-                f"{file.relative_to(ROOT)} is over 400 lines"
+            assert len(file.read_text(encoding="utf-8").splitlines()) <= 600, (
+                f"{file.relative_to(ROOT)} is over 600 lines"
             )
