@@ -45,6 +45,15 @@ class TorchBackend:
         """Put a data set on the device, where a gather then finds it without any copying."""
         return tensor.to(self.device)
 
+    def place_indices(self, arrays: Sequence[NDArray[np.int64]]) -> list[Tensor]:
+        """Put arrays of indices on the device, all in one transfer, which nothing waits for."""
+        tensors = [torch.from_numpy(np.asarray(array, np.int64)) for array in arrays]
+        if self.device.type == "cpu":
+            return tensors
+        together = sent(torch.cat([one.flatten() for one in tensors]), self.device)
+        parts = together.split([one.numel() for one in tensors])
+        return [part.reshape(one.shape) for part, one in zip(parts, tensors, strict=True)]
+
     def runner(self, module: nn.Module) -> ModelRunner:
         """Return `module` made ready for the device; it is kept, and made anew once the module has changed."""
         known = self._runners.get(module)

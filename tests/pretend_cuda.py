@@ -386,6 +386,10 @@ def _pin_memory(self: Tensor, device: Any = None) -> Tensor:
     return made
 
 
+def _no_inference_mode(mode: bool = True) -> contextlib.AbstractContextManager[Any]:
+    return torch.no_grad() if mode else contextlib.nullcontext()
+
+
 _KEPT_PINNED: list[Tensor] = []  # so that its address is nobody else's
 
 
@@ -421,7 +425,7 @@ def pretend_cuda() -> Iterator[Device]:
         stack.enter_context(mock.patch.object(torch._C, "_cuda_endAllocateToPool", _end_pool))
         stack.enter_context(mock.patch.object(Tensor, "pin_memory", _pin_memory))
         # In inference mode torch would take operators apart below the mode, where nothing can be seen of them.
-        stack.enter_context(mock.patch.object(torch, "inference_mode", torch.no_grad))
+        stack.enter_context(mock.patch.object(torch, "inference_mode", _no_inference_mode))
         for name in ("parity.training", "parity.objectives", "parity.evaluation"):
             stack.enter_context(mock.patch(f"{name}.Generator", generator))
         replaces = torch.__future__.get_overwrite_module_params_on_conversion()
