@@ -9,7 +9,6 @@ from __future__ import annotations
 
 from collections.abc import Sequence
 from dataclasses import dataclass, field
-from typing import Any
 
 import numpy as np
 import torch
@@ -127,7 +126,8 @@ class Predictor:
             while True:
                 answers, unsound_models = self._answer(trace, samples, code, parities, backup)
                 # What overflows half precision has an answer in single precision.
-                if not any([self._distrust(module) for modules in unsound_models.values() for module in modules]):
+                suspects = {module for modules in unsound_models.values() for module in modules}
+                if not sum(self._distrust(module) for module in suspects):
                     break
         for name in unsound_models:
             raise ParmError(unsound(name))
@@ -234,9 +234,7 @@ class Predictor:
         for start in range(0, len(placed.word), step):
             chunk = slice(start, start + step)
             word, used = placed.word[chunk], torch.from_numpy(words.used[chunk])
-            mine = reconstruct(
-                code, outputs[members[word]], parity[word], used, placed.used[chunk], placed.slot[chunk]
-            )
+            mine = reconstruct(code, outputs[members[word]], parity[word], used, placed.used[chunk], placed.slot[chunk])
             answer[chunk], top5[chunk] = top_answer(mine), in_top(mine, placed.labels[chunk])
             finite &= mine.isfinite().all()
         return answer, top5, finite
@@ -309,9 +307,7 @@ def collect(
     return Answers(classes.copy(), *judged, passes, reused), values[4 * len(answer) :].astype(bool).tolist()
 
 
-def reconstruct(
-    code: Coder, outputs: Tensor, parities: Tensor, returned: Tensor, used: Tensor, slot: Tensor
-) -> Tensor:
+def reconstruct(code: Coder, outputs: Tensor, parities: Tensor, returned: Tensor, used: Tensor, slot: Tensor) -> Tensor:
     """Decode lost queries: slot `slot[i]` of its word from the answers `used[i]` and no others; return (l, c).
 
     `outputs` (l, k, c) are the own answers of each lost query's word and `parities` (l, r, p) its parity answers;
