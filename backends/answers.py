@@ -126,7 +126,8 @@ class Predictor:
             while True:
                 answers, unsound_models = self._answer(trace, samples, code, parities, backup)
                 # What overflows half precision has an answer in single precision.
-                suspects = {module for modules in unsound_models.values() for module in modules}
+                named = [name for name in unsound_models if name != "reconstruction"] or unsound_models
+                suspects = {module for name in named for module in unsound_models[name]}
                 if not sum(self._distrust(module) for module in suspects):
                     break
         for name in unsound_models:
