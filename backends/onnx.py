@@ -29,7 +29,7 @@ TOLERANCE = 1e-4
 
 @cache
 def installed() -> bool:
-    """Say whether models can be exported and run."""
+    """Return whether models can be exported and run."""
     return all(find_spec(name) is not None for name in ("onnxruntime", "onnx"))
 
 
@@ -81,7 +81,8 @@ def _exported(traced: fx.GraphModule, example: Tensor) -> bytes:
     written = io.BytesIO()
     with warnings.catch_warnings(), torch.inference_mode(False):
         warnings.simplefilter("ignore")  # torch prefers its newer exporter, which takes many times as long
-        torch.onnx.export(
+        export: Any = torch.onnx.export
+        export(
             traced,
             (torch.zeros(2, *example.shape[1:]),),
             written,

@@ -30,7 +30,7 @@ from sim.errors import ParmError
 
 @dataclass(frozen=True)
 class TrainingStatus:
-    """How far a training is, told after every epoch."""
+    """The progress of a training, reported after every epoch."""
 
     role: str
     """`deployed`, `parity` or `backup`."""
@@ -68,7 +68,7 @@ class Fit:
 
 
 def seed_of(*parts: object) -> int:
-    """Turn anything printable into a seed of 63 bits, well mixed."""
+    """Hash anything printable to a seed of 63 bits."""
     return int.from_bytes(hashlib.sha256(repr(parts).encode()).digest()[:8], "big") >> 1
 
 
@@ -104,7 +104,7 @@ def train(
         chance = seed_of(seed, fit.epoch)
         generator = Generator(device).manual_seed(chance)
         with torch.random.fork_rng([device] if device.type == "cuda" else []):
-            torch.manual_seed(chance)  # for layers of a user's own network that draw, such as dropout
+            torch.manual_seed(chance)  # for random layers of a user's own network, such as dropout
             loss = _epoch(module, objective, recipe, optimiser, batch, fit.epoch, generator)
         if not math.isfinite(loss):
             raise ParmError(
@@ -169,7 +169,7 @@ def save_checkpoint(path: Path, module: nn.Module, optimiser: Optimizer, best: d
 
 
 def load_checkpoint(path: Path, module: nn.Module, optimiser: Optimizer) -> tuple[Fit, dict[str, Tensor]]:
-    """Put module and optimiser back to where `save_checkpoint` found them; returns the fit and the best weights so far.
+    """Restore module and optimiser as `save_checkpoint` wrote them; return the fit and the best weights so far.
 
     Raises ParmError for a file that is not whole or belongs to another model.
     """
@@ -185,7 +185,7 @@ def load_checkpoint(path: Path, module: nn.Module, optimiser: Optimizer) -> tupl
         parameters = list(module.parameters())
         for key, value in parts["optimiser"].items():
             number, name = key.split("/")
-            # In the parameter's own memory format: the fused optimisers walk both side by side.
+            # In the parameter's own memory format: the fused optimisers need the same one.
             at = parameters[int(number)]
             state.setdefault(int(number), {})[name] = torch.empty_like(at).copy_(value) if value.dim() else value
         optimiser.load_state_dict({"state": state, "param_groups": optimiser.state_dict()["param_groups"]})

@@ -103,7 +103,7 @@ def by_pattern(returned: Tensor, device: torch.device) -> Iterator[tuple[int, Te
     if len(masks) == 1:
         yield int(masks[0]), slice(None)
         return
-    groups = sent(number.argsort(stable=True), device).split(torch.bincount(number).tolist())
+    groups = torch.split(sent(number.argsort(stable=True), device), torch.bincount(number).tolist())
     yield from zip(masks.tolist(), groups, strict=True)
 
 
@@ -112,9 +112,9 @@ def sent(tensor: Tensor, device: torch.device) -> Tensor:
     return tensor.pin_memory().to(device, non_blocking=True) if device.type == "cuda" else tensor.to(device)
 
 
-def constant(matrix: NDArray[np.float64], dtype: torch.dtype, device: torch.device) -> Tensor:
+def constant(matrix: NDArray[np.floating[Any]], dtype: torch.dtype, device: torch.device) -> Tensor:
     """Return a matrix on `device`, to which equal ones are sent only once. It must not be written to."""
-    return _constant(matrix.tobytes(), matrix.shape, dtype, device)
+    return _constant(matrix.astype(np.float64).tobytes(), matrix.shape, dtype, device)
 
 
 @lru_cache(maxsize=1024)
