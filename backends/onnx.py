@@ -21,7 +21,7 @@ from typing import Any
 import torch
 from torch import Tensor, fx, nn
 
-from parity.training import write_atomically
+from sim import atomic
 
 TOLERANCE = 1e-4
 """Of outputs against the module's own, relative to the largest of these or to 1."""
@@ -64,7 +64,7 @@ def _session(traced: fx.GraphModule, example: Tensor, folder: Path | None) -> Ca
     content = _exported(traced, example)
     if file is not None:
         with contextlib.suppress(OSError):  # a full or read-only disk costs the next process an export
-            write_atomically(file, content)
+            atomic.write(file, content)
     return _loaded(content)
 
 

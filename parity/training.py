@@ -10,7 +10,6 @@ from __future__ import annotations
 import hashlib
 import json
 import math
-import os
 import time
 from collections.abc import Callable
 from dataclasses import asdict, dataclass
@@ -25,6 +24,7 @@ from torch.optim import Optimizer
 
 from parity.objectives import Objective
 from parity.recipes import Recipe
+from sim.atomic import write as atomic_write
 from sim.errors import ParmError
 
 
@@ -165,7 +165,7 @@ def save_checkpoint(path: Path, module: nn.Module, optimiser: Optimizer, best: d
     for number, state in optimiser.state_dict()["state"].items():
         tensors |= {f"optimiser/{number}/{name}": value for name, value in state.items()}
     tensors = {name: value.detach().contiguous() for name, value in tensors.items()}
-    write_atomically(path, save(tensors, metadata={"fit": json.dumps(asdict(fit))}))
+    atomic_write(path, save(tensors, metadata={"fit": json.dumps(asdict(fit))}), durable=True)
 
 
 def load_checkpoint(path: Path, module: nn.Module, optimiser: Optimizer) -> tuple[Fit, dict[str, Tensor]]:
@@ -195,21 +195,6 @@ def load_checkpoint(path: Path, module: nn.Module, optimiser: Optimizer) -> tupl
             f"have it trained anew"
         ) from error
     return fit, parts["best"]
-
-
-def write_atomically(path: Path, content: bytes) -> None:
-    """Write a file so that a reader, or a kill, finds the old content or the new, never a part. Raises OSError."""
-    path.parent.mkdir(parents=True, exist_ok=True)
-    temporary = path.with_name(f".{path.name}.{os.getpid()}")
-    try:
-        with temporary.open("wb") as file:
-            file.write(content)
-            file.flush()
-            os.fsync(file.fileno())
-        temporary.replace(path)
-    except OSError:
-        temporary.unlink(missing_ok=True)
-        raise
 
 
 def _copy(state: dict[str, Tensor]) -> dict[str, Tensor]:
