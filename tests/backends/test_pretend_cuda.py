@@ -32,7 +32,7 @@ from sim.trace import Route, Trace
 from tests import pretend_cuda
 from tests.backends.test_answers import make_trace, random_trace
 from tests.backends.test_fusion import lived_in
-from tests.pretend_cuda import DEVICE, Device, PlacementError
+from tests.pretend_cuda import Device, PlacementError
 from tests.pretend_cuda import pretend_cuda as pretended
 
 pytestmark = [
@@ -189,11 +189,11 @@ class Waiting(nn.Module):
 
     def forward(self, x: torch.Tensor) -> torch.Tensor:
         outputs: torch.Tensor = self.inner(x)
-        debug = DEVICE.debug
+        mode = torch.cuda.get_sync_debug_mode()
         if self.unnoticed:  # some waits are not in torch's list
-            DEVICE.debug = 0
+            torch.cuda.set_sync_debug_mode(0)
         outputs.sum().item()
-        DEVICE.debug = debug
+        torch.cuda.set_sync_debug_mode(mode)
         return outputs
 
 
