@@ -138,6 +138,18 @@ class PretendTensor(Tensor):
     def tolist(self) -> Any:
         return self.cpu().tolist()
 
+    def backward(self, *given: Any, **named: Any) -> None:
+        """Give every parameter behind this a gradient of zeros: torch's engine would ask the driver for its devices."""
+        seen, left = set(), [self.grad_fn]
+        while left:
+            node = left.pop()
+            if node is None or node in seen:
+                continue
+            seen.add(node)
+            if hasattr(node, "variable"):
+                node.variable.grad = torch.zeros_like(node.variable)
+            left += [before for before, _ in node.next_functions]
+
     def __deepcopy__(self, memo: dict[int, Any]) -> Tensor:
         made: Tensor = PretendTensor(self.held.detach().clone())
         if getattr(self, "_is_param", False):
@@ -406,6 +418,8 @@ def pretend_cuda() -> Iterator[Device]:
         "current_device": lambda: 0,
         "set_device": lambda device: None,
         "get_device_name": lambda device=None: "Pretended CUDA device",
+        "get_rng_state": lambda device=None: torch.empty(0, dtype=torch.uint8),
+        "set_rng_state": lambda state, device=None: None,
         "is_bf16_supported": lambda *given, **named: True,
         "is_current_stream_capturing": lambda: DEVICE.capturing is not None,
         "synchronize": lambda device=None: DEVICE.wait("synchronize"),

@@ -3,8 +3,10 @@
 from __future__ import annotations
 
 import copy
+from collections import Counter
 from collections.abc import Iterator
 from dataclasses import astuple
+from pathlib import Path
 
 import numpy as np
 import pytest
@@ -19,6 +21,9 @@ from backends.runner import ModelRunner
 from backends.torch_backend import TorchBackend
 from parity.codes import Addition, Approxifer, Concatenation, Conditional, Exact, InvNet, Learned, Nercc, TensorCode
 from parity.networks import Mlp, Network, ResNet18
+from parity.objectives import Objective, Reconstruction, Supervised, TrainingData
+from parity.recipes import Best
+from parity.training import train
 from sim.cluster import Cluster
 from sim.distributions.families import Deterministic
 from sim.distributions.profile import RoleName
@@ -32,7 +37,7 @@ from sim.trace import Route, Trace
 from tests import pretend_cuda
 from tests.backends.test_answers import make_trace, random_trace
 from tests.backends.test_fusion import lived_in
-from tests.pretend_cuda import Device, PlacementError
+from tests.pretend_cuda import CUDA, Device, PlacementError
 from tests.pretend_cuda import pretend_cuda as pretended
 
 pytestmark = [
@@ -315,3 +320,37 @@ def test_the_latest_runners_are_kept_and_no_more(monkeypatch: pytest.MonkeyPatch
     backend.runner(modules[2])
     assert backend.runner(modules[0]) is first
     assert backend.runner(modules[1]) is not second
+
+
+def training_data(copies: int) -> TrainingData:
+    labels = torch.from_numpy(LABELS)
+    return TrainingData(
+        name="noise",
+        fingerprint="0",
+        note="",
+        outputs=CLASSES,
+        train=IMAGES.repeat(copies, 1, 1, 1),
+        train_labels=labels.repeat(copies),
+        test=IMAGES,
+        test_labels=labels,
+        task_name="classification",
+    )
+
+
+@pytest.mark.parametrize("name", ["addition", "conditional", "concatenation", "learned", "invnet"])
+def test_steps_of_training_wait_for_nothing(name: str, device: Device, tmp_path: Path) -> None:
+    code, k, r = CODES[name]
+    recipe, waits = Best(epochs=2, shift=1, flip=True, holdout=20, mixed=True), []
+    for copies in (4, 8, 16):  # in the first round, constants of the code are sent to the device
+        data, part = training_data(copies), code.parts(k, r)[0]
+        parity = part.build(Mlp(hidden=(20,)), SHAPE, CLASSES, lambda _module: None).cuda()
+        objectives: list[tuple[Objective, nn.Module]] = [
+            (Supervised(data, recipe, CUDA), network(ResNet18(width=4)).cuda()),
+            (Reconstruction(data, network().cuda(), part, recipe, CUDA), parity),
+        ]
+        device.clear()
+        for number, (objective, module) in enumerate(objectives):
+            train(module, objective, recipe, 16, 0, tmp_path / f"{copies} {number}", lambda fit, loss, score: None)
+            assert all(value.is_cuda for value in module.parameters())
+        waits.append(Counter(line for _, line in device.waits))
+    assert waits[1] == waits[2], "twice as many steps"

@@ -28,7 +28,11 @@ TINY_STUDY = """
 study: accuracy
 name: tiny
 models:
-  - {network: {kind: resnet18, width: 4}, dataset: digits, label: CIFAR-10, recipe: {kind: best, epochs: 1}}
+  - network: {kind: resnet18, width: 4}
+    dataset: digits
+    label: CIFAR-10
+    recipe: {kind: best, epochs: 1}
+    recipes: {best: {kind: best, epochs: 1}}
 codes: [{k: 2}]
 figures: []
 """
@@ -68,15 +72,10 @@ def parts(command: str, folder: Path, data: Path | None, device: str, tiny: bool
         if tiny:
             study = str(folder / "tiny.yaml")
             Path(study).write_text(TINY_STUDY, encoding="utf-8")
-        return [
-            Part(
-                "cifar10",
-                parm("accuracy", study, "cifar10", *only, *models),
-                ("accuracy.csv", "manifest.json", "*.png"),
-            )
-        ]
+        training = parm("accuracy", study, "cifar10", *only, "--models", str(folder / "models"))
+        return [Part("cifar10", training, ("accuracy.csv", "manifest.json", "*.png"))]
     tables = ("summary.csv", "manifest.json")
-    few = ("--set", "workload.queries=500", "--set", "trials=1") if tiny else ()
+    few = ("--set", "workload.queries=500", "--set", "trials=1", "--set", "model.recipe.epochs=1") if tiny else ()
     million = "experiments/quickstart.yaml" if tiny else "experiments/joint-million.yaml"
     looped = few or ("--set", "workload.queries=5000", "--set", "trials=1")
     sizes = ("1,2", "5") if tiny else ("1,2,4,8,16,32,64,128,256", "500")
