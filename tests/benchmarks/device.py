@@ -75,16 +75,15 @@ def parts(command: str, folder: Path, data: Path | None, device: str, tiny: bool
         training = parm("accuracy", study, "cifar10", *only, "--models", str(folder / "models"))
         return [Part("cifar10", training, ("accuracy.csv", "manifest.json", "*.png"))]
     tables = ("summary.csv", "manifest.json")
-    few = ("--set", "workload.queries=500", "--set", "trials=1", "--set", "model.recipe.epochs=1") if tiny else ()
+    shortened = ("workload.queries=500", "trials=1", "model.recipe.epochs=1", "model.parity_recipe.epochs=1")
+    few = [text for setting in shortened for text in ("--set", setting)] if tiny else []
     million = "experiments/quickstart.yaml" if tiny else "experiments/joint-million.yaml"
-    looped = few or ("--set", "workload.queries=5000", "--set", "trials=1")
+    looped = few or ["--set", "workload.queries=5000", "--set", "trials=1"]
     sizes = ("1,2", "5") if tiny else ("1,2,4,8,16,32,64,128,256", "500")
     network = ("--network", "lenet5" if tiny else "resnet18", "--batches", sizes[0], "--repeats", sizes[1])
     profile = [*PARM, "profile", *network, *on]
     return [
-        Part(
-            "million", parm("run", million, "million", *few), ("summary.csv", "manifest.json", "latency_accuracy.png")
-        ),
+        Part("million", parm("run", million, "million", *few), (*tables, "latency_accuracy.png")),
         Part("profile", [*profile, "--out", str(folder / "profile" / "profile.json")], ("profile.json",)),
         Part(
             "contended",
