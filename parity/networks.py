@@ -129,6 +129,24 @@ class MobileNetV2(Network):
         return MobileNet(shape, outputs, self.width)
 
 
+class Speedrun(Network):
+    """A network that learns in few passes over small images: whitening filters, three blocks of two convolutions."""
+
+    kind: Literal["speedrun"] = "speedrun"
+    width: int = Field(default=64, gt=0)
+    """Channels of the first block; the other two have 4 times as many. 64 is the source's network."""
+
+    def build(self, shape: Shape, outputs: int) -> nn.Module:
+        """See `Network.build`."""
+        if min(shape[1:]) < 3:
+            raise ParmError(
+                f"speedrun needs images of at least 3x3 pixels, not {shape[1]}x{shape[2]}; mlp takes any size"
+            )
+        from parity.speedrun import SpeedrunNetwork
+
+        return SpeedrunNetwork(shape, outputs, self.width)
+
+
 class Invertible(Network):
     """i-RevNet in small: couplings that can be undone exactly, and a linear head; for images with even sides."""
 
