@@ -16,7 +16,6 @@ import torch
 from numpy.typing import NDArray
 from torch import Tensor, nn
 
-from backends.metrics import in_top, top_answer
 from backends.reconstruction import Words, reconstructed_words
 from backends.torch_backend import TorchBackend
 from parity.codes.base import Coder
@@ -285,3 +284,19 @@ def reconstruct(code: Coder, outputs: Tensor, parities: Tensor, used: Ints, slot
 def _bits(masks: Ints, first: int, count: int) -> NDArray[np.bool_]:
     """Spread bits `first .. first + count - 1` of each mask, (n,) -> (n, count)."""
     return np.asarray((masks[:, None] >> np.arange(first, first + count)) & 1, dtype=np.bool_)
+
+
+def top_answer(outputs: Tensor) -> Tensor:
+    """Return the class with the largest output, the lowest-numbered one among equals; (n, classes) -> int16 (n,)."""
+    return outputs.argmax(dim=1).to(torch.int16)
+
+
+def in_top(outputs: Tensor, labels: Tensor, n: int = 5) -> Tensor:
+    """Say for each row whether its label is among the n classes with the largest outputs; (rows, classes) -> (rows,).
+
+    Equal outputs rank by class number, so that `n=1` agrees with `top_answer`. With n classes or fewer all are in.
+    """
+    own = outputs.gather(1, labels[:, None])
+    earlier = torch.arange(outputs.shape[1], device=outputs.device) < labels[:, None]
+    ahead = (outputs > own) | ((outputs == own) & earlier)
+    return ahead.sum(dim=1) < n

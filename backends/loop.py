@@ -15,9 +15,8 @@ import torch
 from numpy.typing import NDArray
 from torch import Tensor, nn
 
-from backends.answers import HELD, Answers, check_finite, collect, held_queries, reconstruct
+from backends.answers import HELD, Answers, check_finite, collect, held_queries, in_top, reconstruct, top_answer
 from backends.contention import contending
-from backends.metrics import in_top, top_answer
 from backends.reconstruction import Words, reconstructed_words
 from backends.torch_backend import TorchBackend
 from parity.codes.base import Coder

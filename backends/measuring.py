@@ -13,9 +13,9 @@ import torch
 from torch import nn
 
 from backends.contention import contending
-from backends.profile import Quantiles, RoleName, ServiceProfile
 from backends.torch_backend import TorchBackend
 from parity.codes.base import Coder
+from sim.distributions.profile import Quantiles, RoleName, ServiceProfile
 from sim.errors import ParmError
 
 Work = Callable[[], object]

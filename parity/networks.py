@@ -7,14 +7,12 @@ from typing import TYPE_CHECKING, Any, ClassVar, Literal
 
 from pydantic import Field, PositiveInt, SerializerFunctionWrapHandler, model_serializer
 
+from parity.shape import Shape
 from sim.errors import ParmError
 from sim.kinds import Kind
 
 if TYPE_CHECKING:
     from torch import nn
-
-Shape = tuple[int, int, int]
-"""Channels, height, width of one image."""
 
 
 class Network(Kind):
@@ -158,7 +156,7 @@ class Invertible(Network):
 
     def build(self, shape: Shape, outputs: int) -> nn.Module:
         """See `Network.build`."""
-        from parity.invertible import InvertibleNetwork
+        from parity.modules import InvertibleNetwork
 
         return InvertibleNetwork(shape, outputs, self.width, self.blocks)
 
@@ -172,6 +170,6 @@ class Torchvision(Network):
 
     def build(self, shape: Shape, outputs: int) -> nn.Module:
         """See `Network.build`; an unknown name is refused here, since only torchvision knows its names."""
-        from parity.torchvision_models import classifier
+        from parity.modules import classifier
 
         return classifier(self.name, shape, outputs)

@@ -7,16 +7,17 @@ that a parity model is judged on images that the deployed model has not been fit
 from __future__ import annotations
 
 from dataclasses import dataclass
+from functools import cached_property
 from typing import Any, Protocol
 
 import torch
 from torch import Generator, Tensor, nn
+from torch.nn import functional
 
-from parity.augment import Moves
+from parity.codes.base import Part
 from parity.evaluation import EVALUATION_BATCH, degraded, predict, quality, random_groups
-from parity.networks import Shape
-from parity.parts import Part
 from parity.recipes import Recipe
+from parity.shape import Shape
 from parity.tasks import TASKS, LearningTask, TaskName
 from sim.errors import ParmError
 
@@ -58,6 +59,44 @@ class TrainingData:
         order = torch.randperm(n, generator=Generator().manual_seed(0))
         held = max(1, min(holdout, n // 10))
         return order[held:], order[:held]
+
+
+@dataclass(frozen=True)
+class Moves:
+    """What is done to each of n images, drawn once, so that it can be done again."""
+
+    shift: int
+    """Pixels by which an image may move, either way."""
+    down: Tensor
+    """Rows, 0 .. 2 shift; `shift` is where the image was; int64 (n,)."""
+    right: Tensor
+    """Columns, likewise."""
+    mirrored: Tensor
+    """Whether left and right change places, bool (n,)."""
+
+    @classmethod
+    def draw(cls, n: int, shift: int, flip: bool, generator: Generator) -> Moves:
+        """Draw moves by up to `shift` pixels both ways and, with `flip`, mirror every other image."""
+        device = generator.device
+        down, right = (torch.randint(2 * shift + 1, (n,), generator=generator, device=device) for _ in range(2))
+        mirrored = torch.rand(n, generator=generator, device=device) < (0.5 if flip else 0.0)
+        return cls(shift, down, right, mirrored)
+
+    def of(self, rows: Tensor) -> Moves:
+        """Return the moves of the images with these numbers, int64 (m,)."""
+        return Moves(self.shift, self.down[rows], self.right[rows], self.mirrored[rows])
+
+    def apply(self, images: Tensor) -> Tensor:
+        """Move images (n, c, h, w). What moves in from outside is zero: the mean of normalised images."""
+        _, _, height, width = images.shape
+        device = images.device
+        if self.shift:
+            rows = self.down[:, None] + torch.arange(height, device=device)
+            columns = self.right[:, None] + torch.arange(width, device=device)
+            padded = functional.pad(images, (self.shift,) * 4).permute(0, 2, 3, 1)
+            picture = torch.arange(len(images), device=device)[:, None, None]
+            images = padded[picture, rows[:, :, None], columns[:, None, :]].permute(0, 3, 1, 2)
+        return torch.where(self.mirrored[:, None, None, None], images.flip(-1), images)
 
 
 class Objective(Protocol):
@@ -125,11 +164,16 @@ class Reconstruction:
             )
         self.deployed, self.part, self.recipe, self.task = deployed.requires_grad_(False), part, recipe, data.task
         self.images, self.held = data.train[train].to(device), data.train[held].to(device)
-        self.outputs, self.held_outputs = predict(deployed, self.images), predict(deployed, self.held)
+        self.held_outputs = predict(deployed, self.held)
         self._views: dict[int, _View] = {}
         self._view: _View | None = None
         """That of the epoch, where the recipe has a fixed number of them."""
         _refuse_moved_boxes(data, recipe)
+
+    @cached_property
+    def outputs(self) -> Tensor:
+        """What the deployed model answers to the images without augmentation, (n, c)."""
+        return predict(self.deployed, self.images)
 
     def rows(self, generator: Generator) -> Tensor:
         """See `Objective.rows`; shape (groups, k)."""
@@ -142,7 +186,7 @@ class Reconstruction:
 
     def loss(self, module: nn.Module, rows: Tensor, generator: Generator) -> Tensor:
         """See `Objective.loss`."""
-        queries, outputs = self.images[rows], self.outputs[rows]
+        queries = self.images[rows]
         if self._view is not None:
             queries = self._view.moves.of(rows.flatten()).apply(queries.flatten(0, 1)).reshape(queries.shape)
             outputs = self._view.outputs[rows]
@@ -152,7 +196,11 @@ class Reconstruction:
             queries = flat.reshape(queries.shape)
             if self.recipe.augments_targets:
                 with torch.no_grad():
-                    outputs = self.deployed(flat).float().reshape(outputs.shape)
+                    outputs = self.deployed(flat).float().reshape(*rows.shape, -1)
+            else:
+                outputs = self.outputs[rows]
+        else:
+            outputs = self.outputs[rows]
         decoded = self.part.reconstruct(module, self.deployed, queries, outputs, generator)
         return self.recipe.parity_loss(decoded, outputs, self.task)
 

@@ -64,12 +64,10 @@ class Recipe(Kind):
 
     def batch_size(self, k: int) -> int:
         """Rows per step: images for k = 1 (the deployed model), else coding groups."""
-        del k
         return self.batch or 64
 
     def initialise(self, module: nn.Module) -> None:
         """Set fresh weights in place; the default keeps the ones that PyTorch's layers draw."""
-        del module
 
     @abstractmethod
     def optimiser(self, parameters: Iterable[nn.Parameter]) -> Optimizer:
@@ -119,7 +117,6 @@ class Paper(Recipe):
 
     def rate(self, progress: float) -> float:
         """The same throughout."""
-        del progress
         return self.lr
 
     def parity_loss(self, decoded: Tensor, outputs: Tensor, task: LearningTask) -> Tensor:
@@ -130,7 +127,6 @@ class Paper(Recipe):
         """
         from torch.nn import functional
 
-        del task
         return functional.mse_loss(decoded, outputs)
 
 

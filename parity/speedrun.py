@@ -12,7 +12,7 @@ import torch
 from torch import Tensor, nn
 from torch.nn import functional
 
-from parity.networks import Shape
+from parity.shape import Shape
 
 NEIGHBOURS, COLOURS, NOISE = 0.9, 0.9, 0.01
 """The model of images that the first layer whitens: correlation of neighbouring pixels, correlation of colour channels,

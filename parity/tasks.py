@@ -73,7 +73,6 @@ class Localisation(LearningTask):
 
     def loss(self, outputs: Tensor, labels: Tensor, smoothing: float = 0.0) -> Tensor:
         """Absolute error of the corners; there is nothing to smooth."""
-        del smoothing
         return functional.l1_loss(outputs, labels)
 
     def divergence(self, outputs: Tensor, wanted: Tensor) -> Tensor:

@@ -10,7 +10,8 @@ import numpy as np
 from numpy.typing import NDArray
 
 from backends.real.workers import Service, Values
-from parity.networks import Network, Shape
+from parity.networks import Network
+from parity.shape import Shape
 
 Draw = Callable[[np.random.Generator, int], NDArray[np.float64]]
 """`draw(generator, n)`: n times in seconds."""

@@ -9,19 +9,17 @@ from __future__ import annotations
 
 import contextlib
 import math
-import multiprocessing
-import signal
 from collections.abc import Callable, Iterator, Mapping, Sequence
-from concurrent.futures import ProcessPoolExecutor
 from dataclasses import dataclass
 from typing import Any
 
 import numpy as np
 from pydantic import ValidationError
 
+from backends.processes import Pool, WorkerKilledError
 from experiments.calibration.options import Aim, Calibration, FittedMetric, Stage
-from experiments.run import farm
 from experiments.run.cells import Cell, cells
+from sim.errors import ParmError
 
 Values = dict[str, float]
 """The free options by name."""
@@ -109,21 +107,15 @@ def simulated(cell: Cell) -> dict[str, float]:
 
 @contextlib.contextmanager
 def workers(count: int) -> Iterator[Run]:
-    """Yield what simulates cells in `count` processes, or in this one if that is 1."""
-    if count == 1:
-        yield lambda todo: [simulated(cell) for cell in todo]
-        return
-    with ProcessPoolExecutor(count, multiprocessing.get_context("spawn"), _begin_worker) as pool:
+    """Yield what simulates cells in `count` processes, or in this one if that is 1.
+
+    Raises ParmError where a worker is killed.
+    """
+    with Pool(simulated, count) as pool:
         try:
-            yield lambda todo: list(pool.map(simulated, todo))
-        finally:
-            pool.shutdown(cancel_futures=True)
-
-
-def _begin_worker() -> None:
-    """Leave Ctrl-C to the main process, and end with it even when it is killed."""
-    signal.signal(signal.SIGINT, signal.SIG_IGN)
-    farm.die_with_parent()
+            yield lambda todo: [result() for result in pool.in_order(todo)]
+        except WorkerKilledError as error:
+            raise ParmError("a worker was killed, perhaps because memory ran out; try fewer --workers.") from error
 
 
 def fit(calibration: Calibration, run: Run, say: Callable[[str], None], context: Any = None) -> Values:

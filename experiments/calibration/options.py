@@ -8,10 +8,10 @@ from typing import Any, Literal, Self
 
 from pydantic import Field, PositiveFloat, PositiveInt, model_validator
 
-from backends.profile import RoleName
 from experiments.config.keys import get, locate, put
 from experiments.config.schema import Experiment
 from sim.distributions import Distribution
+from sim.distributions.profile import RoleName
 from sim.kinds import Options
 
 FittedMetric = Literal["mean", "p50", "p90", "p95", "p99", "p995", "p999"]

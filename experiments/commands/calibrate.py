@@ -14,8 +14,8 @@ from sim.errors import ParmError
 if TYPE_CHECKING:
     from rich.table import Table
 
-    from backends.profile import ServiceProfile
     from experiments.calibration.fitting import Residual
+    from sim.distributions.profile import ServiceProfile
 
 
 def calibrate_command(
@@ -54,9 +54,9 @@ def calibrate_command(
 def _from_times(file: Path, column: str, unit: str, role: str, machine: str, network: str) -> ServiceProfile:
     from typing import get_args
 
-    from backends.profile import RoleName
     from experiments.calibration.profiles import profile_from_times
     from sim.distributions.files import UNITS
+    from sim.distributions.profile import RoleName
 
     roles: dict[str, RoleName] = {name: name for name in get_args(RoleName)}
     for option, given, known in (("--unit", unit, UNITS), ("--role", role, roles)):

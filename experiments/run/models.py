@@ -115,7 +115,7 @@ class Models:
 
         self.backend = TorchBackend(device)
         self._folder = data
-        self._store = ModelStore(root, publish=publish)
+        self._store = ModelStore(root, self.device, self._report, publish=publish)
         self._reporter = reporter
         self._data: dict[str, tuple[TrainingData, Data]] = {}
         self._loaded: dict[str, _Loaded] = {}
@@ -222,9 +222,7 @@ class Models:
             training, data = self._training_data(model)
             if data.task != "classification":
                 raise ParmError(f"data set {data.name} has boxes, not classes: judge codes on it by 'parm accuracy'.")
-            trained = self._store.classifier(
-                model.network, training, model.recipe, model.training_seed, self.device, self._report
-            )
+            trained = self._store.classifier(model.network, training, model.recipe, model.training_seed)
             self._loaded[key] = _Loaded(
                 training,
                 data.y_test,
@@ -250,8 +248,6 @@ class Models:
                 one.r,
                 one.model.parity_recipe or one.model.recipe,
                 one.model.training_seed,
-                self.device,
-                self._report,
             )
         return self._parts[one.key]
 
@@ -263,8 +259,6 @@ class Models:
                 self._training_data(one.model)[0],
                 one.backup.recipe or one.model.recipe,
                 one.model.training_seed,
-                self.device,
-                self._report,
                 role="backup",
             )
         return self._backups[one.key]

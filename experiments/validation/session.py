@@ -13,7 +13,6 @@ from typing import Any
 import numpy as np
 import torch
 
-from backends.profile import ServiceProfile
 from backends.real.cluster import Machines, RealRun, attach, drive
 from backends.real.frontend import Payloads, Place
 from backends.real.service import NetworkService
@@ -30,6 +29,7 @@ from experiments.validation import calibration, figure
 from experiments.validation.comparison import REPORTED, Latencies, Redrawn, Trial, compare
 from parity.codes import LinearCode
 from sim.cluster import Cluster
+from sim.distributions.profile import ServiceProfile
 from sim.errors import ParmError
 from sim.policies import Policy
 from sim.schedule import OpenSchedule

@@ -47,7 +47,6 @@ class CurveCode(TensorCode):
 
     def sufficient(self, k: int, r: int, returned: int) -> bool:
         """Any k of the r coded answers suffice; the queries' own bits mean nothing here."""
-        del r
         return (returned >> k).bit_count() >= k
 
     def check(self, k: int, r: int) -> None:

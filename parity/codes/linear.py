@@ -15,6 +15,7 @@ QUERIES as it weights the targets, every square submatrix of the weights is inve
 
 from __future__ import annotations
 
+from collections.abc import Callable
 from itertools import combinations
 from typing import TYPE_CHECKING, Any, ClassVar, Literal, Self
 
@@ -22,12 +23,13 @@ import numpy as np
 from numpy.typing import NDArray
 from pydantic import Field, model_validator
 
-from parity.codes.base import ModelUsed, TensorCode, coded_answers, own_answers
+from parity.codes.base import ModelUsed, Part, TensorCode, coded_answers, own_answers
 
 if TYPE_CHECKING:
-    from torch import Tensor
+    from torch import Generator, Tensor, nn
 
-    from parity.parts import Part
+    from parity.networks import Network
+    from parity.shape import Shape
 
 SINGULAR = 1e-9
 """A submatrix whose determinant is below this share of its Hadamard bound cannot be solved with in float64."""
@@ -96,8 +98,6 @@ class LinearCode(TensorCode):
 
     def parts(self, k: int, r: int) -> list[Part[Any]]:
         """Return a parity model for each row, none where an oracle answers. Raises ValueError like `check`."""
-        from parity.parts import ParityRow
-
         self.check(k, r)
         return [ParityRow(self, k, r, (row,)) for row in range(r)] if self.answered_by == "parity" else []
 
@@ -189,3 +189,25 @@ def singular_submatrix(matrix: NDArray[np.float64]) -> tuple[list[int], list[int
             if bad.any():
                 return list(rows), columns[int(bad.argmax())].tolist()
     return None
+
+
+class ParityRow(Part[LinearCode]):
+    """The parity model of one row of a linear code."""
+
+    def identity(self) -> dict[str, Any]:
+        """See `Part.identity`: a row's model depends on that row alone, so row 0 of r = 2 is the model of r = 1."""
+        return self.code.identity(self.k, self.r, self.rows[0])
+
+    def build(self, network: Network, shape: Shape, outputs: int, initialise: Callable[[nn.Module], None]) -> nn.Module:
+        """See `Part.build`: a network of the deployed model's architecture."""
+        module = network.build(shape, outputs)
+        initialise(module)
+        return module
+
+    def reconstruct(
+        self, module: nn.Module, deployed: nn.Module, queries: Tensor, outputs: Tensor, generator: Generator
+    ) -> Tensor:
+        """See `Part.reconstruct`: by subtraction."""
+        (row,) = self.rows
+        answer = module(self.code.encode(queries, self.r)[:, row]).to(outputs.dtype)
+        return self.code.single_losses(outputs, answer, self.r, row)

@@ -12,7 +12,6 @@ import yaml
 from pydantic import ValidationError
 from typer.testing import CliRunner
 
-from backends.profile import ServiceProfile
 from experiments.calibration.fitting import fit, residuals, simulated, summary, total_loss, workers
 from experiments.calibration.options import Calibration, load
 from experiments.calibration.profiles import TAIL, curve, profile_of
@@ -22,6 +21,7 @@ from sim.distributions import Distribution
 from sim.distributions.combined import Mixture
 from sim.distributions.families import Deterministic, Exponential, Gamma
 from sim.distributions.heavy import Weibull
+from sim.distributions.profile import ServiceProfile
 from sim.errors import ParmError
 
 TRUTH = {"service": 0.02, "stall": 0.1}
