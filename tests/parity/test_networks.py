@@ -6,12 +6,31 @@ import torchvision
 from pydantic import ValidationError
 
 from parity.modules import ResNet, initialise_as_paper
-from parity.networks import LeNet5, Mlp, MobileNetV2, Network, ResNet18, ResNet152, Speedrun, Torchvision, Vgg11
+from parity.networks import (
+    LeNet5,
+    Mlp,
+    MobileNetV2,
+    Network,
+    ResNet18,
+    ResNet152,
+    Speedrun,
+    Torchvision,
+    Transformer,
+    Vgg11,
+)
 from parity.speedrun import COLOURS, NEIGHBOURS, NOISE, whitening_filters
 from sim.errors import ParmError
 
 NETWORKS = [
-    *(Mlp(), Mlp(hidden=(7,)), LeNet5(), MobileNetV2(width=0.25), Vgg11(width=4), Speedrun(width=4)),
+    *(
+        Mlp(),
+        Mlp(hidden=(7,)),
+        LeNet5(),
+        MobileNetV2(width=0.25),
+        Vgg11(width=4),
+        Speedrun(width=4),
+        Transformer(width=8),
+    ),
     *(ResNet18(width=4), ResNet18(width=4, stem="cifar"), ResNet18(width=4, stem="imagenet"), ResNet152(width=2)),
 ]
 
@@ -220,3 +239,11 @@ def test_whitening_filters_outlive_the_papers_initialisation() -> None:
     before = network.state_dict()["whitening.filters"].clone()
     initialise_as_paper(network)
     assert torch.equal(network.state_dict()["whitening.filters"], before)
+
+
+def test_a_transformer_tells_the_order_of_words() -> None:
+    module = Transformer(width=8, heads=2).build((6, 5, 1), 3)
+    words = torch.randn(1, 6, 5, 1)
+    assert not torch.allclose(module(words), module(words.flip(2)))
+    with pytest.raises(ValidationError, match="width"):
+        Transformer(width=10, heads=4)
