@@ -18,14 +18,14 @@ Precision = Literal["auto", "half", "single"]
 
 LEAST_ROWS = 16
 """Smaller batches than this are padded. A CPU's matrix kernels round differently for tiny batches; from 8 rows on, a
-sample's output was measured to have the same bits whatever it shares its batch with, so that answers do not depend on
-which cell of an experiment asked for them first."""
+sample's output was measured to have the same bits in every batch, so that answers do not depend on which cell of an
+experiment needs them first."""
 
 CACHE = 2**22
 """Bytes that a batch's largest activation may take on the CPU, so that the next layer finds it in a cache."""
 
 Gather = Callable[[slice], Tensor]
-"""Makes the inputs of these rows, on the device; called once per batch, and asked for nothing beyond its rows."""
+"""Returns the inputs of these rows, on the device; called once per batch."""
 
 Forward = Callable[[Tensor], Tensor]
 
@@ -37,7 +37,7 @@ class ModelRunner:
     """Runs one module on one device, without ever waiting for that device.
 
     The module is moved to the device and put into evaluation mode, and stays so. A convolutional one is run as a fused
-    copy, to which later changes of the module do not carry over; `is_stale` tells them.
+    copy, to which later changes of the module do not carry over; `is_stale` detects them.
     """
 
     def __init__(self, module: nn.Module, device: torch.device, *, half: bool, batch: int | None = None) -> None:
@@ -48,7 +48,7 @@ class ModelRunner:
         self.how = "as it is"
         """What was done to the module, in words."""
         self.settled = False
-        """Whether half precision has been weighed for this module."""
+        """Whether the precision has been decided for this module."""
         self._given = module.eval().to(device)
         self._state = _state(module)
         self._type = (torch.float16 if device.type == "cuda" else torch.bfloat16) if half else torch.float32
@@ -57,18 +57,18 @@ class ModelRunner:
         self._forward: Callable[[Tensor], Tensor] = self._first
 
     def is_stale(self, module: nn.Module) -> bool:
-        """Say whether `module` was trained, loaded or moved since it was made ready."""
+        """Return whether `module` was trained, loaded or moved since it was made ready."""
         return module.training or self._state != _state(module)
 
     def __call__(self, inputs: Tensor) -> Tensor:
-        """Run over inputs (n, *shape) as they are; return float32 (n, outputs), good until the next call."""
+        """Run over inputs (n, *shape) as they are; return float32 (n, outputs), valid until the next call."""
         inputs = inputs.to(self.device, self._type, non_blocking=True)
         if self._channels_last and inputs.dim() == 4:
             inputs = inputs.contiguous(memory_format=torch.channels_last)
         return self._forward(inputs).float()
 
     def _first(self, inputs: Tensor) -> Tensor:
-        """Make the copy that runs, and run it."""
+        """Make the copy that runs, and run it over the first inputs."""
         module = self._given
         if self._channels_last:
             module, self.how = trusted_copy(
@@ -95,7 +95,7 @@ class ModelRunner:
     def outputs(self, rows: int, gather: Gather) -> Tensor:
         """Run over `rows` rows, batch by batch; return float32 (rows, outputs) on the device.
 
-        Nothing waits for the device in between: gathering, encoding and passing of all batches are queued up.
+        Nothing waits for the device in between: gathering, encoding and forward passes of all batches are queued.
         """
         step = self.batch_for(gather) if rows else 1
         result = torch.empty(0)
@@ -108,7 +108,7 @@ class ModelRunner:
         return result
 
     def batch_for(self, gather: Gather) -> int:
-        """Return the samples per pass, chosen by a pass over the first row where that is still open.
+        """Return the samples per pass, chosen by a pass over the first row if it is not known yet.
 
         A rule and not a measurement: a choice that depends on what else the machine does could change rounding, and
         with it an answer, from run to run.
@@ -128,7 +128,7 @@ class ModelRunner:
 def trusted_copy(module: nn.Module, inputs: Tensor, *, onednn: bool) -> tuple[nn.Module, str]:
     """Return a fused copy of `module` and what was done to it, once it has answered `inputs` (n, *shape) alike.
 
-    Where it does not, a plain copy: a network can do what no pattern of layers shows.
+    Where it does not, return a plain copy: a network can do what tracing does not show.
     """
     made, how = fused(module, onednn=onednn)
     plain = module(inputs)
@@ -142,7 +142,7 @@ def trusted_copy(module: nn.Module, inputs: Tensor, *, onednn: bool) -> tuple[nn
 
 
 def largest_activation(module: nn.Module, run: Callable[[], Tensor]) -> int:
-    """Return the bytes of the largest tensor that any part of `module` hands on while `run` runs."""
+    """Return the bytes of the largest tensor that any part of `module` returns while `run` runs."""
     largest = 0
 
     def look(_module: nn.Module, _inputs: object, outputs: object) -> None:
@@ -190,7 +190,7 @@ def fused(module: nn.Module, *, onednn: bool) -> tuple[nn.Module, str]:
 
 
 def has_onednn() -> bool:
-    """Say whether this torch has the fused convolutions, which are not part of its documented interface."""
+    """Return whether this torch has the fused convolutions, which are not part of its documented interface."""
     operators = torch.ops.mkldnn
     available: Any = torch.backends.mkldnn.is_available
     wanted = ("_convolution_pointwise", "_reorder_convolution_weight")
@@ -305,7 +305,7 @@ def _replace(traced: fx.GraphModule, node: fx.Node, module: nn.Module) -> None:
 
 @dataclass(frozen=True, slots=True)
 class Recording:
-    """What runs again with `replay`: from what is in `inputs` then, to what is in `outputs` afterwards."""
+    """A recorded forward pass: `replay` computes `outputs` from the present content of `inputs`."""
 
     inputs: Tensor
     outputs: Tensor

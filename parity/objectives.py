@@ -1,7 +1,7 @@
-"""What a model is trained for and judged by: the two objectives that `training.train` minimises.
+"""The two objectives that `training.train` minimises, one for classifiers and one for the parts of a code.
 
-Both keep their data on the device, hand out row numbers per step, and share one held-out part of the training set, so
-that a parity model is judged on images that the deployed model has not been fitted to either.
+Both keep their data on the device and share one held-out part of the training set, so that a parity model is judged on
+images that the deployed model has not been fitted to either.
 """
 
 from __future__ import annotations
@@ -26,7 +26,7 @@ from sim.errors import ParmError
 class TrainingData:
     """A data set as training needs it, on the CPU: images float32 (n, c, h, w), normalised, and labels.
 
-    Labels are classes, int64 (n,), or boxes, float32 (n, 4), as the task has it.
+    Labels are classes, int64 (n,), or boxes, float32 (n, 4).
     """
 
     name: str
@@ -35,7 +35,7 @@ class TrainingData:
     note: str
     """A caveat that belongs beside every number measured on it, or empty."""
     outputs: int
-    """Numbers that a model answers with: the classes, or the four of a box."""
+    """Numbers that a model returns for an image: one per class, or the four of a box."""
     train: Tensor
     train_labels: Tensor
     test: Tensor
@@ -63,7 +63,7 @@ class TrainingData:
 
 @dataclass(frozen=True)
 class Moves:
-    """What is done to each of n images, drawn once, so that it can be done again."""
+    """Random shifts and flips of n images, which can be applied again."""
 
     shift: int
     """Pixels by which an image may move, either way."""
@@ -72,7 +72,7 @@ class Moves:
     right: Tensor
     """Columns, likewise."""
     mirrored: Tensor
-    """Whether left and right change places, bool (n,)."""
+    """Whether the image is mirrored left to right, bool (n,)."""
 
     @classmethod
     def draw(cls, n: int, shift: int, flip: bool, generator: Generator) -> Moves:
@@ -87,7 +87,7 @@ class Moves:
         return Moves(self.shift, self.down[rows], self.right[rows], self.mirrored[rows])
 
     def apply(self, images: Tensor) -> Tensor:
-        """Move images (n, c, h, w). What moves in from outside is zero: the mean of normalised images."""
+        """Move images (n, c, h, w). Pixels from outside are zero, the mean of normalised images."""
         _, _, height, width = images.shape
         device = images.device
         if self.shift:
@@ -103,17 +103,17 @@ class Objective(Protocol):
     """What `training.train` minimises."""
 
     def rows(self, generator: Generator) -> Tensor:
-        """Row numbers of one epoch in random order: images (n,), or groups of k images (g, k); a step takes some."""
+        """Row numbers of one epoch in random order: images (n,), or groups of k images (g, k); each step takes some."""
 
     def loss(self, module: nn.Module, rows: Tensor, generator: Generator) -> Tensor:
-        """Training loss of one step, a scalar, on some of what `rows` returned."""
+        """Training loss of one step, a scalar, on some of these rows."""
 
     def score(self, module: nn.Module) -> float:
         """Quality on the held-out images, higher is better; `module` is in evaluation mode."""
 
 
 class Supervised:
-    """The deployed model's and the backup's: the task's own loss, judged by the mean quality of its answers."""
+    """The objective of deployed and backup models: the task's own loss, judged by mean quality."""
 
     def __init__(self, data: TrainingData, recipe: Recipe, device: torch.device) -> None:
         train, held = data.split(recipe.holdout)
@@ -140,7 +140,7 @@ class Supervised:
 
 @dataclass(frozen=True)
 class _View:
-    """The training images, each moved in a way of its own, and what the deployed model says of them."""
+    """One augmented copy of the training images, and the deployed model's outputs for it."""
 
     moves: Moves
     outputs: Tensor
@@ -148,9 +148,9 @@ class _View:
 
 
 class Reconstruction:
-    """A code's part: the recipe's parity loss, judged by how often reconstructions agree with the deployed model.
+    """The objective of a code's part: the recipe's parity loss, judged by agreement with the deployed model.
 
-    `deployed` is in evaluation mode on `device`; its outputs for images as they are are computed once.
+    `deployed` is in evaluation mode on `device`; its outputs for images without augmentation are computed once.
     """
 
     def __init__(
@@ -167,7 +167,7 @@ class Reconstruction:
         self.held_outputs = predict(deployed, self.held)
         self._views: dict[int, _View] = {}
         self._view: _View | None = None
-        """That of the epoch, where the recipe has a fixed number of them."""
+        """The one of this epoch, where the recipe has a fixed number of them."""
         _refuse_moved_boxes(data, recipe)
 
     @cached_property
@@ -180,7 +180,7 @@ class Reconstruction:
         if self.recipe.augments and self.recipe.views is not None:
             number = int(torch.randint(self.recipe.views, (), generator=generator, device=generator.device))
             if number not in self._views:
-                self._views[number] = self._look(number)
+                self._views[number] = self._make_view(number)
             self._view = self._views[number]
         return random_groups(len(self.images), self.part.k, generator)
 
@@ -204,8 +204,8 @@ class Reconstruction:
         decoded = self.part.reconstruct(module, self.deployed, queries, outputs, generator)
         return self.recipe.parity_loss(decoded, outputs, self.task)
 
-    def _look(self, number: int) -> _View:
-        """Move every image, always alike for the same number, and ask the deployed model what it then says."""
+    def _make_view(self, number: int) -> _View:
+        """Augment every image, always alike for the same number, and run the deployed model on the result."""
         device = self.images.device
         moves = Moves.draw(len(self.images), self.recipe.shift, self.recipe.flip, Generator(device).manual_seed(number))
         if not self.recipe.augments_targets:
@@ -241,4 +241,4 @@ class Reconstruction:
 
 def _refuse_moved_boxes(data: TrainingData, recipe: Recipe) -> None:
     if data.task_name == "localisation" and recipe.augments:
-        raise ParmError(f"data set {data.name} has boxes, which 'shift' and 'flip' would leave where they were")
+        raise ParmError(f"data set {data.name} has boxes, which 'shift' and 'flip' do not move: leave both out")

@@ -34,7 +34,8 @@ from parity.evaluation import degraded, predict, quality
 from parity.networks import Network
 from parity.objectives import Objective, Reconstruction, Supervised, TrainingData
 from parity.recipes import Recipe
-from parity.training import Fit, Progress, TrainingStatus, seed_of, train, write_atomically
+from parity.training import Fit, Progress, TrainingStatus, seed_of, train
+from sim.atomic import write as atomic_write
 from sim.errors import ParmError
 from sim.kinds import Kind
 
@@ -273,8 +274,8 @@ class ModelStore:
         with _disk(folder), _lock(folder):
             if not folder.exists():
                 part = folder.with_name(f"{folder.name}.part")
-                write_atomically(part / "weights.safetensors", content)
-                write_atomically(part / "card.json", json.dumps(card, indent=2).encode())
+                atomic_write(part / "weights.safetensors", content, durable=True)
+                atomic_write(part / "card.json", json.dumps(card, indent=2), durable=True)
                 part.rename(folder)
         return replace(model, card=card, path=folder)
 
@@ -303,8 +304,8 @@ class ModelStore:
             "versions": {"python": platform.python_version(), "torch": torch.__version__},
             "weights_sha256": hashlib.sha256(weights).hexdigest(),
         }
-        write_atomically(part / "weights.safetensors", weights)
-        write_atomically(part / "card.json", json.dumps(card, indent=2).encode())
+        atomic_write(part / "weights.safetensors", weights, durable=True)
+        atomic_write(part / "card.json", json.dumps(card, indent=2), durable=True)
         for file in part.iterdir():  # the checkpoint, and what a kill in the middle of writing it left
             if file.name not in ("weights.safetensors", "card.json"):
                 file.unlink()

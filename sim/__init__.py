@@ -42,8 +42,8 @@ if TYPE_CHECKING:
         ShiftedExponential,
         Uniform,
     )
-    from sim.distributions.heavy import Lognormal, Pareto, Weibull
     from sim.distributions.files import Empirical
+    from sim.distributions.heavy import Lognormal, Pareto, Weibull
     from sim.distributions.profile import Profile
     from sim.errors import ParmError
     from sim.network import Network
@@ -82,8 +82,9 @@ if TYPE_CHECKING:
 _MODULES = (
     "sim.errors", "sim.trace", "sim.streams", "sim.schedule", "sim.code", "sim.task", "sim.batching", "sim.dispatching",
     "sim.network", "sim.distributions", "sim.distributions.families", "sim.distributions.heavy",
-    "sim.distributions.combined", "sim.distributions.files", "sim.distributions.profile", "sim.cluster", "sim.stragglers", "sim.policies",
-    "sim.policies.base", "sim.policies.hedged", "sim.policies.coded", "sim.simulation",
+    "sim.distributions.combined", "sim.distributions.files", "sim.distributions.profile", "sim.cluster",
+    "sim.stragglers", "sim.policies", "sim.policies.base", "sim.policies.hedged", "sim.policies.coded",
+    "sim.simulation",
 )  # fmt: skip
 """Where the public names are, in the order of their cost."""
 

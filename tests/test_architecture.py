@@ -11,7 +11,7 @@ import pytest
 
 ROOT = Path(__file__).parent.parent
 HOUSES = ("sim", "workloads", "parity", "backends", "experiments")
-GROUND_FLOOR = {"sim.kinds", "sim.errors", "sim.files"}
+GROUND_FLOOR = {"sim.kinds", "sim.errors", "sim.files", "sim.atomic"}
 ALLOWED: dict[str, set[str]] = {
     "sim": set(),
     "workloads": GROUND_FLOOR | {"sim.distributions", "sim.schedule"},
@@ -99,3 +99,24 @@ def test_imports_make_no_cycle() -> None:
     while top := graph.keys() - set().union(*graph.values()):  # imports a cycle, but is in none
         graph = {module: needs for module, needs in graph.items() if module not in top}
     assert not graph
+
+
+STOREYS = (
+    {"analysis"}, {"figures"}, {"config"}, {"run"}, {"accuracy", "calibration", "capacity", "validation"}, {"commands"},
+    {"cli"},
+)  # fmt: skip
+"""The rooms of experiments/ from the lowest to the highest: a module imports from its own room or from lower ones."""
+
+
+def test_the_rooms_of_experiments_import_downwards_only() -> None:
+    storey = {room: height for height, rooms in enumerate(STOREYS) for room in rooms}
+    for module, needs in import_graph().items():
+        for other in needs:
+            if module.startswith("experiments.") and other.startswith("experiments."):
+                mine, theirs = module.split(".")[1], other.split(".")[1]
+                assert mine == theirs or storey[theirs] < storey[mine], f"{module} imports {other}"
+
+
+def test_experiments_has_few_entries() -> None:
+    entries = {path.name for path in (ROOT / "experiments").iterdir() if path.suffix not in (".yaml", ".typed")}
+    assert len(entries - {"__pycache__", "__init__.py"}) <= 12, sorted(entries)

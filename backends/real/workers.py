@@ -34,7 +34,7 @@ Setup = Callable[[int], Service]
 _ASK = Struct("<id")
 _ANSWER = Struct("<?ddd")
 _WHOLE = 1 - 1e-6
-"""Competing passes that are owed to this much are run: sums of fractions are not exact."""
+"""A competing pass is run once this much of it is due: sums of fractions are not exact."""
 
 
 class WorkerDiedError(ParmError):
@@ -51,7 +51,7 @@ class Answer:
     served: float
     """When it had the outputs; competing work came after."""
     ended: float
-    """When it answered."""
+    """When it sent the answer."""
     outputs: Values
     """Flat, float32."""
 
@@ -65,7 +65,7 @@ class Workers:
         Raises ParmError where one cannot be set up.
         """
         if os.name == "nt":
-            raise ParmError("a real pool waits for its workers' pipes in a way that this system has not got.")
+            raise ParmError("a real pool needs to wait for pipes, which this operating system does not support.")
         self._pipes: list[Connection] = []
         self._processes: list[BaseProcess] = []
         try:
@@ -141,14 +141,14 @@ class Workers:
         process.join(timeout=1)
         code = process.exitcode
         how = "" if code is None else f" by signal {-code}" if code < 0 else f" with exit status {code}"
-        return WorkerDiedError(f"worker {worker} (process {process.pid}) ended{how} in the midst of the run.")
+        return WorkerDiedError(f"worker {worker} (process {process.pid}) ended{how} during the run.")
 
 
 def _serve(pipe: Connection, setup: Setup, number: int, core: int | None) -> None:
     """Serve tasks until the pipe ends.
 
     A slowdown of f is competing work: before it answers, the worker runs f - 1 further passes over the same inputs, as
-    a neighbour's tasks would take turns with its own. Fractions of a pass are saved up until they make a whole one.
+    a neighbour's tasks would take turns with its own. Fractions of a pass are added up until they make a whole one.
     """
     if core is not None and hasattr(os, "sched_setaffinity"):
         os.sched_setaffinity(0, {core})

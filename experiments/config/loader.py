@@ -14,6 +14,7 @@ from typing import TYPE_CHECKING, Any, TypeVar
 import yaml
 
 from backends import profiles
+from backends.blame import blamed
 from experiments.config.keys import Key, put, spell
 from sim.errors import ParmError
 
@@ -111,7 +112,9 @@ def load_as(
     from experiments.config.messages import booleans_for_numbers, sentences
 
     try:
-        found = schema.model_validate(copy.deepcopy(source.data), context=context(path))
+        found = schema.model_validate(
+            copy.deepcopy(source.data), context={"paths": [path.parent.resolve(), Path.cwd(), profiles.FOLDER]}
+        )
     except ValidationError as error:
         for key, says in sentences(error, source.data, schema):
             source.complain(key, says)
@@ -133,11 +136,6 @@ def sort_of(keys: Any) -> str | None:
     if "experiment" in keys and not keys.keys().isdisjoint(("free", "targets")):
         return "calibration"
     return None if keys.keys().isdisjoint(("workload", "cluster", "policies")) else "experiment"
-
-
-def context(path: Path) -> dict[str, list[Path]]:
-    """Return pydantic's context for the experiment at `path`: the folders where files that it names are looked for."""
-    return {"paths": [path.parent.resolve(), Path.cwd(), profiles.FOLDER]}
 
 
 def read(path: Path) -> Source:
@@ -290,11 +288,15 @@ def import_plugins(plugins: Sequence[str], folder: Path) -> None:
             importlib.import_module(name)
         except ModuleNotFoundError as error:
             if error.name is None or not f"{name}.".startswith(f"{error.name}."):
-                raise ParmError(f"--plugin {plugin}: it imports '{error.name}', which is not installed.") from error
+                raise ParmError(
+                    f"--plugin {plugin}: it imports '{error.name}', which is not installed{blamed(error)}."
+                ) from error
             places = ", in ".join(dict.fromkeys((str(folder.resolve()), str(Path.cwd()))))
             raise ParmError(f"--plugin {plugin}: there is no module '{name}' in {places} or installed.") from error
         except Exception as error:
-            raise ParmError(f"--plugin {plugin}: fails when imported: {type(error).__name__}: {error}.") from error
+            raise ParmError(
+                f"--plugin {plugin}: fails when imported{blamed(error)}: {type(error).__name__}: {error}."
+            ) from error
 
 
 def refuse(source: Source) -> None:

@@ -5,8 +5,10 @@ from __future__ import annotations
 import json
 import os
 import platform
+import shlex
 import subprocess
 import sys
+from collections import Counter
 from collections.abc import Mapping, Sequence
 from importlib import metadata
 from pathlib import Path
@@ -15,6 +17,7 @@ from typing import Any
 from experiments.analysis.outcome import Outcome
 from experiments.config.schema import Experiment
 from experiments.run.cells import Cell
+from sim.simulation import without_effect
 
 FORMAT = 1
 MEASURED = (
@@ -29,7 +32,6 @@ def manifest(
     cells: Sequence[Cell],
     outcomes: Mapping[str, Outcome],
     *,
-    command: Sequence[str],
     device: str | None,
     workers: int,
     models: Sequence[Mapping[str, Any]] = (),
@@ -43,12 +45,12 @@ def manifest(
         "name": experiment.name,
         "seed": experiment.seed,
         "trials": experiment.trials,
-        "command": list(command),
+        "command": command(),
         "complete": all(cell.id in outcomes for cell in cells),
         **made_with(),
         "device": device,
         "workers": workers,
-        "notes": notes(experiment),
+        "notes": notes(experiment, cells),
         "models": [dict(model) for model in models],
         "passes": _total([outcome.passes for outcome in outcomes.values()]),
         "reused": _total([outcome.reused for outcome in outcomes.values()]),
@@ -57,9 +59,25 @@ def manifest(
     return json.dumps(document, indent=1, default=str) + "\n"
 
 
-def notes(experiment: Experiment) -> list[str]:
+def notes(experiment: Experiment, cells: Sequence[Cell]) -> list[str]:
     """Return what a reader of the experiment's results has to know of how they came about."""
-    return [MEASURED] if experiment.execution == "in_the_loop" else []
+    measured = [MEASURED] if experiment.execution == "in_the_loop" else []
+    points: dict[str, list[Cell]] = {}
+    for cell in cells:
+        if cell.trial == cells[0].trial:
+            points.setdefault(repr(cell.point), []).append(cell)
+    found = Counter(
+        says
+        for there in points.values()
+        for says in without_effect(there[0].experiment.machines, [cell.policy for cell in there])
+    )
+    return [
+        *measured,
+        *(
+            says if at == len(points) else f"{says} (at {at} of {len(points)} sweep points)"
+            for says, at in found.items()
+        ),
+    ]
 
 
 def made_with() -> dict[str, Any]:
@@ -101,9 +119,14 @@ def git_revision() -> str | None:
     return revision.stdout.strip() or None
 
 
-def command_line() -> list[str]:
-    """Return the command that started this process, with `parm` for the path of the script."""
+def command() -> list[str]:
+    """Return the words of the command that started this process, with `parm` for the path of the script."""
     return ["parm", *sys.argv[1:]]
+
+
+def command_line() -> str:
+    """Return that command as a shell would take it."""
+    return shlex.join(command())
 
 
 def _cell(cell: Cell, outcome: Outcome) -> dict[str, Any]:

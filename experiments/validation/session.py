@@ -20,7 +20,7 @@ from backends.real.workers import Workers
 from backends.torch_backend import TorchBackend
 from experiments.config.schema import Experiment, Model
 from experiments.run.cells import Cell
-from experiments.run.manifest import command_line, made_with
+from experiments.run.manifest import command, made_with
 from experiments.run.models import load_data, need
 from experiments.run.progress import Reporter
 from experiments.run.runner import default_workers, draw_samples
@@ -28,6 +28,7 @@ from experiments.run.store import writing
 from experiments.validation import calibration, figure
 from experiments.validation.comparison import REPORTED, Latencies, Redrawn, Trial, compare
 from parity.codes import LinearCode
+from sim import atomic
 from sim.cluster import Cluster
 from sim.distributions.profile import ServiceProfile
 from sim.errors import ParmError
@@ -86,6 +87,10 @@ class Validation:
             )
         if experiment.cluster.batching.start().adapts:
             raise ParmError("validate measures one batch size; use batching of kind 'fixed'.")
+        if experiment.cluster.batching.forms_at_instances:
+            raise ParmError("validate runs batches that the frontend forms; give batching 'formed_at: frontend'.")
+        if experiment.cluster.batching.frontend_wait is None and experiment.cluster.batching.start().now > 1:
+            raise ParmError("validate ends before the last batch is full; give batching a 'max_wait'.")
         TorchBackend(options.device)  # there has to be one, before workers are started for it
         self._experiment = experiment
         self._model: Model = experiment.model
@@ -270,7 +275,7 @@ class Validation:
             "format": 1,
             "name": experiment.name,
             "seed": experiment.seed,
-            "command": command_line(),
+            "command": command(),
             **made_with(),
             "load_average": {"before": load, "after": load_average()},
             "device": options.device,
@@ -280,7 +285,7 @@ class Validation:
         }
         with writing(folder):
             for name, content in (("validation.json", document), ("manifest.json", manifest)):
-                (folder / name).write_text(json.dumps(content, indent=1, allow_nan=False) + "\n", encoding="utf-8")
+                atomic.write(folder / name, json.dumps(content, indent=1, allow_nan=False) + "\n")
             figure.draw(trials, self._queries, folder / "figures")
         return document
 

@@ -1,9 +1,9 @@
-"""A decoder that also looks at the answers that are there: the subtraction, corrected by a small network.
+"""A decoder that also uses the available predictions: the subtraction, corrected by a small network.
 
 The parity model has some further outputs beside the k predictions' sum. A three-layer perceptron sees these, and the
-mean softmax and mean raw outputs of the available predictions, and adds a correction to what the subtraction gives. It
-takes no further pass through a network of the deployed model's size. It is not the paper's decoder; a lead of our own,
-measured in docs/paper-accuracy.md.
+mean softmax and mean raw outputs of the available predictions, and adds a correction to the subtraction's result. It
+needs no further pass through a network of the deployed model's size. The paper has no such decoder;
+docs/paper-accuracy.md measures it.
 """
 
 from __future__ import annotations
@@ -46,7 +46,7 @@ class Conditional(TensorCode):
         return self.base.encode(queries, r)
 
     def decode(self, outputs: Tensor, parities: Tensor, returned: Tensor) -> Tensor:
-        """Decode by subtraction alone, without the trained correction that `bind` brings."""
+        """Decode by subtraction alone, without the trained correction."""
         return self.base.decode(outputs, parities[..., : outputs.shape[-1]], returned)
 
     def parts(self, k: int, r: int) -> list[Part[Any]]:
@@ -94,7 +94,7 @@ class _BoundConditional:
 
 
 class ConditionalRow(Part[Conditional]):
-    """The parity model of one row, with the decoder that looks at the available predictions."""
+    """The parity model of one row, with its decoder."""
 
     def identity(self) -> dict[str, Any]:
         """See `Part.identity`."""
@@ -103,7 +103,7 @@ class ConditionalRow(Part[Conditional]):
         return {"kind": code.name_in_yaml(), "base": base, "features": code.features, "hidden": code.hidden}
 
     def build(self, network: Network, shape: Shape, outputs: int, initialise: Callable[[nn.Module], None]) -> nn.Module:
-        """See `Part.build`: more outputs than the deployed model, and a decoder that corrects nothing yet."""
+        """See `Part.build`; it has more outputs than the deployed model, and a decoder that corrects nothing yet."""
         from parity.modules import ConditionalParity
 
         code = self.code
@@ -114,7 +114,7 @@ class ConditionalRow(Part[Conditional]):
         return module
 
     def start_from(self, module: nn.Module, deployed: nn.Module) -> None:
-        """Give the network the deployed model's weights; the last layer's, which is larger, as far as they go."""
+        """Copy the deployed model's weights; they are the first rows of the last layer, which is larger."""
         from parity.modules import ConditionalParity
 
         assert isinstance(module, ConditionalParity)

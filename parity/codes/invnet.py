@@ -1,4 +1,4 @@
-"""A fused query whose prediction by the deployed model is the mean of the queries', in the manner of Coded-InvNet.
+"""A fused query whose prediction by the deployed model is the mean of the queries' predictions, as in Coded-InvNet.
 
 Source: Dinh, Lee, "Coded-InvNet for Resilient Prediction Serving Systems", ICML 2021. There the deployed model is
 z = f(x), invertible, and a head; the fused query imitates f^-1(mean f(X_i)) and z_j = k z_fused - sum_{i != j} z_i goes
@@ -46,8 +46,8 @@ class InvNet(TensorCode):
             raise ValueError(f"invnet makes one coded query per group, not r = {r}")
 
     def encode(self, queries: Tensor, r: int) -> Tensor:
-        """There is no fusion before it is trained: `bind` brings it. Raises TypeError."""
-        raise TypeError("an invnet code encodes with what was trained for it: see bind")
+        """Raises TypeError: the fusion exists only in what `bind` returns."""
+        raise TypeError("an invnet code encodes with its trained fusion network: see bind")
 
     def decode(self, outputs: Tensor, parities: Tensor, returned: Tensor) -> Tensor:
         """See `Coder.decode`: k times the coded answer is the sum of all predictions."""
@@ -99,7 +99,7 @@ def fuse_exactly(deployed: nn.Module, queries: Tensor) -> Tensor:
 
 
 class FusionPart(Part[InvNet]):
-    """The fusion network, trained through the deployed model, which stays as it is."""
+    """The fusion network, trained through the deployed model, which is not changed."""
 
     @property
     def role(self) -> str:
@@ -124,7 +124,7 @@ class FusionPart(Part[InvNet]):
         return module
 
     def start_from(self, module: nn.Module, deployed: nn.Module) -> None:
-        """There is nothing in the deployed model that a fusion network could start from."""
+        """Do nothing: the deployed model has no such layers."""
 
     def reconstruct(
         self, module: nn.Module, deployed: nn.Module, queries: Tensor, outputs: Tensor, generator: Generator

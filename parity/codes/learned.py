@@ -33,12 +33,12 @@ class Learned(TensorCode):
     """Channels of the convolutional encoder for each query of the group; the source has 20."""
 
     def encode(self, queries: Tensor, r: int) -> Tensor:
-        """There is no encoder before it is trained: `bind` brings it. Raises TypeError."""
-        raise TypeError("a learned code encodes with what was trained for it: see bind")
+        """Raises TypeError: the encoder exists only in what `bind` returns."""
+        raise TypeError("a learned code encodes with its trained encoder: see bind")
 
     def decode(self, outputs: Tensor, parities: Tensor, returned: Tensor) -> Tensor:
-        """There is no decoder before it is trained: `bind` brings it. Raises TypeError."""
-        raise TypeError("a learned code decodes with what was trained for it: see bind")
+        """Raises TypeError: the decoder exists only in what `bind` returns."""
+        raise TypeError("a learned code decodes with its trained decoder: see bind")
 
     def parts(self, k: int, r: int) -> list[Part[Any]]:
         """Return the one encoder and decoder."""
@@ -68,7 +68,7 @@ class _BoundLearned:
             return self.coder.to(queries.device).encode(queries)
 
     def decode(self, outputs: Tensor, parities: Tensor, returned: Tensor) -> Tensor:
-        """See `Coder.decode`: slots that returned unchanged, the others as the decoder has them."""
+        """See `Coder.decode`: slots that returned unchanged, the others from the decoder."""
         import torch
 
         k, r = outputs.shape[1], parities.shape[1]
@@ -80,7 +80,7 @@ class _BoundLearned:
 
 
 class EncoderDecoder(Part[Learned]):
-    """The learned encoder and decoder, trained through the deployed model, which stays as it is."""
+    """The learned encoder and decoder, trained through the deployed model, which is not changed."""
 
     @property
     def role(self) -> str:
@@ -104,7 +104,7 @@ class EncoderDecoder(Part[Learned]):
         return module
 
     def start_from(self, module: nn.Module, deployed: nn.Module) -> None:
-        """There is nothing in the deployed model that an encoder or a decoder could start from."""
+        """Do nothing: the deployed model has no such layers."""
 
     def reconstruct(
         self, module: nn.Module, deployed: nn.Module, queries: Tensor, outputs: Tensor, generator: Generator

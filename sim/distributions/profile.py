@@ -24,6 +24,7 @@ from pydantic import (
     model_validator,
 )
 
+from sim import atomic
 from sim.distributions.base import Distribution, Floats
 from sim.kinds import Options, find_file
 
@@ -139,8 +140,7 @@ class ServiceProfile(Options):
         text = json.dumps(self.model_dump(mode="json"), indent=1, ensure_ascii=False)
         # No string of JSON holds a line break, so only true lists match.
         text = re.sub(r"\[\n[^\]]*\]", lambda found: f"[{' '.join(found[0][1:-1].split())}]", text)
-        path.parent.mkdir(parents=True, exist_ok=True)
-        path.write_text(text + "\n", encoding="utf-8")
+        atomic.write(path, text + "\n")
 
     @classmethod
     def read(cls, path: Path) -> Self:

@@ -8,6 +8,9 @@ from collections.abc import Iterator, Sequence
 from sim.stragglers.base import ServiceModifier
 from sim.task import Task
 
+SHORTEST = 1e-6
+"""Seconds: conditions that last less on average would take a simulation for ever."""
+
 
 class SlownessTimeline:
     """A service runs through pieces of time in which the instance is slower by a constant factor.

@@ -5,6 +5,7 @@ from __future__ import annotations
 import csv
 import json
 import os
+import re
 import signal
 import subprocess
 import sys
@@ -152,7 +153,7 @@ def test_a_run_leaves_what_scripts_rely_on(  # noqa: PLR0915 - one run, and all 
     assert {file: file.stat().st_mtime_ns for file in before} == before
     assert (out / "summary.csv").read_bytes() == numbers
     assert (out / "manifest.json").read_bytes() == manifest_before
-    assert "8 of 8 cells are finished already." in capsys.readouterr().err
+    assert "8 of 8 cells are reused, " in capsys.readouterr().err
 
     # The other verbs read what it left.
     (out / "summary.csv").unlink()
@@ -226,7 +227,7 @@ def test_a_killed_run_goes_on_where_it_was(
     assert 3 <= len(finished) < 20
 
     assert parm("run", file, "--out", out, "--workers", 1, monkeypatch=monkeypatch) == 0
-    assert f"{len(finished)} of 20 cells are finished already." in capsys.readouterr().err
+    assert f"{len(finished)} of 20 cells are reused, " in capsys.readouterr().err
     assert {file: file.stat().st_mtime_ns for file in finished} == finished
     assert len(list(out.glob("cells/*.json"))) == 20
     assert parm("run", file, "--out", whole, "--workers", 1, monkeypatch=monkeypatch) == 0
@@ -243,7 +244,7 @@ def test_an_interrupted_run_says_how_to_continue(stop: signal.Signals, workers: 
     wait_for_cells(out, process, 2)
     os.killpg(process.pid, stop)  # the terminal sends Ctrl-C to the workers as well
     _, errors = process.communicate()
-    assert process.returncode == cli.INTERRUPTED
+    assert process.returncode == 130
     last = errors.splitlines()[-1]
     assert last.startswith("Interrupted; ")
     assert f"parm run {tmp_path / 'experiment.yaml'} --out {out} --workers {workers}" in last
@@ -303,11 +304,14 @@ def test_a_bug_is_one_line_unless_debug_is_asked_for(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
 ) -> None:
     def broken(*_: object) -> None:
-        raise RuntimeError("a bug\nof ours")
+        error = RuntimeError("a bug\nof ours")
+        raise error
 
     monkeypatch.setattr("experiments.config.loader.load", broken)
     assert parm("check", write(tmp_path), monkeypatch=monkeypatch) == 1
-    assert capsys.readouterr().err == "parm failed (RuntimeError: a bug of ours); --debug shows where.\n"
+    line = broken.__code__.co_firstlineno + 2  # the test stands for a plugin
+    says = f"parm failed ({__file__}:{line}) (RuntimeError: a bug of ours); --debug shows where.\n"
+    assert capsys.readouterr().err == says
     with pytest.raises(RuntimeError):
         parm("check", write(tmp_path), "--debug", monkeypatch=monkeypatch)
 
@@ -422,11 +426,46 @@ def test_the_help_says_what_an_option_is_without_being_given(
         assert f"[default: ({default})]" in shown
 
 
-def test_the_help_imports_nothing_heavy() -> None:
+@pytest.mark.parametrize("words", [["--help"], ["--version"], ["run", "--help"]])
+def test_help_and_version_import_nothing_heavy(words: list[str]) -> None:
     code = (
-        "import sys, experiments.cli; sys.exit(any(n in sys.modules for n in ('torch', 'numpy', 'pydantic', 'pandas')))"
+        f"import atexit, sys, experiments.cli; sys.argv[1:] = {words}\n"
+        "heavy = {'torch', 'numpy', 'pandas', 'matplotlib', 'pyarrow', 'scipy', 'yaml'}\n"
+        "atexit.register(lambda: print('heavy:', *sorted(heavy & set(sys.modules))))\n"
+        "experiments.cli.main()"
     )
-    assert subprocess.run([sys.executable, "-c", code], cwd=ROOT, check=False).returncode == 0
+    done = subprocess.run([sys.executable, "-c", code], cwd=ROOT, check=True, capture_output=True, text=True)
+    assert done.stdout.splitlines()[-1] == "heavy:"
+
+
+def test_a_verb_imports_its_own_module_alone() -> None:
+    code = (
+        "import sys, experiments.cli as cli; cli.verb('claims')\n"
+        "print(*sorted(name for name in sys.modules if name.startswith('experiments.commands.')))"
+    )
+    done = subprocess.run([sys.executable, "-c", code], cwd=ROOT, check=True, capture_output=True, text=True)
+    assert done.stdout.split() == ["experiments.commands.claims"]
+
+
+def test_the_help_shows_every_verb_in_one_line(
+    monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+) -> None:
+    monkeypatch.setenv("COLUMNS", "80")
+    assert parm("--help", monkeypatch=monkeypatch) == 0
+    shown = [line.strip("\u2502 ") for line in capsys.readouterr().out.splitlines()]
+    for name in cli.VERBS:
+        (line,) = [line for line in shown if line.split(" ")[0] == name]
+        assert line.endswith(".")
+        assert cli.verb(name).help.splitlines()[0] in line
+        assert parm(name, "--help", monkeypatch=monkeypatch) == 0
+        assert "--debug" in capsys.readouterr().out
+
+
+def test_the_version_names_what_numbers_depend_on(
+    monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+) -> None:
+    assert parm("--version", monkeypatch=monkeypatch) == 0
+    assert re.fullmatch(r"parm \S+, Python 3\.\S+, torch \S+\n", capsys.readouterr().out)
 
 
 def test_list_shows_families_and_plugins(

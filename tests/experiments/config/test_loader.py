@@ -151,7 +151,7 @@ REFUSED: dict[str, tuple[str, str]] = {
         changed(
             "kind: slow_periods, factor: 4, mean_normal: 9.0, mean_slow: 1.0", "kind: crashes, mean_up: 9, retry: false"
         ),
-        ":12: stragglers.0: loses work for good, which leaves queries without an answer: give the cluster a 'deadline'",
+        ":12: stragglers.0: loses work permanently, which leaves queries without an answer: give the cluster a",
     ),
     "unknown_figure": (added("figures: [pie]\n"), ":18: figures.0: there is no figure 'pie'"),
     "figure_without_model": (added("figures: [accuracy]\n"), ":18: figures.0: accuracy needs a 'model'"),
@@ -370,9 +370,9 @@ def test_a_plugin_beside_the_file_brings_a_kind(tmp_path: Path) -> None:
     ("source", "says"),
     [
         (None, "there is no module 'my_broken_plugin"),
-        ("import nothing_of_that_name", "it imports 'nothing_of_that_name', which is not installed"),
-        ("1 / 0", "fails when imported: ZeroDivisionError: division by zero"),
-        ("def (:", "fails when imported: SyntaxError"),
+        ("import nothing_of_that_name", "it imports 'nothing_of_that_name', which is not installed ({plugin}:1)"),
+        ("1 / 0", "fails when imported ({plugin}:1): ZeroDivisionError: division by zero"),
+        ("def (:", "fails when imported ({plugin}:1): SyntaxError"),
     ],
 )
 def test_a_bad_plugin_is_one_sentence(source: str | None, says: str, tmp_path: Path) -> None:
@@ -382,7 +382,7 @@ def test_a_bad_plugin_is_one_sentence(source: str | None, says: str, tmp_path: P
     with pytest.raises(ParmError) as refusal:
         loader.load(write(tmp_path), plugins=[name])
     assert str(refusal.value).startswith(f"--plugin {name}: ")
-    assert says in str(refusal.value)
+    assert says.format(plugin=tmp_path / f"{name}.py") in str(refusal.value)
     assert "\n" not in str(refusal.value)
 
 

@@ -8,7 +8,7 @@ from pathlib import Path
 import pytest
 import torch
 
-from experiments.commands.profiling import Effort, measure_network
+from experiments.calibration.profiling import Effort, measure_network
 from parity.codes import Conditional, Exact
 from parity.networks import LeNet5, Mlp
 from sim.cluster import Cluster

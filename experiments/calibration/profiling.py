@@ -104,7 +104,7 @@ def measure_network(
         codings=codings,
         contention=effort.contention,
     )
-    made = {"revision": git_revision() or "unknown", "seed": str(SEED), "command": " ".join(command_line())}
+    made = {"revision": git_revision() or "unknown", "seed": str(SEED), "command": command_line()}
     return measured.model_copy(update={"made": measured.made | made})
 
 
