@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import math
+import textwrap
 from collections.abc import Sequence
 from dataclasses import dataclass, replace
 from typing import TYPE_CHECKING, Any
@@ -10,7 +12,9 @@ from experiments.analysis.summary import Row, point_key
 from experiments.figures import style
 
 if TYPE_CHECKING:
+    from matplotlib.artist import Artist
     from matplotlib.axes import Axes
+    from matplotlib.figure import Figure
 
 
 @dataclass(frozen=True)
@@ -46,16 +50,17 @@ class Along:
         return float(at) if self.numeric else float(self.values.index(at))
 
     def dress(self, axes: Axes) -> None:
-        """Scale and label the horizontal axis."""
+        """Scale the horizontal axis, with a tick at every value that there is room for."""
         from matplotlib.ticker import NullLocator
 
         places = [float(one) for one in self.values] if self.numeric else [float(i) for i in range(len(self.values))]
         if self.numeric and min(places) > 0 and style.wants_log(places, 20):
             axes.set_xscale("log")
             axes.xaxis.set_minor_locator(NullLocator())
-        if len(places) <= 12:
-            axes.set_xticks(places, [style.value(one) for one in self.values])
-        axes.set_xlabel(style.axis(self.key))
+        names = [style.value(one) for one in self.values]
+        needed = sum(len(name) + 2 for name in names) * 0.062 * style.zoom()
+        step = max(1, math.ceil(needed / (_inches(axes) - 0.3)))
+        axes.set_xticks(places[::step], names[::step])
 
 
 def along(rows: Sequence[Row], wanted: str | None = None, *, even: bool = False) -> Along | None:
@@ -95,7 +100,54 @@ def together(rows: Sequence[Row], key: str) -> set[str]:
     return {key} | {one for one in rows[0].point if count(one) > 1 and count(one, key) == steps}
 
 
-def grid(count: int) -> tuple[int, int]:
-    """Return rows and columns for `count` panels."""
+def grid(count: int, page: style.Page | None = None) -> tuple[int, int]:
+    """Return rows and columns for `count` panels, as many beside each other as the page has room for."""
     columns = count if count <= 3 else 2 if count == 4 else 3
+    if page is not None and page.width is not None:
+        columns = max(1, min(columns, int(page.width / (style.NARROWEST * style.zoom()))))
     return -(-count // columns), columns
+
+
+def facets(
+    titles: Sequence[str],
+    alone: tuple[float, float],
+    beside: tuple[float, float],
+    *,
+    headline: str,
+    small_print: str,
+    labels: tuple[str, str],
+    legend: Sequence[Artist] = (),
+    page: style.Page | None = None,
+) -> tuple[Figure, list[Axes]]:
+    """Return a figure with a panel for each title, on common axes with the labels of x and y.
+
+    A panel has the size `alone` in inches where there is one, else `beside`.
+    """
+    rows, columns = grid(len(titles), page)
+    size = alone if len(titles) == 1 else beside
+    figure, every = style.sheet(rows, columns, size, headline, small_print, legend, page, sharex=True, sharey=True)
+    axes = every[: len(titles)]
+    for ax in every[len(titles) :]:
+        ax.set_visible(False)
+    for index, (ax, title) in enumerate(zip(axes, titles, strict=True)):
+        ax.set_title(wrapped(title, ax))
+        ax.label_outer()
+        if index >= len(titles) - columns:
+            ax.tick_params(labelbottom=True)
+    (axes[0].set_xlabel if columns == 1 else figure.supxlabel)(labels[0])
+    (axes[0].set_ylabel if rows == 1 else figure.supylabel)(labels[1])
+    if columns == 1:
+        axes[-1].set_xlabel(labels[0])
+    return figure, axes
+
+
+def wrapped(title: str, axes: Axes) -> str:
+    """Return a title in as many lines as the panel's width asks for."""
+    return textwrap.fill(title, max(int(_inches(axes) / (0.07 * style.zoom())), 8))
+
+
+def _inches(axes: Axes) -> float:
+    """Return about how wide a panel is."""
+    figure, place = axes.get_figure(root=True), axes.get_subplotspec()
+    assert figure is not None and place is not None
+    return float(figure.get_figwidth()) / place.get_gridspec().ncols - 0.4
