@@ -10,6 +10,7 @@ from experiments.figures.advantage import Advantage
 from experiments.figures.base import Figure, FigureData
 from experiments.figures.ccdf import Ccdf
 from experiments.figures.frontier import Frontier
+from experiments.figures.heatmap import Heatmap
 from experiments.figures.latency_accuracy import LatencyAccuracy
 from experiments.figures.latency_vs_sweep import LatencyVsSweep
 from experiments.figures.timeline import Timeline
@@ -17,7 +18,7 @@ from sim.errors import ParmError
 
 __all__ = ["EVERY", "Advantage", "Frontier", "draw_all"]
 
-EVERY: tuple[Figure, ...] = (LatencyVsSweep(), Ccdf(), Accuracy(), LatencyAccuracy(), Timeline())
+EVERY: tuple[Figure, ...] = (LatencyVsSweep(), Heatmap(), Ccdf(), Accuracy(), LatencyAccuracy(), Timeline())
 """All figures with their defaults, which an experiment gets that names none; `advantage` and `frontier` are drawn
 where they are named."""
 

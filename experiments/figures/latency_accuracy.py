@@ -100,6 +100,7 @@ class LatencyAccuracy(Figure):
 def _marks(ax: Axes, frame: pd.DataFrame, looks: dict[str, style.Look], areas: dict[float, float]) -> None:
     import seaborn
 
+    labels = ax.get_xlabel(), ax.get_ylabel()
     seaborn.scatterplot(
         frame.assign(policy=frame["policy"].astype(str)),
         x="value",
@@ -118,7 +119,7 @@ def _marks(ax: Axes, frame: pd.DataFrame, looks: dict[str, style.Look], areas: d
     colors = [looks[policy].color for policy in frame["policy"]]
     ax.hlines(frame["y"], frame["lo"], frame["hi"], color=colors, linewidth=1.1, alpha=0.75, zorder=3)
     ax.vlines(frame["value"], frame["y_lo"], frame["y_hi"], color=colors, linewidth=1.1, alpha=0.75, zorder=3)
-    ax.set(xlabel="", ylabel="")
+    ax.set(xlabel=labels[0], ylabel=labels[1])
 
 
 def _label(one: Any, look: style.Look, area: float) -> Label:

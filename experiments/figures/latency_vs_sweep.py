@@ -61,8 +61,8 @@ class LatencyVsSweep(Figure):
             ]
             for metric in self.metrics
         }
-        twins = lines.twins(frames[self.metric])
-        legend = lines.legend(looks, twins)
+        twins = {metric: lines.twins(frames[metric]) for metric in self.metrics}
+        legend = lines.legend(looks, twins[self.metric])
         given = [one for one in material.references if one.key == key.key and one.metric in self.metrics]
         legend += [style.hollow(source) for source in dict.fromkeys(one.source for one in given)]
         if any(self._predicted(material, row, metric) for row in material.rows for metric in self.metrics):
@@ -76,6 +76,7 @@ class LatencyVsSweep(Figure):
             small_print=style.small_print(
                 material.rows,
                 f"{' solid, '.join(names)} dashed" if names[1:] else "",
+                "dashes that coincide alternate" if names[1:] and twins[self.metrics[1]] else "",
                 style.some(len(shown), len(every)),
             ),
             labels=(style.axis(key.key), "latency (ms)"),
@@ -86,7 +87,7 @@ class LatencyVsSweep(Figure):
         for index, (panel, ax) in enumerate(zip(shown, axes, strict=True)):
             self._mark(ax, given, key, looks)
             for metric in reversed(self.metrics):
-                lines.draw(ax, frames[metric][index], looks, twins, thin=metric != self.metric)
+                lines.draw(ax, frames[metric][index], looks, twins[metric], thin=metric != self.metric)
             self._overlay(ax, material, panel, key)
             style.slo(ax, self.slo_ms)
             style.milliseconds(ax, "y", log)

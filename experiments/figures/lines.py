@@ -7,7 +7,7 @@ from typing import TYPE_CHECKING, Any
 
 import numpy as np
 
-from experiments.figures.style import Look, handle, label
+from experiments.figures.style import Look, handle, inches, label
 
 if TYPE_CHECKING:
     import pandas as pd
@@ -22,7 +22,7 @@ SAME = 0.005
 this share of what all values span."""
 PATTERNS: tuple[LineStyle, ...] = ("-", (0, (3, 3)), (0, (1, 5)))
 """A line, the line that lies on it, and any further one: each leaves parts of those below visible."""
-THIN: tuple[LineStyle, ...] = ((0, (4, 2)), (4, (2, 4)), (2, (1, 5)))
+THIN: tuple[LineStyle, ...] = ((0, (4, 2)), (2, (2, 4)), (5, (1.5, 4.5)))
 """The same for a second metric, which is thin and dashed."""
 
 
@@ -50,7 +50,9 @@ def draw(
         markeredgewidth=0.6,
         zorder=3 if thin else 4,
     )
-    places = list(looks)
+    places, room = list(looks), 72 * inches(axes)
+    step = min(2.6, 0.7 * room / (frame["x"].nunique() * len(places)))
+    axes.margins(x=max(0.05, (step * (len(places) - 1) / 2 + 4) / room))
     for policy, line in found.items():
         color = looks[policy].color
         line.set_linestyle((THIN if thin else PATTERNS)[depth(policy, twins)])
@@ -59,7 +61,7 @@ def draw(
             axes.fill_between(part["x"], part["lo"], part["hi"], color=color, alpha=0.13, linewidth=0, zorder=2)
             continue
         # Moved after it is drawn, so that the axes' limits are those of the data.
-        aside = 2.6 * (places.index(policy) - (len(places) - 1) / 2) / 72
+        aside = step * (places.index(policy) - (len(places) - 1) / 2) / 72
         figure = axes.get_figure(root=True)
         assert figure is not None
         moved = axes.transData + ScaledTranslation(aside, 0, figure.dpi_scale_trans)

@@ -57,10 +57,25 @@ class Along:
         if self.numeric and min(places) > 0 and style.wants_log(places, 20):
             axes.set_xscale("log")
             axes.xaxis.set_minor_locator(NullLocator())
-        names = [style.value(one) for one in self.values]
-        needed = sum(len(name) + 2 for name in names) * 0.062 * style.zoom()
-        step = max(1, math.ceil(needed / (_inches(axes) - 0.3)))
-        axes.set_xticks(places[::step], names[::step])
+        log = axes.get_xscale() == "log"
+        shown = _apart([math.log(at) if log else at for at in places], [style.value(one) for one in self.values], axes)
+        axes.set_xticks([places[index] for index in shown], [style.value(self.values[index]) for index in shown])
+
+
+def _apart(places: Sequence[float], names: Sequence[str], axes: Axes) -> list[int]:
+    """Return which names can stand at these places of the horizontal axis without touching: both ends, if any."""
+    order = sorted(range(len(places)), key=lambda index: places[index])
+    scale = 0.9 * style.inches(axes) / ((places[order[-1]] - places[order[0]]) or 1)
+
+    def clear(one: int, other: int) -> bool:
+        needed = 0.031 * style.zoom() * (len(names[one]) + len(names[other]) + 2)
+        return abs(places[one] - places[other]) * scale >= needed
+
+    kept = order[:1]
+    for index in order[1:-1]:
+        if clear(index, kept[-1]) and clear(index, order[-1]):
+            kept.append(index)
+    return kept + [index for index in order[1:][-1:] if clear(index, kept[-1])]
 
 
 def along(rows: Sequence[Row], wanted: str | None = None, *, even: bool = False) -> Along | None:
@@ -79,10 +94,12 @@ def along(rows: Sequence[Row], wanted: str | None = None, *, even: bool = False)
     return replace(candidates[0], even=even) if candidates else None
 
 
-def panels(rows: Sequence[Row], apart_from: str | None = None) -> list[Panel]:
-    """Group rows by their sweep point, in order of appearance, leaving out the key `apart_from` and those with it."""
+def panels(rows: Sequence[Row], apart_from: str | Sequence[str] = ()) -> list[Panel]:
+    """Group rows by their sweep point, in order of appearance, leaving out `apart_from` and what changes with it."""
     groups: dict[str, Panel] = {}
-    left_out = together(rows, apart_from) if apart_from else set()
+    left_out: set[str] = set()
+    for key in [apart_from] if isinstance(apart_from, str) else apart_from:
+        left_out |= together(rows, key)
     for row in rows:
         point = {key: at for key, at in row.point.items() if key not in left_out}
         title = ", ".join(style.pair(key, at) for key, at in point.items())
@@ -135,7 +152,9 @@ def facets(
         if index >= len(titles) - columns:
             ax.tick_params(labelbottom=True)
     (axes[0].set_xlabel if columns == 1 else figure.supxlabel)(labels[0])
-    (axes[0].set_ylabel if rows == 1 else figure.supylabel)(labels[1])
+    high = float(figure.get_figheight()) - (0.6 if rows == 1 else 1.2)
+    upright = textwrap.fill(labels[1], max(int(0.8 * high / (0.07 * style.zoom())), 8))
+    (axes[0].set_ylabel if rows == 1 else figure.supylabel)(upright)
     if columns == 1:
         axes[-1].set_xlabel(labels[0])
     return figure, axes
@@ -143,11 +162,4 @@ def facets(
 
 def wrapped(title: str, axes: Axes) -> str:
     """Return a title in as many lines as the panel's width asks for."""
-    return textwrap.fill(title, max(int(_inches(axes) / (0.07 * style.zoom())), 8))
-
-
-def _inches(axes: Axes) -> float:
-    """Return about how wide a panel is."""
-    figure, place = axes.get_figure(root=True), axes.get_subplotspec()
-    assert figure is not None and place is not None
-    return float(figure.get_figwidth()) / place.get_gridspec().ncols - 0.4
+    return textwrap.fill(title, max(int(style.inches(axes) / (0.07 * style.zoom())), 8))

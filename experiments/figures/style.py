@@ -329,9 +329,9 @@ def small_print(rows: Sequence[Row], *extra: str, intervals: bool = True) -> str
     return "; ".join(filter(None, [measured, "95% intervals" if intervals else "", *extra]))
 
 
-def some(shown: int, every: int) -> str:
+def some(shown: int, every: int, what: str = "sweep points") -> str:
     """Return what to say where only some of the sweep's panels are shown, else nothing."""
-    return f"{shown} of {every} sweep points" if shown < every else ""
+    return f"{shown} of {every} {what}" if shown < every else ""
 
 
 def pair(key: str, swept: object) -> str:
@@ -346,6 +346,13 @@ def pale(color: str, strength: float = 0.38) -> tuple[float, float, float]:
 
     red, green, blue = (1 - strength * (1 - part) for part in to_rgb(color))
     return red, green, blue
+
+
+def inches(axes: Axes) -> float:
+    """Return about how wide a panel of a sheet will be."""
+    figure, place = axes.get_figure(root=True), axes.get_subplotspec()
+    assert figure is not None and place is not None
+    return float(figure.get_figwidth()) / place.get_gridspec().ncols - 0.4
 
 
 def slo(axes: Axes, milliseconds: float | None, which: str = "y") -> None:
