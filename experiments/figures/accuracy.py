@@ -58,7 +58,7 @@ class Accuracy(Figure):
         """Return a figure with three panels beside each other, or one where the page is narrow, `rows` times."""
         columns = 3 if grid(3, self.page) == (1, 3) else 1
         small = style.small_print(material.rows, DEGRADED, omitted)
-        size = (2.9, height)
+        size = (2.9, height if columns == 3 else 0.7 * height)
         return style.sheet(rows * 3 // columns, columns, size, headline, small, page=self.page, sharey=True, **more)
 
     def _bars(self, material: FigureData, frame: pd.DataFrame) -> matplotlib.figure.Figure:

@@ -127,7 +127,7 @@ def _curves(ax: Axes, frame: pd.DataFrame, looks: dict[str, style.Look], twins: 
     floor = math.log10(frame["slower"].min()) - 1e-9
     for policy, line in curves.items():
         look, part = looks[policy], frame[frame["policy"] == policy]
-        line.set_linestyle(lines.PATTERNS[lines.depth(policy, twins)])
+        line.set_linestyle(lines.pattern(policy, twins))
         # On a log axis a band that reaches below zero would have no end.
         low = np.maximum(part["lo"], part["value"] / 2)
         ax.fill_betweenx(part["slower"], low, part["hi"], color=look.color, alpha=0.16, linewidth=0, zorder=2)

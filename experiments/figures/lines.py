@@ -20,10 +20,6 @@ if TYPE_CHECKING:
 SAME = 0.005
 """Two lines are drawn as the same if they are nowhere farther apart than this share of their values, and than twice
 this share of what all values span."""
-PATTERNS: tuple[LineStyle, ...] = ("-", (0, (3, 3)), (0, (1, 5)))
-"""A line, the line that lies on it, and any further one: each leaves parts of those below visible."""
-THIN: tuple[LineStyle, ...] = ((0, (4, 2)), (2, (2, 4)), (5, (1.5, 4.5)))
-"""The same for a second metric, which is thin and dashed."""
 
 
 def draw(
@@ -55,7 +51,7 @@ def draw(
     axes.margins(x=max(0.05, (step * (len(places) - 1) / 2 + 4) / room))
     for policy, line in found.items():
         color = looks[policy].color
-        line.set_linestyle((THIN if thin else PATTERNS)[depth(policy, twins)])
+        line.set_linestyle(pattern(policy, twins, thin=thin))
         part = frame[frame["policy"] == policy].dropna(subset=["lo", "hi"]).sort_values("x")
         if thin:
             axes.fill_between(part["x"], part["lo"], part["hi"], color=color, alpha=0.13, linewidth=0, zorder=2)
@@ -111,14 +107,17 @@ def twins(frames: Sequence[pd.DataFrame], along: str = "x") -> dict[str, str]:
     return found
 
 
-def depth(policy: str, twins: Mapping[str, str]) -> int:
-    """Return how many lines lie below a policy's, at most two."""
-    count = 0
-    while policy in twins and count < len(PATTERNS) - 1:
-        siblings = [one for one in twins if twins[one] == twins[policy]]
-        count += 1 + siblings.index(policy)
-        policy = twins[policy]
-    return min(count, len(PATTERNS) - 1)
+def pattern(policy: str, twins: Mapping[str, str], *, thin: bool = False) -> LineStyle:
+    """Return a policy's dashes: of lines that lie on each other, each is visible in its own part of the way."""
+    base = twins.get(policy, policy)
+    group = [base, *(one for one, other in twins.items() if other == base)]
+    index, count = group.index(policy), len(group)
+    if index == 0 and not thin:
+        return "-"
+    if count == 1:
+        return (0, (4, 2))
+    step, drawn = (3.0, 2.0) if thin else (3.0, 3.0)
+    return (step * (count - index), (drawn, step * count - drawn))
 
 
 def legend(looks: Mapping[str, Look], twins: Mapping[str, str]) -> list[Artist]:
@@ -128,7 +127,7 @@ def legend(looks: Mapping[str, Look], twins: Mapping[str, str]) -> list[Artist]:
             policy,
             look,
             f"(dashed: on {label(twins[policy])})" if policy in twins else "",
-            PATTERNS[depth(policy, twins)],
+            pattern(policy, twins),
         )
         for policy, look in looks.items()
     ]

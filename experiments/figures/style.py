@@ -232,7 +232,9 @@ def sheet(
     below_heading = above + (0.05 + 0.19 * len(heading)) * scale * bool(heading)
     below_small = below_heading + (0.06 + 0.15 * len(small)) * scale * bool(small)
     header = below_small + LEGEND_INCHES * scale * len(lines)
-    height = page.height or header + rows * size[1] * (min(max(width / columns / size[0], 0.6), 1) if page.width else 1)
+    height = page.height or header + rows * size[1] * (
+        min(max(width / columns / size[0], 0.75), 1) if page.width else 1
+    )
     if height - header < rows * 0.7:
         raise ParmError(
             f"{width:g} x {height:g} inches is too low for its panels, which need {header + 0.7 * rows:.1f} inches"
@@ -360,7 +362,8 @@ def slo(axes: Axes, milliseconds: float | None, which: str = "y") -> None:
     if milliseconds is None:
         return
     how: dict[str, Any] = {"color": INK, "linewidth": 0.9, "linestyle": (0, (6, 2, 1, 2)), "zorder": 2}
-    text: dict[str, Any] = {"size": points(7.5), "color": INK, "zorder": 6}
+    box = {"facecolor": "white", "edgecolor": "none", "alpha": 0.75, "pad": 0.8}
+    text: dict[str, Any] = {"size": points(7.5), "color": INK, "zorder": 6, "bbox": box}
     name = f"SLO {milliseconds:g} ms"
     if which == "y":
         axes.axhline(milliseconds, **how)
