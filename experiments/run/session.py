@@ -9,7 +9,7 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
-from experiments.analysis import claims, frontier, reference, summary, tables
+from experiments.analysis import claims, frontier, latex, reference, summary, tables
 from experiments.analysis.load import questions
 from experiments.analysis.outcome import Outcome
 from experiments.analysis.theory import Theory, theory
@@ -109,6 +109,7 @@ def conclude(store: RunStore, experiment: Experiment, todo: Sequence[Cell], outc
 
     with writing(store.folder):
         rows = summary.write(outcomes, store.folder, experiment.equal_cost)
+        store.write_text("summary.tex", latex.table(rows))
         tables.show(rows, console())
         material = FigureData(
             rows, outcomes, trace if experiment.traces else None, experiment.name, experiment.reference, predicted
