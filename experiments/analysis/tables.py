@@ -156,7 +156,7 @@ def _overview(rows: Sequence[Row], sign: str, width: int) -> list[RenderableType
         room -= 3 + max(map(len, words))
         if room >= 0 or not fitting:
             fitting.append(policy)
-            table.add_column(policy, justify="right", no_wrap=False)
+            table.add_column(policy, justify="right", overflow="fold")
     for point in shown:
         numbers = [cells.get((point, policy), "-").replace("\n", "\u00a0") for policy in fitting]
         table.add_row(*map(str, points[point].values()), *numbers)

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import math
 import re
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass, field, replace
@@ -145,14 +144,14 @@ class Figure(Kind):
             raise ValueError(str(error)) from error
         return found
 
-    @field_validator("slo")
+    @field_validator("slo", mode="before")
     @classmethod
-    def _slo_is_a_time(cls, slo: str | None) -> str | None:
+    def _slo_is_a_time(cls, slo: Any) -> Any:
         if slo is None:
             return None
         if not cls.has_latency_axis:
             raise ValueError(f"{cls.name_in_yaml()} has no axis of latencies to draw it on")
-        if not _TIME.fullmatch(slo) or not 0 < _milliseconds(slo) < math.inf:
+        if not isinstance(slo, str) or not _TIME.fullmatch(slo) or not _milliseconds(slo) > 0:
             raise ValueError(f"must be a time above 0 with its unit (s, ms or us), such as 50ms, but is '{slo}'")
         return slo
 

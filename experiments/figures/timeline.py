@@ -55,7 +55,7 @@ class Timeline(Figure):
     query: int | None = Field(default=None, ge=0)
     """The number of a query to look at, however it was answered."""
     slowest: int | None = Field(default=None, ge=1, le=8)
-    """So many of the slowest queries of a trial, a panel each; of the trial with the slowest one."""
+    """So many of the slowest queries, a panel each, of the trial that has the slowest one."""
     trial: int | None = Field(default=None, ge=0)
     """The trial to look at; the first that has what is asked for where it is left out."""
     at: dict[str, Any] = Field(default_factory=dict)
