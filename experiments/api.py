@@ -228,6 +228,7 @@ class Run:
 
     def _slow_queries(self) -> Iterator[SlowQuery]:
         """The slowest queries of each policy, where the first policy's p99.9 is highest."""
+        from experiments.figures import timeline
         from experiments.figures.report import SLOWEST, SlowQuery
 
         first = [row for row in self.rows if row.policy == self.policies[0]]
@@ -239,10 +240,11 @@ class Run:
                 for query in perfetto.slowest(trace, SLOWEST, self._warmup[cell.id])
             ]
             found.sort(key=lambda one: -one[1].queries.latency[one[2]])
-            for cell, trace, query in found[:SLOWEST]:
+            for place, (cell, trace, query) in enumerate(found[:SLOWEST]):
                 where = ", ".join(f"{key.rpartition('.')[2]} {value}" for key, value in cell.point.items())
                 latency, route = trace.queries.latency[query] * MS, Route(trace.queries.route[query])
-                yield SlowQuery(policy, where, cell.trial, query, float(latency), route.name.lower())
+                picture = "" if place else timeline.svg(trace, query, policy)  # of the slowest one
+                yield SlowQuery(policy, where, cell.trial, query, float(latency), route.name.lower(), picture)
 
     @cached_property
     def _warmup(self) -> dict[str, int]:

@@ -216,7 +216,7 @@ class Experiment(Options):
         Raises ValidationError where the point is impossible.
         """
         data = self._plain()
-        data |= {"sweep": {}, "reference": [], "claims": []}
+        data |= {"sweep": {}, "figures": None, "reference": [], "claims": []}
         for key, value in point.items():
             put(data, key, value)
         return Experiment.model_validate(data, context=self.context)
@@ -258,21 +258,26 @@ class Experiment(Options):
                 ("warmup",),
                 f"must be less than workload.queries ({self.workload.queries}), but is {self.warmup}",
             )
-        yield from self._figure_problems()
+        yield from self._figure_problems(labels)
         yield from self._comparison_problems(labels)
         if self.execution == "in_the_loop" and self.model is None:
             yield ("execution",), "in_the_loop needs a 'model' to run"
         if self.contention and self.execution != "in_the_loop":
             yield ("contention",), "needs 'execution: in_the_loop': a deferred run measures no services"
 
-    def _figure_problems(self) -> Iterator[tuple[Key, str]]:
-        """Yield what figures need that is not there."""
+    def _figure_problems(self, labels: Iterable[str]) -> Iterator[tuple[Key, str]]:
+        """Yield what figures need or name that is not there."""
         for index, figure in enumerate(self.figures or ()):
             kind = figure.name_in_yaml()
             if kind in ("accuracy", "latency_accuracy") and self.model is None:
                 yield ("figures", index), f"{kind} needs a 'model'"
             if kind == "timeline" and not self.traces:
                 yield ("figures", index), "timeline needs 'traces: true'"
+            named = [("policies", policy) for policy in figure.policies or ()]
+            named += [(key, getattr(figure, key, None) or "") for key in ("policy", "against")]
+            for key, policy in named:
+                if policy and policy not in labels:
+                    yield ("figures", index, key), _no_policy(policy, labels)
 
     def _comparison_problems(self, labels: Mapping[str, int]) -> Iterator[tuple[Key, str]]:
         """Yield what references and claims name that is not there."""

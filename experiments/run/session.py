@@ -9,7 +9,7 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
-from experiments.analysis import claims, frontier, reference, summary, tables
+from experiments.analysis import claims, frontier, latex, reference, summary, tables
 from experiments.analysis.outcome import Outcome
 from experiments.analysis.theory import Theory, theory
 from experiments.figures.base import FigureData
@@ -105,6 +105,7 @@ def conclude(
     say: Callable[[str], None] = (lambda _: None) if quiet else print
     with writing(store.folder):
         rows = summary.write(outcomes, store.folder, experiment.equal_cost)
+        store.write_text("summary.tex", latex.table(rows))
         if not quiet:
             tables.show(rows, console())
         material = figure_data(store, experiment, todo, outcomes, rows)

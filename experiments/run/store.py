@@ -4,7 +4,7 @@
     manifest.json     versions, device, git revision, seed, and how long each cell took
     cells/*.json      one Outcome per finished cell; a cell counts as finished once its file is there
     queries/*.parquet one row per query of each cell; tasks/*.parquet one row per task
-    summary.csv, summary.json, differences.csv, figures/
+    summary.csv, summary.json, summary.tex, differences.csv, figures/
     reference.csv, claims.json, frontier.csv where the experiment has such
 
 The bytes of a trace depend on the experiment and its seed alone: no times of day, no order of the workers.
@@ -46,11 +46,11 @@ ROWS_PER_GROUP = 2**18
 _LEFT_OVER = tuple(
     f"{folder}.*.{ending}.[0-9]*.part"
     for folder, endings in {
-        "": ("json", "csv", "yaml"),
+        "": ("json", "csv", "tex", "yaml"),
         "cells/": ("json",),
         "queries/": ("parquet",),
         "tasks/": ("parquet",),
-        "figures/": ("png", "pdf"),
+        "figures/": ("png", "pdf", "svg"),
     }.items()
     for ending in endings
 )
@@ -64,6 +64,7 @@ _OURS = (
     "manifest.json",
     "summary.csv",
     "summary.json",
+    "summary.tex",
     "differences.csv",
     "reference.csv",
     "claims.json",
@@ -73,6 +74,7 @@ _OURS = (
     "tasks/*.tasks.parquet",
     "figures/*.png",
     "figures/*.pdf",
+    "figures/*.svg",
     *_LEFT_OVER,
 )
 _WHOLE = b"parm"

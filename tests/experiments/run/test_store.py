@@ -204,7 +204,7 @@ def test_a_folder_that_was_never_a_run_is_left_alone(tmp_path: Path, fresh: bool
 
 def test_files_of_others_in_a_run_outlive_fresh(tmp_path: Path) -> None:
     store, _ = finished_run(tmp_path)
-    others = [tmp_path / name for name in ("cells/notes.json", "queries/.mine.part", "figures/drawn.svg", ".a.part")]
+    others = [tmp_path / name for name in ("cells/notes.json", "queries/.mine.part", "figures/drawn.eps", ".a.part")]
     for file in others:
         file.parent.mkdir(exist_ok=True)
         file.write_text("mine")
