@@ -9,8 +9,9 @@ from typing import TYPE_CHECKING, Literal
 import numpy as np
 from pydantic import Field
 
+from experiments.analysis.quantiles import MS
 from experiments.analysis.statistics import student_t
-from experiments.analysis.summary import MS, point_key
+from experiments.analysis.summary import point_key
 from experiments.figures import style
 from experiments.figures.base import Figure, FigureData, spread
 from experiments.figures.panels import Panel, grid, panels

@@ -7,7 +7,7 @@ from typing import TYPE_CHECKING, Literal, TypeVar
 import numpy as np
 from pydantic import Field
 
-from experiments.analysis.summary import MS
+from experiments.analysis.quantiles import MS
 from experiments.figures import style
 from experiments.figures.base import Figure, FigureData
 from experiments.figures.scene import Scene, choose, only_decoded, own_tasks, units_of_tasks
