@@ -17,7 +17,8 @@ from typing import TYPE_CHECKING, Any
 
 from experiments.analysis import perfetto, summary
 from experiments.analysis.outcome import LATENCIES, Outcome
-from experiments.analysis.summary import MS, Row
+from experiments.analysis.quantiles import MS
+from experiments.analysis.summary import Row
 from experiments.config import loader
 from experiments.config.schema import Experiment
 from experiments.figures.base import Figure

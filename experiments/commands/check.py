@@ -49,6 +49,15 @@ def _describe(experiment: Experiment, file: Path) -> None:
         f"x {experiment.trials} trials, of {experiment.workload.queries} queries each"
     )
     print(f"cost: {forecast(todo, experiment.trials)}")
+    if experiment.precision is not None:
+        asked = ", ".join(f"{name} within {width}" for name, width in experiment.precision.widths.items())
+        each, least = len(experiment.policies) * len(points), experiment.precision.first(experiment.trials)
+        most = max(experiment.precision.max_trials, least)
+        queries = each * experiment.workload.queries
+        print(
+            f"precision {asked}: at least {least} trials ({each * least} cells, {queries * least:,} queries), "
+            f"at most {most} ({each * most} cells, {queries * most:,} queries)"
+        )
     for key, values in experiment.sweep.items():
         print(f"sweep {key}: {', '.join(str(value) for value in values)}")
     for policy in experiment.policies:

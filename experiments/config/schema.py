@@ -19,6 +19,7 @@ from experiments.analysis.reference import Reference
 from experiments.analysis.warmup import WarmupRule, warmup_queries
 from experiments.config import sweep
 from experiments.config.keys import FOLDER_NAME, Key, put, spell
+from experiments.config.precision import Precision
 from experiments.figures import drawing
 from experiments.figures.base import Figure
 from parity import codes
@@ -91,7 +92,10 @@ class Experiment(Options):
     seed: int = Field(default=1, ge=0)
     """The one seed; with the trial's number it determines every random draw."""
     trials: int = Field(default=5, ge=1, le=10_000)
-    """Independent repetitions; the intervals come from them."""
+    """Independent repetitions; the intervals come from them. With `precision` the fewest."""
+    precision: Precision | None = None
+    """How narrow the intervals shall be, such as `{p999: 5%, max_trials: 200}`: trials are added to all policies and
+    sweep points alike until they are."""
     model: Model | None = None
     """The models that answer; without them only latency is simulated."""
     workload: Workload
@@ -258,12 +262,19 @@ class Experiment(Options):
                 ("warmup",),
                 f"must be less than workload.queries ({self.workload.queries}), but is {self.warmup}",
             )
+        yield from self._precision_problems()
         yield from self._figure_problems(labels)
         yield from self._comparison_problems(labels)
         if self.execution == "in_the_loop" and self.model is None:
             yield ("execution",), "in_the_loop needs a 'model' to run"
         if self.contention and self.execution != "in_the_loop":
             yield ("contention",), "needs 'execution: in_the_loop': a deferred run measures no services"
+
+    def _precision_problems(self) -> Iterator[tuple[Key, str]]:
+        """Yield widths of what is not measured."""
+        for name in self.precision.widths if self.precision is not None else ():
+            if name.startswith("accuracy") and self.model is None:
+                yield ("precision", name), "needs a 'model'"
 
     def _figure_problems(self, labels: Iterable[str]) -> Iterator[tuple[Key, str]]:
         """Yield what figures need or name that is not there."""

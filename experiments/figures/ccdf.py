@@ -9,7 +9,8 @@ from typing import TYPE_CHECKING, Any, Literal
 import numpy as np
 from pydantic import Field
 
-from experiments.analysis.summary import MS, point_key
+from experiments.analysis.quantiles import MS
+from experiments.analysis.summary import point_key
 from experiments.figures import lines, style
 from experiments.figures.base import Figure, FigureData, spread
 from experiments.figures.frames import quantiles

@@ -8,8 +8,9 @@ from typing import TYPE_CHECKING, Any
 import numpy as np
 
 from experiments.analysis.outcome import Outcome
+from experiments.analysis.quantiles import MS
 from experiments.analysis.statistics import student_t
-from experiments.analysis.summary import METRICS, MS, Row
+from experiments.analysis.summary import METRICS, Row
 
 if TYPE_CHECKING:
     import pandas as pd

@@ -15,8 +15,9 @@ from typing import Any
 import yaml
 
 from experiments.analysis import claims
+from experiments.analysis.quantiles import MS
 from experiments.analysis.statistics import Interval
-from experiments.analysis.summary import MS, Row
+from experiments.analysis.summary import Row
 
 BUSY = "busy_seconds_per_query"
 SLOWEST = 3

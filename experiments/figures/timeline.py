@@ -10,7 +10,7 @@ from typing import TYPE_CHECKING, Any, ClassVar, Literal, Self, TypeVar
 import numpy as np
 from pydantic import Field, model_validator
 
-from experiments.analysis.summary import MS
+from experiments.analysis.quantiles import MS
 from experiments.figures import style
 from experiments.figures.base import Figure, FigureData
 from experiments.figures.panels import wrapped

@@ -2,11 +2,13 @@
 
 from __future__ import annotations
 
+import math
 import signal
 import threading
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 from pathlib import Path
+from time import monotonic
 from typing import TYPE_CHECKING, Any
 
 from experiments.analysis import claims, frontier, latex, reference, summary, tables
@@ -60,26 +62,60 @@ class Session:
             self._run(experiment, store)
 
     def _run(self, experiment: Experiment, store: RunStore) -> None:
-        todo, reporter = cells(experiment), Reporter()
+        reporter, began = Reporter(), monotonic()
+        wanted = experiment.precision
+        if wanted is not None:
+            held = None if self.fresh else store.holds()
+            before = held.get("trials", 0) if held is not None and held.get("precision") else 0
+            experiment = _with_trials(experiment, max(wanted.first(experiment.trials), before))
         store.open(experiment, fresh=self.fresh)
         for question in questions(experiment):
             reporter.say(f"warning: {question}")
+        answerer = None
+        while True:
+            todo = cells(experiment)
+            answerer, outcomes = self._cells(experiment, store, todo, answerer, reporter)
+            found = [outcomes[cell.id] for cell in todo]
+            if wanted is None:
+                break
+            affordable = wanted.max_trials
+            if wanted.max_minutes is not None:
+                each = sum(one.seconds.get("simulating", 0.0) + one.seconds.get("predicting", 0.0) for one in found)
+                each /= experiment.trials * self._at_once(experiment)
+                affordable = math.floor((60 * wanted.max_minutes - (monotonic() - began)) / max(each, 1e-9))
+            rows = summary.rows(found, experiment.equal_cost)
+            more = wanted.more(rows, experiment.trials, max(affordable, 0))
+            if more == experiment.trials:
+                break
+            reporter.say(f"precision: not reached in {experiment.trials} trials; {more} follow")
+            experiment = _with_trials(experiment, more)
+            store.open(experiment)
+        if not self.quiet:
+            for note in [*(answerer.notes if answerer else ()), *notes(experiment, todo)]:
+                print(f"note: {note}")
+        conclude(store, experiment, todo, found, quiet=self.quiet)
+
+    def _at_once(self, experiment: Experiment) -> int:
+        return 1 if experiment.execution == "in_the_loop" else self.workers or default_workers()
+
+    def _cells(
+        self, experiment: Experiment, store: RunStore, todo: Sequence[Cell], answerer: Models | None, reporter: Reporter
+    ) -> tuple[Models | None, dict[str, Outcome]]:
+        """Run the cells that are missing; return the models, if any were needed, and all outcomes by id."""
         outcomes, warnings = store.finished(todo, traces=experiment.traces)
         for warning in warnings:
             reporter.say(f"warning: {warning}")
         missing = [cell for cell in todo if cell.id not in outcomes]
         if len(missing) < len(todo):
             reporter.say(f"{len(todo) - len(missing)} of {len(todo)} cells are reused, {len(missing)} run.")
-        answerer = None
         try:
             sigterm_as_interrupt()
             if experiment.model is not None and missing:
                 from experiments.run.models import Models
 
-                answerer = Models(self.data, self.models, self.device, reporter)
+                answerer = answerer or Models(self.data, self.models, self.device, reporter)
                 answerer.prepare(missing)
-            at_once = 1 if experiment.execution == "in_the_loop" else self.workers or default_workers()
-            count = min(at_once, max(1, len(missing)))
+            count = min(self._at_once(experiment), max(1, len(missing)))
             if missing:
                 _write_manifest(store, experiment, todo, outcomes, answerer, count)
             for cell, outcome in run_cells(missing, store, workers=count, answerer=answerer, reporter=reporter):
@@ -92,10 +128,11 @@ class Session:
             raise InterruptedRunError from None
         if missing:
             _write_manifest(store, experiment, todo, outcomes, answerer, count)
-        if not self.quiet:
-            for note in [*(answerer.notes if answerer else ()), *notes(experiment, todo)]:
-                print(f"note: {note}")
-        conclude(store, experiment, todo, [outcomes[cell.id] for cell in todo], quiet=self.quiet)
+        return answerer, outcomes
+
+
+def _with_trials(experiment: Experiment, trials: int) -> Experiment:
+    return experiment.model_copy(update={"trials": trials})
 
 
 def conclude(
@@ -108,6 +145,9 @@ def conclude(
         store.write_text("summary.tex", latex.table(rows))
         if not quiet:
             tables.show(rows, console())
+        if experiment.precision is not None:
+            for sentence in precision.sentences(experiment.precision, rows, experiment.trials):
+                say(sentence)
         material = figure_data(store, experiment, todo, outcomes, rows)
         for note in draw_all(experiment.figures, material, store.folder / "figures"):
             say(note)
