@@ -11,20 +11,20 @@ from sim.kinds import Kind
 
 
 class Batching(Kind):
-    """How the frontend forms batches. A batch that can no longer fill, at the end of the run, is sent as it is."""
+    """How the frontend forms batches. A batch that cannot fill, at the end of the run, is sent as it is."""
 
     family: ClassVar[str] = "batching"
 
     max_wait: NonNegativeFloat | None = None
-    """Seconds after which a batch is sent though it is not full, counted from its first query; without it, it waits."""
+    """Seconds from a batch's first query until it is sent though it is not full; without it, it waits to fill."""
 
     @abstractmethod
     def start(self) -> BatchSize:
-        """Return the state that one simulation needs."""
+        """Return the state for one simulation."""
 
 
 class BatchSize:
-    """The size that a batch is filled to, as it stands; this one never changes."""
+    """The current batch size `now`; constant in this class."""
 
     __slots__ = ("now",)
 
@@ -34,7 +34,7 @@ class BatchSize:
     adapts: ClassVar[bool] = False
 
     def processed(self, size: int, seconds: float) -> None:
-        """Hear that a batch of `size` took `seconds` from start to answer."""
+        """Called when a batch of `size` took `seconds` from start to answer."""
 
 
 class Fixed(Batching):

@@ -1,7 +1,7 @@
 """Simulated time: SimPy's clock and heap, driven by callbacks.
 
-The heap holds SimPy's own events and ours side by side, so that what is rare can be a SimPy process while what happens
-for every query is one callback. An `Entry` is the least that the heap needs of an event.
+The heap holds SimPy's own events as well as ours: rare things can be SimPy processes, while what happens for every query
+is one callback. An `Entry` has the minimum that the heap needs of an event.
 """
 
 from __future__ import annotations
@@ -14,20 +14,20 @@ import simpy
 from simpy.events import NORMAL
 
 COMPACT_ABOVE = 64
-"""Cancelled entries are swept out of the heap once there are more than this many and they may be half of it."""
+"""The heap is compacted once more than this many entries, and more than half of it, are cancelled."""
 
 
 class Entry:
-    """What happens at a moment: `callbacks` are called with the entry itself, unless it was cancelled before."""
+    """A scheduled event: `callbacks` are called with the entry itself, unless it is cancelled."""
 
     __slots__ = ("callbacks",)
 
     callbacks: tuple[Callable[[Any], None], ...]
-    _ok = True  # SimPy's word for "has not failed"; an entry cannot fail
+    _ok = True  # SimPy's flag for "has not failed"; an entry cannot fail
 
 
 class Call(Entry):
-    """An entry that carries something to its callback."""
+    """An entry with an item for its callback."""
 
     __slots__ = ("item",)
 
@@ -37,10 +37,10 @@ class Call(Entry):
 
 
 class Clock(simpy.Environment):
-    """A SimPy environment whose loop calls callbacks directly and can be advanced to a moment.
+    """A SimPy environment whose loop calls callbacks directly and can be advanced to a given time.
 
-    SimPy cannot take an event back. `cancel` empties the entry's callbacks, and the heap is compacted before the dead
-    entries outnumber the living, so that cancelling costs O(log n) on average and leaves nothing behind for long.
+    SimPy cannot cancel events. `cancel` empties the entry's callbacks, and the heap is compacted before cancelled
+    entries outnumber the others, so that cancelling costs O(log n) on average.
     """
 
     now: float = 0.0  # a plain attribute in place of SimPy's property: it is read several times per query
@@ -56,16 +56,16 @@ class Clock(simpy.Environment):
     def __init__(self) -> None:
         super().__init__()
         self.heap = self._queue
-        """(time, priority, id, entry): pools push onto it directly, which spares a call per task."""
+        """(time, priority, id, entry); pools push onto it directly to save a call per task."""
         self.ids = self._eid
         self._cancelled = 0
 
     def at(self, time: float, entry: Entry) -> None:
-        """Let `entry` happen at `time` (seconds, not in the past); entries of one moment happen in this order."""
+        """Schedule `entry` at `time` (seconds, not in the past); entries of equal time run in the order of these calls."""
         heappush(self._queue, (time, NORMAL, next(self._eid), entry))  # type: ignore[misc]
 
     def cancel(self, entry: Entry) -> None:
-        """Let an entry that is still to come not happen."""
+        """Cancel a scheduled entry."""
         entry.callbacks = ()
         self._cancelled += 1
         queue = self._queue
@@ -75,7 +75,7 @@ class Clock(simpy.Environment):
             self._cancelled = 0
 
     def advance(self, until: float) -> None:
-        """Let everything up to and including `until` happen, in order of time, and leave the clock there."""
+        """Run all entries up to and including `until`, in order of time, and set the clock to it."""
         heap = self._queue
         while heap and heap[0][0] <= until:
             self.now, _, _, event = heappop(heap)
@@ -88,6 +88,6 @@ class Clock(simpy.Environment):
         self.now = until
 
     def drain(self) -> None:
-        """Let everything that is still to come happen; the clock stops at the last of it."""
+        """Run all remaining entries; the clock stops at the last one."""
         while self._queue:
             self.advance(self._queue[0][0])

@@ -1,4 +1,4 @@
-"""The serving cluster as an experiment describes it: the `cluster` section of the YAML."""
+"""The serving cluster: the `cluster` section of an experiment's YAML."""
 
 from __future__ import annotations
 
@@ -17,14 +17,14 @@ from sim.trace import Role
 
 
 class Prices(Options):
-    """What an instance costs, by the model that it serves; in any unit, such as a currency per hour."""
+    """Price of an instance by the model that it serves, in any unit, such as dollars per hour."""
 
     deployed: PositiveFloat = 1.0
     """An instance that serves the deployed model."""
     parity: PositiveFloat = 1.0
     """An instance that serves a parity model."""
     backup: PositiveFloat = 1.0
-    """An instance that serves an approximate backup's model, which may run on a smaller machine."""
+    """An instance that serves the backup model, which may run on a smaller machine."""
 
     def of(self, role: Role) -> float:
         """Return the price of an instance of `role`."""
@@ -32,14 +32,14 @@ class Prices(Options):
 
 
 class Cluster(Options):
-    """Instances, how long they work, how work waits for them, and what lies between them and the frontend."""
+    """Instances, their service times, their queues, and the network between them and the frontend."""
 
     instances: PositiveInt
     """Instances that serve the deployed model (m)."""
     extra: int = Field(default=0, ge=0)
-    """The budget for redundancy, in instances of the deployed model; each policy spends it in its own way."""
+    """Budget for redundancy, in instances of the deployed model; each policy spends it in its own way."""
     prices: Prices = Prices()
-    """What an instance costs. With `equal_cost: price` the budget buys more instances of a cheaper kind."""
+    """Prices of instances. With `equal_cost: price` the budget buys more instances of a cheaper kind."""
     service: Distribution
     """Seconds that the deployed model takes for a batch of one."""
     parity_service: Distribution | None = None
@@ -47,16 +47,17 @@ class Cluster(Options):
     backup_service: Distribution | None = None
     """Seconds that an approximate backup's model takes for a batch of one; as `service` where not given."""
     batch_cost: NonNegativeFloat = 1.0
-    """What each further query of a batch costs, as a share of a batch of one; a profile's measured times go before."""
+    """Service time of each further query of a batch, as a share of a batch of one. Not used where a profile has
+    measured times."""
     queue: Discipline = SingleQueue()
     """Where tasks wait."""
     batching: Batching = Fixed()
     """How the frontend forms batches."""
     network: Network = Network()
-    """What lies between the frontend and the instances."""
+    """The network between the frontend and the instances."""
     encode: Distribution = Deterministic(value=0.0)
-    """Seconds that the frontend takes to make a coding group's parity queries; nothing waits for it. A profile's
-    `encode` is that of each policy's own code, where it names none."""
+    """Seconds that the frontend takes to make a coding group's parity queries; nothing else waits for it. A profile
+    that names no code gives the time of each policy's own code."""
     decode: Distribution = Deterministic(value=0.0)
     """Seconds that the frontend takes to reconstruct a coding group's predictions; likewise."""
     deadline: PositiveFloat | None = None
@@ -65,21 +66,21 @@ class Cluster(Options):
     @field_validator("service", "parity_service", "backup_service")
     @classmethod
     def _complete(cls, service: Distribution | None) -> Distribution | None:
-        """Refuse what leaves it to a policy's code how long it takes: only `encode` and `decode` may."""
+        """Reject times that depend on a policy's code: only `encode` and `decode` may."""
         if service is not None:
             service.mean()
         return service
 
     def buys(self, role: Role, budget: float | None = None) -> int:
-        """Return how many instances of `role` a budget pays for, in the deployed model's instances: all of `extra`,
-        where none is named."""
+        """Return how many instances of `role` can be bought with `budget` (instances of the deployed model); by default
+        with `extra`."""
         spend = (self.extra if budget is None else budget) * self.prices.deployed
         return math.floor(spend / self.prices.of(role) + 1e-9)  # 3 x 0.1 / 0.1 is not quite 3
 
     def for_code(self, code: str | None) -> Cluster:
-        """Return the cluster with the encoder's and the decoder's times for `code`, as 'addition k=2 r=1'.
+        """Return the cluster with the encoding and decoding times of `code`, such as 'addition k=2 r=1'.
 
-        Raises ValueError, in one sentence, where they are left to the policy's code and were not measured with it.
+        Raises ValueError, in one sentence, where a profile does not have them.
         """
         return self.model_copy(update={"encode": self.encode.for_code(code), "decode": self.decode.for_code(code)})
 

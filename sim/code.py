@@ -1,4 +1,4 @@
-"""What the simulator needs to know of a code: which sets of answers suffice. Encoding and decoding live in `parity`."""
+"""What the simulator needs of a code: which sets of answers suffice. `parity` encodes and decodes."""
 
 from __future__ import annotations
 
@@ -12,21 +12,21 @@ class Code(Kind):
 
     family: ClassVar[str] = "code"
     systematic: ClassVar[bool] = True
-    """Whether the deployed model's own answers are answers as they are; otherwise each reply has to be decoded."""
+    """Whether the deployed model's answers are predictions; otherwise each reply has to be decoded."""
 
     def sufficient(self, k: int, r: int, returned: int) -> bool:
-        """Say whether the answers in `returned` determine all k predictions; by default any k of them do.
+        """Return whether the answers in `returned` determine all k predictions; by default any k of them do.
 
         `returned` is a bit mask: bit i < k for the answer of slot i, bit k + j for that of parity row j.
         """
         return any_k_suffice(k, r, returned)
 
     def check(self, k: int, r: int) -> None:
-        """Raise ValueError, in one sentence, where the code cannot serve k queries with r parities."""
+        """Raise ValueError, in one sentence, if the code does not support k queries with r parities."""
         del k, r
 
 
 def any_k_suffice(k: int, r: int, returned: int) -> bool:
-    """Say what suffices for every maximum distance separable code: any k of the k + r answers."""
+    """Return whether any k of the k + r answers are there, which suffices for maximum distance separable codes."""
     del r
     return returned.bit_count() >= k

@@ -1,4 +1,4 @@
-"""Where a task waits: in one queue from which idle instances pull, or in a queue of the instance chosen for it."""
+"""Where tasks wait: in one queue for all instances, or in a queue for each instance, which is chosen on submission."""
 
 from __future__ import annotations
 
@@ -28,11 +28,11 @@ class Discipline(Kind):
 
     @abstractmethod
     def chooser(self, uniforms: Stream) -> Chooser | None:
-        """Return what chooses among the instances' queues, or None for one queue that all instances share."""
+        """Return what chooses among the instances' queues; None: all instances share one queue."""
 
 
 class SingleQueue(Discipline):
-    """One first-in, first-out queue for the pool; whichever instance is idle longest takes the next task."""
+    """One first-in, first-out queue for the pool; the instance that has been idle longest takes the next task."""
 
     kind: Literal["single_queue"] = "single_queue"
 
@@ -41,27 +41,27 @@ class SingleQueue(Discipline):
 
 
 class RoundRobin(Discipline):
-    """A queue per instance, filled in turn."""
+    """A queue per instance; tasks join them in turn."""
 
     kind: Literal["round_robin"] = "round_robin"
 
     def chooser(self, uniforms: Stream) -> Chooser:
-        """Return a chooser that goes round."""
+        """Return a chooser that cycles through the instances."""
         return _Turns()
 
 
 class RandomQueue(Discipline):
-    """A queue per instance, chosen uniformly at random."""
+    """A queue per instance; tasks join one chosen uniformly at random."""
 
     kind: Literal["random"] = "random"
 
     def chooser(self, uniforms: Stream) -> Chooser:
-        """Return a chooser by chance."""
+        """Return a chooser that draws instances uniformly."""
         return _Best(_Numbers(uniforms), 1)
 
 
 class ShortestQueue(Discipline):
-    """A queue per instance; tasks join the shortest one (join the shortest queue; ties go round)."""
+    """A queue per instance; tasks join the shortest one (join the shortest queue; ties are broken in turn)."""
 
     kind: Literal["shortest_queue"] = "shortest_queue"
 
@@ -75,10 +75,10 @@ class BestOf(Discipline):
 
     kind: Literal["best_of"] = "best_of"
     d: int = Field(default=2, ge=1)
-    """Queues that are looked at."""
+    """Queues that are compared."""
 
     def chooser(self, uniforms: Stream) -> Chooser:
-        """Return a chooser of the least load among d."""
+        """Return a chooser of the least load among d random instances."""
         return _Best(_Numbers(uniforms), self.d)
 
 
@@ -150,5 +150,5 @@ class _Best:
 
 
 def uniform(generator: np.random.Generator, n: int) -> np.ndarray[tuple[int], np.dtype[np.float64]]:
-    """Draw what `chooser` takes."""
+    """Draw n uniforms for `Discipline.chooser`."""
     return generator.random(n)

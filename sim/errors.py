@@ -1,5 +1,5 @@
-"""The one exception for what a user can mend: its text is a single sentence that says what is wrong and what helps."""
+"""The one exception for errors that a user can correct: one sentence that says what is wrong and what helps."""
 
 
 class ParmError(Exception):
-    """Shown to the user as it is, without a traceback; the command line then exits with a non-zero status."""
+    """Its text is printed without a traceback, and the command line exits with a non-zero status."""

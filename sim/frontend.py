@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from collections import deque
 from collections.abc import Sequence
-from typing import TYPE_CHECKING, Literal, Protocol
+from typing import Literal, Protocol
 
 from sim.batching import Fixed
 from sim.clock import Call, Clock
@@ -16,16 +16,22 @@ from sim.streams import Stream, Streams
 from sim.task import Batch, Task
 from sim.trace import Role
 
-if TYPE_CHECKING:
-    from sim.policies.base import Execution
-
 
 class Clients(Protocol):
-    """Those who send a next query only after a reply."""
+    """Clients who send their next query only after a reply."""
 
     def replied(self) -> None:
-        """Hear that one of them got a reply."""
+        """Called when one of them gets a reply."""
         ...
+
+
+class Handler(Protocol):
+    """What decides how batches are answered: the `Execution` of a policy, where these methods are described."""
+
+    def dispatched(self, batch: Batch) -> None: ...  # noqa: D102
+    def done(self, task: Task) -> None: ...  # noqa: D102
+    def lost(self, task: Task) -> None: ...  # noqa: D102
+    def expired(self, batch: Batch) -> None: ...  # noqa: D102
 
 
 class Frontend:
@@ -47,7 +53,7 @@ class Frontend:
         others: Sequence[Pool],
         deadline: float | None,
     ) -> None:
-        """Give a query without a reply a default answer `deadline` seconds after its arrival, or never."""
+        """Give a query without a reply a default answer `deadline` seconds after its arrival; never if None."""
         self.clock = clock
         self.deployed = deployed
         self.others = tuple(others)
@@ -59,30 +65,30 @@ class Frontend:
         self._adapts = self._batch_size.adapts
         self._max_wait = cluster.batching.max_wait
         self._first = 0
-        """First query of the batch that is being filled."""
+        """First query of the batch that is filling."""
         self._waiting = 0
         """Queries in it."""
         self._batches = 0
         self._deadline = None if deadline is None else max(0.0, deadline - cluster.network.overhead)
         self._arrivals: list[float] = []
         self._due = 0
-        """The query that the one pending deadline is for; those before it have their replies."""
+        """The query whose deadline is pending; all queries before it have replies."""
         self._alone = cluster.batching == Fixed() and deadline is None
-        """Each query is a batch of its own, and nothing waits: the case that has to be fast."""
+        """Each query is a batch of its own: the case that has to be fast."""
         self._awaiting = False
         self._live: deque[Batch] = deque()
-        """Batches by which queries that fall due are found; kept only where there is a deadline."""
+        """Batches without a reply, to find those of overdue queries; kept only where there is a deadline."""
         self._clients: Clients | None = None
 
     def delay(self, work: Literal["encode", "decode"]) -> Stream | None:
-        """Return the frontend's delays by coding group, or None where they are zero."""
+        """Return the seconds of this work by coding group, or None where they are zero."""
         seconds = self._cluster.encode if work == "encode" else self._cluster.decode
         if isinstance(seconds, Deterministic) and seconds.value == 0.0:
             return None
         return self._streams.stream(seconds.sample, work)
 
-    def serve(self, execution: Execution, clients: Clients | None) -> None:
-        """Let `execution` decide what becomes of the queries; `clients`, if any, wait for the replies."""
+    def serve(self, execution: Handler, clients: Clients | None) -> None:
+        """Connect the policy's execution, and the clients of a closed loop if there are any."""
         self._execution = execution
         self._clients = clients
         for pool in (self.deployed, *self.others):
@@ -94,7 +100,7 @@ class Frontend:
         self._execution.done(task)
 
     def arrive(self, query: int) -> None:
-        """Take a query, now; it arrived `network.overhead` ago."""
+        """Take a query now; it arrived `network.overhead` seconds ago."""
         if self._alone:
             self._execution.dispatched(Batch(query, query, 1))
             return
@@ -111,7 +117,7 @@ class Frontend:
             self.flush()
 
     def flush(self) -> bool:
-        """Dispatch the queries that wait for their batch to fill; return whether there were any."""
+        """Dispatch the batch that is filling; return whether it had any queries."""
         size = self._waiting
         if not size:
             return False
@@ -130,7 +136,7 @@ class Frontend:
         return True
 
     def answer(self, batch: Batch, route: int, used: int = 0) -> None:
-        """Reply by a `Route`, now, to every query of the batch without one. `used`: see `sim.trace.Queries.used`."""
+        """Reply by a `Route`, now, to each query of the batch without a reply. `used`: see `sim.trace.Queries.used`."""
         batch.answered = True
         recorder = self._recorder
         recorder.reply[batch.number] = self.clock.now
@@ -144,12 +150,11 @@ class Frontend:
                     self._clients.replied()
 
     def grouped(self, batches: int) -> None:
-        """Note that the next so many batches, in the order of dispatch, make a coding group. For groups that may lack
-        some: where nothing is noted, a group is k batches."""
+        """Record the size of the next coding group, in batches. Not needed where every group has k batches."""
         self._recorder.groups.append(batches)
 
     def _expect(self, query: int) -> None:
-        """Note a query's deadline. Deadlines fall due in order of arrival, so one pending entry stands for all."""
+        """Schedule a query's deadline. Deadlines expire in order of arrival, so one scheduled entry is enough."""
         self._arrivals.append(self.clock.now)
         if not self._awaiting:
             self._awaiting = True
@@ -161,7 +166,7 @@ class Frontend:
         self.clock.at(self._arrivals[self._due] + self._deadline, Call(self._expire, None))
 
     def _expire(self, _: Call) -> None:
-        """Give the query that is due its default answer, and wait for the next one that has no reply."""
+        """Give the overdue query its default answer, and schedule the deadline of the next query without a reply."""
         query = self._due
         live = self._live
         if not (live and live[0].answered):

@@ -1,9 +1,9 @@
-"""The ground floor: everything that a user can name in YAML by `kind` is one frozen pydantic class below `Kind`.
+"""Base classes: everything that YAML names by `kind` is a frozen pydantic class derived from `Kind`.
 
 A family (a distribution, a straggler, a policy, ...) is an abstract subclass without a `kind` field. Its members add
 `kind: Literal["their_name"] = "their_name"`, their options as fields, and their behaviour as methods. A field annotated
 with the family accepts any member, written in YAML as a mapping with `kind`, or as the bare name where every option has
-a default. There is no registry: the members are the family's subclasses, so a plugin joins by being imported.
+a default. There is no registry: members are the imported subclasses, so importing a plugin adds its members.
 """
 
 from __future__ import annotations
@@ -17,7 +17,7 @@ from pydantic_core import PydanticCustomError
 
 
 class Options(BaseModel):
-    """A frozen mapping of options that refuses unknown keys. Base of everything in an experiment's YAML."""
+    """A frozen mapping of options that rejects unknown keys. Base of everything in an experiment's YAML."""
 
     model_config = ConfigDict(frozen=True, extra="forbid", use_attribute_docstrings=True, allow_inf_nan=False)
 
@@ -27,7 +27,7 @@ class Options(BaseModel):
 
 
 class Kind(Options):
-    """Base of every family of named things. See the module's text for how a family is made."""
+    """Base of every family. The module's docstring says how a family is made."""
 
     family: ClassVar[str] = "kind"
     """What members of this family are called in messages, such as `distribution`."""
@@ -53,7 +53,7 @@ class Kind(Options):
 
     @classmethod
     def from_shorthand(cls, value: Any) -> Any:
-        """Turn a family's shorthand into a mapping; the default knows only the bare name of a member."""
+        """Turn a shorthand into a mapping; by default only the bare name of a member is one."""
         return {"kind": value} if isinstance(value, str) else value
 
     @model_validator(mode="wrap")

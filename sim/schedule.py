@@ -1,4 +1,4 @@
-"""When queries arrive, as the simulator sees it: fixed times, or clients who wait for their replies."""
+"""Arrivals as the simulator takes them: fixed times, or clients who wait for their replies."""
 
 from __future__ import annotations
 
@@ -10,10 +10,10 @@ from numpy.typing import NDArray
 
 @dataclass(frozen=True, slots=True)
 class OpenSchedule:
-    """Queries that arrive whatever the cluster does."""
+    """Arrival times that do not depend on replies."""
 
     times: NDArray[np.float64]
-    """Arrival times in seconds, never decreasing, shape (queries,)."""
+    """Seconds, never decreasing, shape (queries,)."""
 
     def __len__(self) -> int:
         return len(self.times)
@@ -21,11 +21,11 @@ class OpenSchedule:
 
 @dataclass(frozen=True, slots=True)
 class ClosedSchedule:
-    """`clients` who each wait for a reply, think, and send the next query, until `len(think)` queries were sent."""
+    """A closed loop: each client thinks, sends a query, waits for its reply and repeats, until `len(think)` are sent."""
 
     clients: int
     think: NDArray[np.float64]
-    """Seconds of thought before query number i, in the order in which the queries are sent; shape (queries,)."""
+    """Seconds of thought before query i, in the order in which queries are sent; shape (queries,)."""
 
     def __len__(self) -> int:
         return len(self.think)

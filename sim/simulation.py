@@ -15,10 +15,9 @@ from sim.cluster import Cluster
 from sim.dispatching import uniform
 from sim.errors import ParmError
 from sim.frontend import Frontend
-from sim.lanes import lane
 from sim.policies import Policy
 from sim.policies.base import PoolPlan
-from sim.pool import Conditions, Pool, RoutedPool, SharedPool
+from sim.pool import Conditions, Pool, RoutedPool, SharedPool, lane
 from sim.recorder import Recorder
 from sim.schedule import ClosedSchedule, Schedule
 from sim.stragglers import Crashes, Straggler

@@ -1,7 +1,7 @@
-"""Random streams with names, so that a draw depends on what it is for and never on when it is asked for.
+"""Named random streams: a draw depends on what it is for, never on when it is requested.
 
 A stream is keyed by (seed, trial, purpose, entities). Query 4711's first service draw is number 4711 of the stream
-("service", deployed, attempt 0) under every policy: common random numbers, by construction.
+("service", deployed, attempt 0) under every policy (common random numbers).
 """
 
 from __future__ import annotations
@@ -13,13 +13,13 @@ import numpy as np
 from numpy.typing import NDArray
 
 BLOCK = 4096
-"""Draws made at once. Part of the streams' definition: another value gives other numbers."""
+"""Draws made at once. Another value gives other random numbers."""
 
 Draw = Callable[[np.random.Generator, int], NDArray[np.float64]]
 
 
 class Streams:
-    """All the streams of one trial. The experiment's `seed` and the trial number are the only seeds there are."""
+    """All random streams of one trial; the experiment's `seed` and the trial number are their only seeds."""
 
     __slots__ = ("seed", "trial")
 
@@ -28,7 +28,7 @@ class Streams:
         self.trial = trial
 
     def generator(self, purpose: str, *entities: int) -> np.random.Generator:
-        """Return the generator of the stream (purpose, entities), always from its beginning."""
+        """Return a new generator at the beginning of the stream (purpose, entities)."""
         words = (self.seed, self.trial, zlib.crc32(purpose.encode()), *entities)
         return np.random.Generator(np.random.Philox(np.random.SeedSequence(words)))
 
@@ -38,10 +38,10 @@ class Streams:
 
 
 class Stream:
-    """Numbered draws: `at(i)` is the same number whenever and however often it is asked for.
+    """Numbered draws: `at(i)` always returns the same number.
 
-    Block b of `BLOCK` draws has a generator of its own, so that any draw is reached without those before it. The two
-    latest blocks are kept, since queries near a block's edge are dispatched a little out of order.
+    Each block of `BLOCK` draws has its own generator, so that no earlier draws are needed. The two latest blocks are
+    kept, since queries near a block's edge are dispatched slightly out of order.
     """
 
     __slots__ = ("_block", "_draw", "_entities", "_other", "_other_start", "_purpose", "_start", "_streams")

@@ -10,25 +10,25 @@ from sim.trace import Route
 OWN, RECONSTRUCTION, REPLICA, BACKUP = (
     int(route) for route in (Route.OWN, Route.RECONSTRUCTION, Route.REPLICA, Route.BACKUP)
 )
-"""The routes of replies as plain numbers, since an enumeration's members take a look-up each time."""
+"""Routes of replies as plain integers: looking up an enumeration's member each time is slow."""
 
 QUEUED, RUNNING, ENDED = range(3)
-"""The states of a task's life; plain numbers, since they are compared several times per task."""
+"""States of a task; plain integers, since they are compared several times per task."""
 
 
 class Owner(Protocol):
-    """What a task is run for: a batch, or a coding group."""
+    """What a task belongs to: a batch or a coding group."""
 
     number: int
     """Its row in the trace."""
     first: int
-    """What numbers its draws in random streams: its first query, or the coding group."""
+    """Index of its draws in random streams: its first query, or the coding group."""
     size: int
     """Queries in each of its tasks."""
 
 
 class Batch:
-    """Queries `first .. first + size - 1`, dispatched together and answered together (a default answer aside)."""
+    """Queries `first .. first + size - 1`, dispatched and answered together (except for default answers)."""
 
     __slots__ = ("answered", "first", "number", "size", "state")
 
@@ -37,16 +37,16 @@ class Batch:
         self.first = first
         self.size = size
         self.answered = False
-        """Whether every query of the batch has its reply."""
+        """Whether every query of the batch has a reply."""
         self.state: Any = None
-        """What the policy remembers of this batch."""
+        """The policy's data for this batch."""
 
 
 class Task(Entry):
-    """One batch (or parity batch) for one instance of one pool. In the clock's heap it stands for its own end.
+    """One batch (or parity batch) for one instance of a pool. As an entry in the clock's heap it is its own end.
 
-    A pool sets `queued` when the task is submitted, and `instance`, `start` and `finish` when it is sent; where pools
-    share their instances, `lane` is the one that it was submitted to.
+    A pool sets `queued` when the task is submitted, and `instance`, `start` and `finish` when it is sent. `lane` is the
+    pool to which it was submitted, where pools share instances.
     """
 
     __slots__ = ("attempt", "avoid", "finish", "instance", "lane", "owner", "queued", "start", "state")
@@ -61,5 +61,5 @@ class Task(Entry):
         self.owner = owner
         self.attempt = attempt
         self.avoid: list[int] | None = None
-        """Instances that hold or held a copy of the same work, shared among the copies; None where there are none."""
+        """Instances that have or had a copy of the same batch; one list shared by the copies, None without copies."""
         self.state = QUEUED

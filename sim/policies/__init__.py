@@ -7,11 +7,10 @@ from sim.policies.approximate_backup import ApproximateBackup
 from sim.policies.base import Policy
 from sim.policies.coded import Coded
 from sim.policies.coded_nonsystematic import CodedNonsystematic
-from sim.policies.default_answer import DefaultAnswer
 from sim.policies.hedged import Hedged
 from sim.policies.replication import Replication
 from sim.policies.tied import Tied
-from sim.policies.uncoded import EqualResources, Uncoded
+from sim.policies.uncoded import DefaultAnswer, EqualResources, Uncoded
 
 __all__ = [
     "ApproximateBackup",

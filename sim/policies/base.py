@@ -1,4 +1,4 @@
-"""What a redundancy policy is: frozen options, and for each simulation an `Execution` that holds all of its state."""
+"""A redundancy policy: frozen options, and for each simulation an `Execution` that holds its state."""
 
 from __future__ import annotations
 
@@ -18,22 +18,22 @@ if TYPE_CHECKING:
 
 @dataclass(frozen=True, slots=True)
 class PoolPlan:
-    """A pool that a policy wants launched."""
+    """A pool of instances that a policy needs."""
 
     role: Role
     row: int
-    """The parity row that its model answers for; 0 for other roles."""
+    """The parity row of its model; 0 for other roles."""
     instances: int
-    """Instances that it brings; 0 where it joins the first pool on that one's instances."""
+    """Instances that it adds; 0 where it only shares those of the first pool."""
     rank: int | None = None
-    """For pools that share instances, the first among them: tasks of one rank queue together, first come, first served,
-    and start only when none of a lower number waits. None for a pool that has its instances to itself."""
+    """Priority of a pool that shares the instances of the first pool (which has a rank too). Tasks of equal rank are
+    served first come, first served; they start only when none of a lower number waits. None: not shared."""
     model: Role | None = None
-    """Whose model serves it, where that is not the one of its role."""
+    """The role whose model serves it, where that is not `role`."""
 
     @property
     def served_by(self) -> Role:
-        """Whose model runs its tasks: that decides how long they take."""
+        """The role whose model runs its tasks, which decides the service times."""
         return self.role if self.model is None else self.model
 
 
@@ -42,19 +42,16 @@ class Policy(Kind):
 
     family: ClassVar[str] = "policy"
     name: str | None = None
-    """What tables and figures call it; its kind where not given."""
+    """Name in tables and figures; its kind where not given."""
 
     @property
     def label(self) -> str:
-        """What tables and figures call this policy."""
+        """Name in tables and figures."""
         return self.name or str(self.name_in_yaml())
 
     @property
     def group(self) -> tuple[int, int]:
-        """Coding group size k and parities r; (0, 0) where the policy is not coded.
-
-        Where no reply is a prediction as it is, all n coded queries count as parities.
-        """
+        """Coding group size k and parities r; (0, 0) without coding. A non-systematic code counts all n coded queries."""
         return 0, 0
 
     @property
@@ -64,20 +61,20 @@ class Policy(Kind):
 
     @property
     def coding(self) -> str | None:
-        """The code with its k and r as profiles name them, such as 'addition k=2 r=1'; None where there is no code."""
+        """The code with its k and r as in profiles, such as 'addition k=2 r=1'; None where there is no code."""
         k, r = self.group
         return None if self.erasure_code is None else f"{self.erasure_code.name_in_yaml()} k={k} r={r}"
 
     @property
     def deadline(self) -> float | None:
-        """Seconds after its arrival at which this policy gives a query without a reply a default answer, if it does."""
+        """Seconds from arrival until this policy gives a query without a reply a default answer; None: never."""
         return None
 
     @abstractmethod
     def pools(self, cluster: Cluster) -> list[PoolPlan]:
         """Return the pools to launch; the first serves the deployed model.
 
-        Raises ValueError, in one sentence, where the policy cannot be run on this cluster.
+        Raises ValueError, in one sentence, where the policy cannot run on this cluster.
         """
 
     @abstractmethod
@@ -85,16 +82,16 @@ class Policy(Kind):
         """Return the policy's state for one simulation."""
 
     def instances(self, cluster: Cluster) -> int:
-        """Return how many instances are launched, all pools together: the policy's cost."""
+        """Return the number of instances in all pools."""
         return sum(plan.instances for plan in self.pools(cluster))
 
     def uses(self, role: Role, cluster: Cluster) -> bool:
-        """Say whether some instance serves the model of that role."""
+        """Return whether there is a pool for that role."""
         return any(plan.role is role for plan in self.pools(cluster))
 
 
 class Execution(ABC):
-    """A policy at work. It is told what happens, submits tasks to pools, cancels queued ones, and replies."""
+    """A policy in one simulation: callbacks that submit tasks to pools, cancel them, and reply to clients."""
 
     __slots__ = ("frontend",)
 
@@ -103,23 +100,20 @@ class Execution(ABC):
 
     @abstractmethod
     def dispatched(self, batch: Batch) -> None:
-        """Submit what answers a batch."""
+        """Called when a batch is ready: submit the tasks that answer it."""
 
     @abstractmethod
     def done(self, task: Task) -> None:
-        """Hear that the frontend has a task's answer."""
+        """Called when a task's answer is back at the frontend."""
 
     @abstractmethod
     def lost(self, task: Task) -> None:
-        """Hear that a task was lost in a crash, and send it again if it is still wanted."""
+        """Called when a crash loses a task: submit it again if its answer is still needed."""
 
     @abstractmethod
     def expired(self, batch: Batch) -> None:
-        """Hear that every query of a batch has a reply, the last of them by default; its queued work may be removed."""
+        """Called when default answers complete a batch: cancel its queued tasks."""
 
     def flush(self) -> bool:
-        """Send what waits for further queries, of which none can come before that is answered.
-
-        Return whether there was any.
-        """
+        """Called when nothing else is scheduled: submit what waits for further queries, and return whether any did."""
         return False

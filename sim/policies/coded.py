@@ -1,26 +1,33 @@
 """ParM: k consecutively dispatched batches form a coding group, which r parity models answer for as well.
 
-Source: Kosaian, Rashmi, Venkataraman, "Parity Models", SOSP 2019, section 3. What happens to a group is in `groups.py`,
-and what copies and backups add to that in `resorts.py`.
+Source: Kosaian, Rashmi, Venkataraman, "Parity Models", SOSP 2019, section 3. What happens to a group is in `groups.py`.
+With `hedge` or `backup`, a query that has been out too long also gets further copies, or a backup model's answer. ParM
+itself is unchanged by them: the first answer to a query helps its group, whichever copy gave it.
 """
 
 from __future__ import annotations
 
-from typing import TYPE_CHECKING, Literal
+from typing import TYPE_CHECKING, ClassVar, Literal
 
 from pydantic import Field, NonNegativeFloat, PositiveInt, model_validator
 
+from sim.clock import Call
 from sim.code import Code
 from sim.policies.base import Execution, Policy, PoolPlan
-from sim.policies.fallbacks import ResortingExecution
-from sim.policies.groups import CodedExecution
-from sim.policies.hedged import Hedging
+from sim.policies.groups import CodedExecution, Group
+from sim.policies.hedged import Hedges, Hedging
+from sim.policies.replication import CopySet
 from sim.policies.waiting import Wait
+from sim.task import BACKUP, ENDED, REPLICA, Batch, Task
 from sim.trace import Role
 
 if TYPE_CHECKING:
     from sim.cluster import Cluster
     from sim.frontend import Frontend
+
+
+LATEST = 0.99
+"""The quantile of latencies after which a backup is asked, where no wait is given."""
 
 
 class LastResort(Wait):
@@ -126,5 +133,138 @@ class Coded(Policy):
     def begin(self, frontend: Frontend) -> Execution:
         """Return the state of one simulation."""
         if self.hedge is not None or self.backup is not None:
-            return ResortingExecution(frontend, self)
+            return FallbackExecution(frontend, self)
         return CodedExecution(frontend, self.k, self.r, self.code)
+
+
+class Fallbacks(CopySet):
+    """What is done for one batch: its copies, the backup's task, and the timer before that."""
+
+    __slots__ = ("backup", "backup_timer")
+
+    def __init__(self, dispatched: float) -> None:
+        super().__init__(dispatched)
+        self.backup: Task | None = None
+        self.backup_timer: Call | None = None
+
+
+class FallbackExecution(CodedExecution):
+    """A batch's state is (its group, its slot, its fallbacks)."""
+
+    __slots__ = ("_backups", "_cancel", "_cancel_seconds", "_hedges", "_waiting")
+
+    LATER_COPY: ClassVar[int] = REPLICA
+
+    def __init__(self, frontend: Frontend, options: Coded) -> None:
+        super().__init__(frontend, options.k, options.r, options.code)
+        self._answer = self._reply
+        hedge, last = options.hedge, options.backup
+        self._hedges = None if hedge is None else Hedges(frontend.clock, hedge, self._send)
+        self._cancel = "queued" if hedge is None else hedge.cancel
+        self._cancel_seconds = 0.0 if hedge is None else hedge.cancel_seconds
+        self._backups = None if last is None else frontend.others[-1]
+        self._waiting = None if last is None else last.waiting(LATEST)
+        if self._waiting is not None and self._hedges is not None:
+            self._waiting.beside(self._hedges.waiting)
+
+    def dispatched(self, batch: Batch) -> None:
+        """Do as `coded` does, and wait for the answer."""
+        super().dispatched(batch)
+        fallbacks: Fallbacks = batch.state[2]
+        if self._hedges is not None:
+            self._hedges.watch(batch, fallbacks)
+        wait = None if self._waiting is None else self._waiting.now()
+        if wait is not None:
+            fallbacks.backup_timer = timer = Call(self._overdue, batch)
+            self.frontend.clock.at(self.frontend.clock.now + wait, timer)
+
+    def _first_task(self, batch: Batch, group: Group, slot: int) -> Task:
+        fallbacks = Fallbacks(self.frontend.clock.now)
+        batch.state = (group, slot, fallbacks)
+        return fallbacks.add(batch)
+
+    def _send(self, batch: Batch) -> None:
+        self.frontend.deployed.submit(batch.state[2].add(batch))
+
+    def _overdue(self, call: Call) -> None:
+        call.item.state[2].backup_timer = None
+        self._ask_backup(call.item, 0)
+
+    def _ask_backup(self, batch: Batch, attempt: int) -> None:
+        assert self._backups is not None
+        batch.state[2].backup = task = Task(batch, attempt)
+        self._backups.submit(task)
+
+    def done(self, task: Task) -> None:
+        """Use a first answer of any copy, or of the backup; then do as `coded` does."""
+        batch = task.owner
+        if isinstance(batch, Group):
+            super().done(task)
+            return
+        group, _, fallbacks = batch.state
+        if task is fallbacks.backup:
+            fallbacks.backup = None
+            if not batch.answered:
+                self._reply(batch, BACKUP)
+                self._one_less(group)
+            return
+        fallbacks.copies.remove(task)
+        if fallbacks.copies and self._cancel != "nothing":
+            self._cancel_copies(fallbacks)
+        super().done(task)
+
+    def _reply(self, batch: Batch, route: int, used: int = 0) -> None:
+        fallbacks: Fallbacks = batch.state[2]
+        if self._hedges is not None:
+            self._hedges.replied(fallbacks)
+        if self._waiting is not None:
+            self._waiting.see(self.frontend.clock.now - fallbacks.dispatched)
+            self._spare_backup(fallbacks)
+        self.frontend.answer(batch, route, used)
+
+    def _cancel_copies(self, fallbacks: Fallbacks) -> None:
+        fallbacks.cancel(self.frontend.deployed, running=self._cancel == "all", seconds=self._cancel_seconds)
+
+    def _spare_backup(self, fallbacks: Fallbacks) -> None:
+        """Ask the backup no more, and remove its task if that waits."""
+        if fallbacks.backup_timer is not None:
+            self.frontend.clock.cancel(fallbacks.backup_timer)
+            fallbacks.backup_timer = None
+        elif fallbacks.backup is not None:
+            assert self._backups is not None
+            self._backups.cancel(fallbacks.backup)
+            if fallbacks.backup.state == ENDED:
+                fallbacks.backup = None
+
+    def _settle(self, group: Group) -> None:
+        """Cancel the copies too: those that wait in any case, running ones where the hedge says so."""
+        for batch in group.batches:
+            if batch.state[2].copies:
+                self._cancel_copies(batch.state[2])
+        super()._settle(group)
+
+    def lost(self, task: Task) -> None:
+        """Send lost work again where it is still wanted and no other copy is out."""
+        batch = task.owner
+        if isinstance(batch, Group):
+            super().lost(task)
+            return
+        group, slot, fallbacks = batch.state
+        if task is fallbacks.backup:
+            fallbacks.backup = None
+            if not batch.answered:
+                self._ask_backup(batch, task.attempt + 1)
+            return
+        fallbacks.copies.remove(task)
+        helps = not group.settled and (group.unanswered or group is self._group) and not group.returned >> slot & 1
+        if helps and not fallbacks.copies:
+            fallbacks.avoid = []  # any instance will do
+            self._send(batch)
+
+    def expired(self, batch: Batch) -> None:
+        """Do no more for the batch than what may help its group."""
+        fallbacks: Fallbacks = batch.state[2]
+        if self._hedges is not None:
+            self._hedges.call_off(fallbacks)
+        self._spare_backup(fallbacks)
+        super().expired(batch)

@@ -4,6 +4,8 @@ from __future__ import annotations
 
 from typing import TYPE_CHECKING, Literal
 
+from pydantic import PositiveFloat
+
 from sim.policies.base import Execution, Policy, PoolPlan
 from sim.task import OWN, Batch, Task
 from sim.trace import Role
@@ -35,6 +37,20 @@ class EqualResources(Uncoded):
     def pools(self, cluster: Cluster) -> list[PoolPlan]:
         """Return the one pool of the deployed model."""
         return [PoolPlan(Role.DEPLOYED, 0, cluster.instances + cluster.extra)]
+
+
+class DefaultAnswer(EqualResources):
+    """No redundancy, with the budget spent on more instances; whoever waits too long gets a default answer."""
+
+    kind: Literal["default_answer"] = "default_answer"  # type: ignore[assignment]
+    after: PositiveFloat
+    """Seconds after its arrival at which a query without a reply gets a default answer. Where `cluster.deadline` is
+    earlier, that one counts."""
+
+    @property
+    def deadline(self) -> float | None:
+        """Seconds after its arrival at which a query gets a default answer."""
+        return self.after
 
 
 class OneCopy(Execution):

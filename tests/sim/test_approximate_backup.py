@@ -14,7 +14,7 @@ from pydantic import ValidationError
 from sim.cluster import Cluster
 from sim.distributions.families import Deterministic, Exponential, Gamma
 from sim.policies import ApproximateBackup, EqualResources
-from sim.quantile import RunningQuantile
+from sim.policies.waiting import RunningQuantile
 from sim.schedule import OpenSchedule
 from sim.simulation import simulate
 from sim.stragglers import Crashes, Heterogeneous

@@ -28,8 +28,7 @@ from sim.policies import (
     Uncoded,
 )
 from sim.policies.approximate_backup import Pending
-from sim.policies.coded import LastResort
-from sim.policies.fallbacks import Resorts
+from sim.policies.coded import Fallbacks, LastResort
 from sim.policies.groups import Group
 from sim.policies.hedged import Hedging
 from sim.policies.replication import CopySet
@@ -300,7 +299,7 @@ def test_a_simulation_leaves_no_cycles_behind() -> None:
             try:
                 trace: Trace = simulate(cluster, policy, slow, schedule, streams)
                 left = sum(
-                    type(thing) in (Task, Batch, Group, Pending, CopySet, Resorts, Call) for thing in gc.get_objects()
+                    type(thing) in (Task, Batch, Group, Pending, CopySet, Fallbacks, Call) for thing in gc.get_objects()
                 )
             finally:
                 gc.enable()
