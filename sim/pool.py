@@ -161,7 +161,10 @@ class Pool(ABC):
             self.on_start(task)
 
     def _delay(self, instance: int, when: float, outbound: bool, seconds: float) -> float:
-        return sum(delay(instance, when, outbound, seconds) for delay in self._delays)
+        total = 0.0
+        for delay in self._delays:  # `sum` rounds differently from Python 3.12 on
+            total += delay(instance, when, outbound, seconds)
+        return total
 
     def _survive(self, task: Task, back: float) -> float:
         """Let the task be lost if its instance crashes before it is finished; return when the frontend hears of it."""

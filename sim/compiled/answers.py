@@ -13,7 +13,7 @@ from sim.compiled.queues import let_go
 @kernel
 def is_answered(w: Any, b: int) -> bool:
     """Say whether every query of the batch has its reply."""
-    return get_u1(w.answered, batches(w.batches, b).number) != 0  # type: ignore[no-any-return]
+    return get_u1(w.answered, batches(w.batches, b).number) != 0
 
 
 @kernel

@@ -18,7 +18,7 @@ from sim.compiled.layout import (
     QUEUED,
     RECONSTRUCTION,
     REPLICA,
-    SUFFICIENT,
+    NEED_SUFFICIENT,
 )
 from sim.compiled.conditions import draw
 from sim.compiled.memory import ask, batches, get_i8, groups, kernel, pools, put_i4, put_i8, tasks
@@ -38,7 +38,7 @@ def new_group(w: Any, number: int) -> int:
     group.size = group.members = group.listed = group.unanswered = group.returned = group.used = group.settled = 0
     for row in range(w.r):
         put_i8(w.parities, g * w.r + row, -1)
-    return g  # type: ignore[no-any-return]
+    return g
 
 
 @kernel
@@ -170,12 +170,12 @@ def spare_backup(w: Any, b: int) -> None:
 def enough(w: Any, returned: int) -> bool:
     """Say whether the answers that are back determine all predictions."""
     if not w.any_k:
-        return ask(w.python, SUFFICIENT, returned, 0) != 0  # type: ignore[no-any-return]
+        return ask(w.python, NEED_SUFFICIENT, returned, 0) != 0
     count = 0
     while returned:
         returned &= returned - 1
         count += 1
-    return count >= w.k  # type: ignore[no-any-return]
+    return count >= w.k
 
 
 @kernel

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from typing import Any
 
-from sim.compiled.layout import ADD, ATTEMPTS, BLOCK, BLOCK_BITS, CHAIN, DRAW, FACTOR, LINE, PIECES, SERVICE, TRAFFIC
+from sim.compiled.layout import ADD, NEED_ATTEMPTS, NEED_BLOCK, BLOCK_BITS, CHAIN, NEED_DRAW, FACTOR, NEED_LINE, PIECES, NEED_SERVICE, NEED_TRAFFIC
 from sim.compiled.memory import (
     ask,
     bends,
@@ -33,19 +33,19 @@ def draw(w: Any, stream: int, number: int) -> float:
     if block < row.count:
         address = get_i8(row.blocks, block)
     if address == 0:
-        address = ask(w.python, BLOCK, stream, block)
-    return get_f8(address, number & IN_BLOCK)  # type: ignore[no-any-return]
+        address = ask(w.python, NEED_BLOCK, stream, block)
+    return get_f8(address, number & IN_BLOCK)
 
 
 @kernel
 def met(w: Any, p: int, size: int, attempt: int) -> int:
     """Return the row of what tasks like this meet in pool `p`."""
     if attempt >= w.attempts:
-        ask(w.python, ATTEMPTS, attempt, 0)
+        ask(w.python, NEED_ATTEMPTS, attempt, 0)
     row = pools(w.pools, p).meets + (size - 1) * w.attempts + attempt
     if meets(w.meets, row).stream < 0:
-        ask(w.python, SERVICE, p, row)
-    return row  # type: ignore[no-any-return]
+        ask(w.python, NEED_SERVICE, p, row)
+    return row
 
 
 @kernel
@@ -59,7 +59,7 @@ def bent(w: Any, instance: int, number: int, attempt: int, start: float, seconds
         elif how == CHAIN:
             line = lines(bend.values, instance)
             if line.at == line.count:
-                ask(w.python, LINE, i, instance)
+                ask(w.python, NEED_LINE, i, instance)
             seconds *= get_f8(line.first, line.at)
             line.at += 1
         elif how == FACTOR:
@@ -67,7 +67,7 @@ def bent(w: Any, instance: int, number: int, attempt: int, start: float, seconds
         else:
             place = instances(w.instances, instance).farm * w.attempts + attempt
             if get_i8(bend.values, place) < 0:
-                ask(w.python, DRAW, i, place)
+                ask(w.python, NEED_DRAW, i, place)
             drawn = draw(w, get_i8(bend.values, place), number)
             if how == ADD:
                 seconds += drawn
@@ -83,7 +83,7 @@ def stretched(w: Any, i: int, instance: int, start: float, seconds: float) -> fl
     at = line.at
     while True:
         if at == line.count:
-            ask(w.python, LINE, i, instance)
+            ask(w.python, NEED_LINE, i, instance)
         if get_f8(line.first, at) > start:
             break
         at += 1
@@ -103,7 +103,7 @@ def stretched(w: Any, i: int, instance: int, start: float, seconds: float) -> fl
         now = end
         at += 1
         if at == line.count:
-            ask(w.python, LINE, i, instance)
+            ask(w.python, NEED_LINE, i, instance)
 
 
 @kernel
@@ -115,7 +115,7 @@ def delayed(w: Any, instance: int, when: float, outbound: int, seconds: float) -
         at = get_i8(delay.at, instance)
         while True:
             if at == delay.count:
-                ask(w.python, TRAFFIC, i, 0)
+                ask(w.python, NEED_TRAFFIC, i, 0)
             if get_f8(delay.values, at) > when:
                 break
             at += 1
@@ -138,12 +138,15 @@ def delayed(w: Any, instance: int, when: float, outbound: int, seconds: float) -
 def outage(w: Any, i: int, instance: int, now: float) -> int:
     """Return the instance's first outage that ends after `now`, as a place in its line."""
     line = lines(outages(w.outages, i).values, instance)
+    at = line.at
     while True:
-        if line.at == line.count:
-            ask(w.python, LINE, -1 - i, instance)
-        if get_f8(line.second, line.at) > now:
-            return line.at  # type: ignore[no-any-return]
-        line.at += 1
+        if at == line.count:
+            ask(w.python, NEED_LINE, -1 - i, instance)
+        if get_f8(line.second, at) > now:
+            break
+        at += 1
+    line.at = at
+    return at
 
 
 @kernel
@@ -158,4 +161,4 @@ def down_until(w: Any, i: int, instance: int, now: float) -> float:
 def next_crash(w: Any, i: int, instance: int, now: float) -> float:
     """Return when the first outage that ends after `now` begins."""
     at = outage(w, i, instance, now)
-    return get_f8(lines(outages(w.outages, i).values, instance).first, at)  # type: ignore[no-any-return]
+    return get_f8(lines(outages(w.outages, i).values, instance).first, at)

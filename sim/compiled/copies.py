@@ -23,7 +23,7 @@ def add_copy(w: Any, b: int) -> int:
     else:
         tasks(w.tasks, batch.tail).copy = t
     batch.tail = t
-    return t  # type: ignore[no-any-return]
+    return t
 
 
 @kernel

@@ -5,23 +5,35 @@ from __future__ import annotations
 from typing import Any
 
 from sim.clock import COMPACT_ABOVE
-from sim.compiled.layout import ASK_BACKUP, FINISHED, GROUP_OVERDUE, HEAP, OVERDUE
+from sim.compiled.layout import ASK_BACKUP, FINISHED, GROUP_OVERDUE, NEED_HEAP, OVERDUE
 from sim.compiled.memory import ask, batches, entries, kernel, tasks
 
 MANY = COMPACT_ABOVE
 
 
 @kernel
-def before(one: Any, other: Any) -> bool:
+def move(heap: int, source: int, target: int) -> None:
+    """Copy an entry."""
+    old = entries(heap, source)
+    new = entries(heap, target)
+    new.time = old.time
+    new.number = old.number
+    new.what = old.what
+    new.item = old.item
+
+
+@kernel
+def before(heap: int, one: int, other: int) -> bool:
     """Say whether an entry happens before another."""
-    return one.time < other.time or (one.time == other.time and one.number < other.number)
+    left, right = entries(heap, one), entries(heap, other)
+    return left.time < right.time or (left.time == right.time and left.number < right.number)
 
 
 @kernel
 def push(w: Any, time: float, what: int, item: int) -> int:
     """Let `what` happen to `item` at `time`; return the entry's number."""
     if w.size == w.room:
-        ask(w.python, HEAP, 0, 0)
+        ask(w.python, NEED_HEAP, 0, 0)
     heap = w.heap
     number = w.ids
     w.ids = number + 1
@@ -43,17 +55,6 @@ def push(w: Any, time: float, what: int, item: int) -> int:
 
 
 @kernel
-def move(heap: int, source: int, target: int) -> None:
-    """Copy an entry."""
-    old = entries(heap, source)
-    new = entries(heap, target)
-    new.time = old.time
-    new.number = old.number
-    new.what = old.what
-    new.item = old.item
-
-
-@kernel
 def sink(heap: int, place: int, size: int) -> None:
     """Let the entry at `place` sink among the first `size` until the heap is in order below it."""
     moved = entries(heap, place)
@@ -62,7 +63,7 @@ def sink(heap: int, place: int, size: int) -> None:
         child = 2 * place + 1
         if child >= size:
             break
-        if child + 1 < size and before(entries(heap, child + 1), entries(heap, child)):
+        if child + 1 < size and before(heap, child + 1, child):
             child += 1
         lower = entries(heap, child)
         if time < lower.time or (time == lower.time and number < lower.number):
@@ -90,13 +91,13 @@ def pop(w: Any) -> None:
 def alive(w: Any, what: int, item: int, number: int) -> bool:
     """Say whether an entry was not cancelled: whoever can be cancelled knows the number of its entry."""
     if what == FINISHED:
-        return tasks(w.tasks, item).entry == number  # type: ignore[no-any-return]
+        return tasks(w.tasks, item).entry == number
     if what == OVERDUE:
-        return batches(w.batches, item).timer == number  # type: ignore[no-any-return]
+        return batches(w.batches, item).timer == number
     if what == ASK_BACKUP:
-        return batches(w.batches, item).backup_timer == number  # type: ignore[no-any-return]
+        return batches(w.batches, item).backup_timer == number
     if what == GROUP_OVERDUE:
-        return w.group_timer == number  # type: ignore[no-any-return]
+        return w.group_timer == number
     return True
 
 

@@ -36,7 +36,10 @@ PIECES, CHAIN, FACTOR, MULTIPLY, ADD = range(5)
 ) = range(13)  # fmt: skip
 """What happens at a moment. Only the first four can be cancelled."""
 
-HEAP, ROWS, COLUMNS, ATTEMPTS, SERVICE, DRAW, BLOCK, LINE, TRAFFIC, SUFFICIENT = range(10)
+(
+    NEED_HEAP, NEED_ROWS, NEED_COLUMNS, NEED_ATTEMPTS, NEED_SERVICE, NEED_DRAW, NEED_BLOCK, NEED_LINE, NEED_TRAFFIC,
+    NEED_SUFFICIENT,
+) = range(10)  # fmt: skip
 """What the kernel asks Python for."""
 
 

@@ -12,6 +12,7 @@ from sim.compiled.coding import (
     coded_done,
     coded_expired,
     coded_lost,
+    new_group,
     reconstruct,
     submit_parities,
 )
@@ -42,7 +43,7 @@ from sim.compiled.layout import (
     LOST,
     OVERDUE,
     REPAIRED,
-    ROWS,
+    NEED_ROWS,
     STOPPED,
     TOLD,
 )
@@ -83,7 +84,7 @@ def dispatch(w: Any, first: int, size: int) -> int:
         coded_dispatched(w, b)
     else:
         copies_dispatched(w, b)
-    return b  # type: ignore[no-any-return]
+    return b
 
 
 @kernel
@@ -259,10 +260,11 @@ def happen(w: Any, what: int, item: int) -> None:
 
 
 @kernel
-def room(w: Any) -> None:
-    """Have rows for whatever one event may make: at most one batch with its tasks, and one group."""
+def room(w: Any) -> bool:
+    """Have rows for whatever one event may make: at most one batch with its tasks, and one group; False to stop here."""
     if w.spare_tasks < w.most_tasks or w.spare_batches < 2 or w.spare_groups < 2:
-        ask(w.python, ROWS, 0, 0)
+        ask(w.python, NEED_ROWS, 0, 0)
+    return w.halted == 0
 
 
 @kernel
@@ -275,8 +277,7 @@ def advance(w: Any, until: float) -> None:
         w.now = first.time
         what, item, number = first.what, first.item, first.number
         pop(w)
-        if alive(w, what, item, number):
-            room(w)
+        if alive(w, what, item, number) and room(w):
             happen(w, what, item)
     w.now = until
 
@@ -291,20 +292,20 @@ def drain(w: Any) -> None:
 def simulate(world: Any) -> None:
     """Simulate; `world` is an array with one `WORLD`. Ends early where Python halted it."""
     w = world[0]
+    if w.policy >= CODED:
+        w.group = new_group(w, 0)
     if w.closed:
         for _ in range(w.closed):
             client(w)
     else:
         for query in range(w.queries):
             advance(w, get_f8(w.came, query))
-            room(w)
-            arrive(w, query)
-            if w.halted:
+            if not room(w):
                 return
+            arrive(w, query)
     while not w.halted:
         drain(w)
-        room(w)
-        if not flush(w):
+        if room(w) and not flush(w):
             if w.policy != COLLECTED or groups(w.groups, w.group).members == 0:
                 break
             close(w)

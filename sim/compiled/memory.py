@@ -16,11 +16,28 @@ F = TypeVar("F", bound=Callable[..., Any])
 
 WORD = ir.IntType(64)
 
+FUNCTIONS: list[Any] = []
+"""The compiled functions, each after those that it calls."""
+
 
 def kernel(function: F) -> F:
-    """Compile a function when it is first called by compiled code. Division by zero gives infinity, as in NumPy."""
-    compiled: F = numba.njit(error_model="numpy")(function)
+    """Have a function compiled by `compile_all`. Division by zero gives infinity, as in NumPy."""
+    compiled: F = numba.njit(error_model="numpy", no_cpython_wrapper=True, no_cfunc_wrapper=True)(function)
+    FUNCTIONS.append(compiled)
     return compiled
+
+
+def compile_all() -> None:
+    """Compile every function for the types of its annotations, and for no others.
+
+    Left to itself, numba would compile each function anew for every number that is written in a call of it.
+    """
+    record = numba.from_dtype(layout.WORLD)
+    known = {"Any": record, "int": types.int64, "float": types.float64, "bool": types.boolean}
+    for function in FUNCTIONS:
+        notes = function.py_func.__annotations__
+        function.compile(tuple(known[note] for name, note in notes.items() if name != "return"))
+        function.disable_compile()
 
 
 def _records(dtype: Any) -> Any:

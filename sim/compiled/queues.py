@@ -9,7 +9,7 @@ from sim.compiled.conditions import bent, delayed, down_until, draw, met, next_c
 from sim.compiled.heap import cancelled, push
 from sim.compiled.layout import (
     CANCELLED,
-    COLUMNS,
+    NEED_COLUMNS,
     ENDED,
     FINISHED,
     QUEUED,
@@ -62,7 +62,7 @@ def make(w: Any, p: int, b: int, g: int, attempt: int) -> int:
     task.entry = task.instance = task.before = task.after = task.copy = -1
     task.state = QUEUED
     task.loss = 0
-    return t  # type: ignore[no-any-return]
+    return t
 
 
 @kernel
@@ -97,7 +97,7 @@ def end(w: Any, t: int, fate: int, back: float) -> None:
     task.entry = -1
     n = w.ended
     if n == w.column_room:
-        ask(w.python, COLUMNS, 0, 0)
+        ask(w.python, NEED_COLUMNS, 0, 0)
     w.ended = n + 1
     pool = pools(w.pools, task.pool)
     role = pool.role
@@ -166,8 +166,8 @@ def queue_of(w: Any, p: int, instance: int) -> int:
     pool = pools(w.pools, p)
     farm = farms(w.farms, pool.farm)
     if farm.shared:
-        return farm.queues + pool.rank  # type: ignore[no-any-return]
-    return farm.queues + pool.rank * farm.instances + instance - farm.first  # type: ignore[no-any-return]
+        return farm.queues + pool.rank
+    return farm.queues + pool.rank * farm.instances + instance - farm.first
 
 
 @kernel
@@ -390,7 +390,7 @@ def choose(w: Any, f: int, b: int) -> int:
         while True:
             farm.turn = wrapped(farm.turn + 1, count)
             if not avoids(w, b, first + farm.turn):
-                return first + farm.turn  # type: ignore[no-any-return]
+                return first + farm.turn
     best = -1
     least = 1 << 62
     if farm.chooser == SHORTEST:
@@ -400,7 +400,7 @@ def choose(w: Any, f: int, b: int) -> int:
             if load < least and not avoids(w, b, first + place):
                 best, least = place, load
         farm.turn = best
-        return first + best  # type: ignore[no-any-return]
+        return first + best
     eligible = count
     if b >= 0 and w.copying:
         eligible -= batches(w.batches, b).avoided
@@ -419,7 +419,7 @@ def choose(w: Any, f: int, b: int) -> int:
         load = instances(w.instances, first + place).load
         if load < least:
             best, least = place, load
-    return first + best  # type: ignore[no-any-return]
+    return first + best
 
 
 @kernel

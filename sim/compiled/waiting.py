@@ -53,7 +53,7 @@ def quantile(w: Any, share: float) -> float:
     """Return the quantile of what was seen, or -1 where that is too little."""
     if w.seen < w.least:
         return -1.0
-    return get_f8(w.ordered, int(math.ceil(share * w.seen)) - 1)  # type: ignore[no-any-return]
+    return get_f8(w.ordered, int(math.ceil(share * w.seen)) - 1)
 
 
 @kernel

@@ -7,7 +7,7 @@ from typing import Literal
 from pydantic import Field, PositiveFloat, model_validator
 
 from sim.distributions import Distribution
-from sim.stragglers.base import Effect, Setting, Straggler
+from sim.stragglers.base import Effect, Factors, Setting, Straggler
 from sim.task import Task
 
 
@@ -33,7 +33,7 @@ class Heterogeneous(Straggler):
         def modify(task: Task, instance: int, start: float, seconds: float) -> float:
             return seconds * factors[instance]
 
-        return Effect(modifier=modify)
+        return Effect(modifier=modify, form=Factors(factors))
 
     def _factor(self, setting: Setting, instance: int) -> float:
         if self.factors is not None:

@@ -13,7 +13,7 @@ from pydantic import PrivateAttr, ValidationInfo, field_validator, model_validat
 
 from sim.kinds import find_file
 from sim.stragglers.base import Effect, Setting, Straggler
-from sim.stragglers.timeline import SlownessTimeline, modifier_from
+from sim.stragglers.timeline import effect_of
 
 Pieces = list[tuple[float, float]]
 
@@ -42,13 +42,13 @@ class Replay(Straggler):
     def attach(self, setting: Setting) -> Effect:
         """Integrate the work over the record."""
         instances = range(len(setting.pools))
-        return Effect(
-            modifier=modifier_from([SlownessTimeline(self._pieces(setting, instance)) for instance in instances])
-        )
+        return effect_of([self._pieces(setting, instance) for instance in instances])
 
     def _pieces(self, setting: Setting, instance: int) -> Iterator[tuple[float, float]]:
         record = self._recorded[instance % len(self._recorded)]
-        length = sum(seconds for seconds, _ in record)
+        length = 0.0
+        for seconds, _ in record:  # `sum` rounds differently from Python 3.12 on
+            length += seconds
         skip = 0.0
         if not self.aligned:
             skip = float(setting.streams.generator("replay", setting.number, instance).uniform(0.0, length))

@@ -1,0 +1,155 @@
+"""From a cluster, a policy, stragglers and a schedule to the kernel's options; what it cannot run is said here."""
+
+from __future__ import annotations
+
+from collections.abc import Iterator, Sequence
+from typing import Any
+
+from sim.batching import Aimd, Fixed
+from sim.cluster import Cluster
+from sim.code import Code
+from sim.compiled import layout
+from sim.dispatching import BestOf, RandomQueue, RoundRobin, ShortestQueue, SingleQueue
+from sim.policies import (
+    ApproximateBackup,
+    Coded,
+    CodedNonsystematic,
+    DefaultAnswer,
+    EqualResources,
+    Hedged,
+    Policy,
+    Replication,
+    Tied,
+    Uncoded,
+)
+from sim.stragglers.base import Effect
+
+CANCELS = ("nothing", "queued", "all")
+DISCIPLINES = (SingleQueue, RoundRobin, RandomQueue, ShortestQueue, BestOf)
+POLICIES: dict[type[Policy], int] = {
+    Uncoded: layout.ONE,
+    EqualResources: layout.ONE,
+    DefaultAnswer: layout.ONE,
+    Replication: layout.REPLICAS,
+    Hedged: layout.HEDGED,
+    Tied: layout.TIED,
+    ApproximateBackup: layout.BACKUPS,
+    Coded: layout.CODED,
+    CodedNonsystematic: layout.COLLECTED,
+}
+"""The policies that the kernel knows. Subclasses may do anything, so they are not among them."""
+
+
+def unsupported(cluster: Cluster, policy: Policy, effects: Sequence[tuple[str, Effect]]) -> str | None:
+    """Return what of this the kernel cannot run, such as "policy 'mine'", or None where it can run all.
+
+    `effects` are those of the stragglers, with their kinds.
+    """
+    if type(policy) not in POLICIES:
+        return f"policy '{policy.name_in_yaml()}'"
+    if type(cluster.queue) not in DISCIPLINES:
+        return f"queue discipline '{cluster.queue.name_in_yaml()}'"
+    if type(cluster.batching) not in (Fixed, Aimd):
+        return f"batching '{cluster.batching.name_in_yaml()}'"
+    for kind, effect in effects:
+        does_something = effect.modifier or effect.delay or effect.outages
+        if effect.form is None and does_something:
+            return f"straggler '{kind}', whose effect is a function"
+    return None
+
+
+def options(cluster: Cluster, policy: Policy, deadline: float | None) -> dict[str, Any]:
+    """Return the fields of the `WORLD` that are plain options."""
+    overhead = cluster.network.overhead
+    found: dict[str, Any] = {
+        "policy": POLICIES[type(policy)],
+        "after": -1.0,
+        "backup_after": -1.0,
+        "budget": float("inf"),
+        "group_max_wait": -1.0,
+        "max_wait": -1.0 if cluster.batching.max_wait is None else cluster.batching.max_wait,
+        "overhead": overhead,
+        "has_deadline": int(deadline is not None),
+        "deadline": 0.0 if deadline is None else max(0.0, deadline - overhead),
+        "alone": int(cluster.batching == Fixed() and deadline is None),
+        "backup_pool": -1,
+        "group_timer": -1,
+        "copies": 1,
+        "any_k": int(policy.erasure_code is None or type(policy.erasure_code).sufficient is Code.sufficient),
+        "window": 1000,
+        "least": 100,
+        **_batching(cluster),
+        **dict(_of_policy(policy)),
+    }
+    found["k"], found["r"] = policy.group
+    return found
+
+
+def _batching(cluster: Cluster) -> dict[str, Any]:
+    batching = cluster.batching
+    if isinstance(batching, Aimd):
+        return {
+            "adapts": 1,
+            "filled_to": 1,
+            "exact": 1.0,
+            "objective": batching.objective,
+            "increase": batching.increase,
+            "backoff": batching.backoff,
+            "max_size": batching.max_size,
+        }
+    assert isinstance(batching, Fixed)
+    return {"filled_to": batching.size, "max_size": batching.size}
+
+
+def _of_policy(policy: Policy) -> Iterator[tuple[str, Any]]:
+    match policy:
+        case Replication() | Tied():
+            yield "copying", 1
+            yield "copies", policy.copies
+            if isinstance(policy, Replication):
+                yield from _cancelling(policy.cancel, policy.cancel_seconds)
+            else:
+                yield "cancel", 1
+                yield "message_delay", policy.message_delay
+        case Hedged():
+            yield from _hedging(policy)
+        case ApproximateBackup():
+            yield "backup_pool", 1
+            yield "cancel", CANCELS.index(policy.cancel)
+            yield from _waiting(policy, 0.5, "backup_after", "backup_share")
+        case Coded():
+            if policy.hedge is not None or policy.backup is not None:
+                yield "copying", 1
+                yield "cancel", 1
+            if policy.backup is not None:
+                yield "backing", 1
+                yield "backup_pool", 1 + policy.r
+                yield from _waiting(policy.backup, 0.99, "backup_after", "backup_share")
+            if policy.hedge is not None:
+                yield "hedging", 1
+                yield from _hedging(policy.hedge)
+        case CodedNonsystematic() if policy.max_wait is not None:
+            yield "group_max_wait", policy.max_wait
+        case _:
+            pass
+
+
+def _cancelling(cancel: str, seconds: float) -> Iterator[tuple[str, Any]]:
+    yield "cancel", CANCELS.index(cancel)
+    yield "cancel_seconds", seconds
+
+
+def _hedging(options: Any) -> Iterator[tuple[str, Any]]:
+    yield "copying", 1
+    yield "copies", options.copies
+    yield "budget", float("inf") if options.budget is None else options.budget
+    yield from _cancelling(options.cancel, options.cancel_seconds)
+    yield from _waiting(options, 0.95, "after", "hedge_share")
+
+
+def _waiting(options: Any, otherwise: float, after: str, share: str) -> Iterator[tuple[str, Any]]:
+    if options.after is not None:
+        yield after, options.after
+    else:
+        yield share, options.after_quantile or otherwise
+        yield "sees", 1
