@@ -10,9 +10,11 @@ from functools import partial
 
 import numpy as np
 
+from sim import compiled
 from sim.clock import Call, Clock
 from sim.cluster import Cluster
 from sim.dispatching import uniform
+from sim.engines import Engine, choose
 from sim.errors import ParmError
 from sim.frontend import Frontend
 from sim.policies import Policy
@@ -40,6 +42,7 @@ def simulate(
     schedule: Schedule,
     streams: Streams,
     hardware: Hardware | None = None,
+    engine: Engine = "auto",
 ) -> Trace:
     """Simulate one policy on one cluster under one schedule of arrivals.
 
@@ -57,10 +60,22 @@ def simulate(
             "the crashes 'retry'"
         )
     cluster = _with_code(cluster, policy)
+    plans = policy.pools(cluster)
+    effects = _attach(cluster, stragglers, streams, plans)
+    kinds = [str(straggler.name_in_yaml()) for straggler in stragglers]
+    choice = choose(
+        engine,
+        cluster,
+        policy,
+        list(zip(kinds, effects, strict=True)),
+        queries=len(schedule),
+        measured=hardware is not None,
+    )
+    if choice.engine == "compiled":
+        return compiled.run(cluster, policy, effects, schedule, streams, deadline)
     clock = Clock()
     recorder = Recorder(len(schedule))
-    plans = policy.pools(cluster)
-    pools = _launch(clock, recorder, cluster, stragglers, streams, plans, hardware)
+    pools = _launch(clock, recorder, cluster, effects, streams, plans, hardware)
     frontend = Frontend(clock, recorder, cluster, streams, pools[0], pools[1:], deadline)
     execution = policy.begin(frontend)
     with gc_disabled():
@@ -117,14 +132,13 @@ def _launch(
     clock: Clock,
     recorder: Recorder,
     cluster: Cluster,
-    stragglers: Sequence[Straggler],
+    effects: Sequence[Effect],
     streams: Streams,
     plans: Sequence[PoolPlan],
     hardware: Hardware | None,
 ) -> list[Pool]:
     """Number the instances through the pools in their order: instance 3 is the same machine under any policy."""
     network = cluster.network
-    effects = _attach(cluster, stragglers, streams, plans)
     pools: list[Pool] = []
     first = 0
     for plan in plans:
