@@ -7,7 +7,7 @@ from typing import Any
 from sim.compiled.heap import push
 from sim.compiled.layout import ARRIVAL, CODED
 from sim.compiled.memory import batches, get_f8, get_u1, kernel, put_f8, put_i8, put_u1
-from sim.compiled.queues import let_go
+from sim.compiled.tasks import let_go
 
 
 @kernel

@@ -6,6 +6,7 @@ import hashlib
 import os
 import sys
 from collections.abc import Callable
+from dataclasses import dataclass
 from functools import cache
 from importlib import metadata
 from pathlib import Path
@@ -13,7 +14,13 @@ from typing import Any
 
 HERE = Path(__file__).parent
 
-Kernel = Callable[[Any], None]
+@dataclass(frozen=True, slots=True)
+class Kernel:
+    """The compiled functions that are called from outside, or by their addresses."""
+
+    simulate: Callable[[Any], None]
+    submit: Any
+    released: Any
 
 
 @cache
@@ -42,19 +49,31 @@ def kernel() -> Kernel:
     """Return the kernel: from disk if it is there, else compiled, which takes about 15 s, and kept on disk if it can."""
     import numba
 
-    from sim.compiled import layout, loop
-    from sim.compiled.memory import compile_all
-
     if not on_disk():
+        from sim.compiled.memory import compile_all
+
         compile_all()
-    world = numba.from_dtype(layout.WORLD)[::1]
     before = numba.config.CACHE_DIR
     numba.config.CACHE_DIR = str(folder())
     try:
         folder().mkdir(parents=True, exist_ok=True)
-        compiled: Kernel = numba.njit((world,), cache=True, error_model="numpy")(loop.simulate)
+        return _compiled(keep=True)
     except (OSError, RuntimeError):  # nowhere to write: it lasts as long as this process
-        compiled = numba.njit((world,), error_model="numpy")(loop.simulate)
+        return _compiled(keep=False)
     finally:
         numba.config.CACHE_DIR = before
-    return compiled
+
+
+def _compiled(*, keep: bool) -> Kernel:
+    import numba
+    from numba import types
+
+    from sim.compiled import layout, loop, queues
+
+    options = {"cache": keep, "error_model": "numpy"}
+    by_address = types.int64(types.int64, types.int64, types.int64)
+    return Kernel(
+        simulate=numba.njit((numba.from_dtype(layout.WORLD)[::1],), **options)(loop.simulate),
+        submit=numba.cfunc(by_address, **options)(queues.submitted),
+        released=numba.cfunc(by_address, **options)(queues.freed),
+    )

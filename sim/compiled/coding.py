@@ -5,6 +5,7 @@ from __future__ import annotations
 from typing import Any
 
 from sim.compiled.answers import answer, is_answered
+from sim.compiled.conditions import draw
 from sim.compiled.copies import add_copy, ask_backup, own_task
 from sim.compiled.heap import cancelled, push
 from sim.compiled.layout import (
@@ -14,15 +15,14 @@ from sim.compiled.layout import (
     DECODED,
     ENCODED,
     GROUP_OVERDUE,
+    NEED_SUFFICIENT,
     OWN,
     QUEUED,
     RECONSTRUCTION,
     REPLICA,
-    NEED_SUFFICIENT,
 )
-from sim.compiled.conditions import draw
 from sim.compiled.memory import ask, batches, get_i8, groups, kernel, pools, put_i4, put_i8, tasks
-from sim.compiled.queues import cancel_copies, let_go, let_go_group, make, remove, submit
+from sim.compiled.tasks import cancel_copies, let_go, let_go_group, make, remove, submit
 from sim.compiled.waiting import backup_wait, call_off, replied, watch
 
 

@@ -4,7 +4,19 @@ from __future__ import annotations
 
 from typing import Any
 
-from sim.compiled.layout import ADD, NEED_ATTEMPTS, NEED_BLOCK, BLOCK_BITS, CHAIN, NEED_DRAW, FACTOR, NEED_LINE, PIECES, NEED_SERVICE, NEED_TRAFFIC
+from sim.compiled.layout import (
+    ADD,
+    BLOCK_BITS,
+    CHAIN,
+    FACTOR,
+    NEED_ATTEMPTS,
+    NEED_BLOCK,
+    NEED_DRAW,
+    NEED_LINE,
+    NEED_SERVICE,
+    NEED_TRAFFIC,
+    PIECES,
+)
 from sim.compiled.memory import (
     ask,
     bends,

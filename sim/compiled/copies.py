@@ -8,7 +8,7 @@ from sim.compiled.answers import answer, is_answered
 from sim.compiled.heap import push
 from sim.compiled.layout import BACKUP, BACKUP_DUE, BACKUPS, HEDGED, ONE, OWN, QUEUED, REPLICA, REPLICAS, RUNNING
 from sim.compiled.memory import batches, kernel, tasks
-from sim.compiled.queues import cancel_copies, make, remove, remove_copies, submit
+from sim.compiled.tasks import cancel_copies, make, remove, remove_copies, submit
 from sim.compiled.waiting import backup_wait, call_off, may_hedge, replied, see, wait, watch
 
 

@@ -5,7 +5,6 @@ from __future__ import annotations
 
 import ctypes
 from collections.abc import Callable, Sequence
-from functools import partial
 from typing import Any
 
 import numpy as np
@@ -14,13 +13,13 @@ from numpy.typing import NDArray
 from sim.cluster import Cluster
 from sim.compiled import layout
 from sim.compiled.arrays import Arrays, Blocks, ChainLine, Line, TrafficLine
+from sim.compiled.cache import Kernel
 from sim.compiled.columns import trace
 from sim.compiled.world import options
 from sim.dispatching import BestOf, RandomQueue, RoundRobin, ShortestQueue, SingleQueue, uniform
 from sim.distributions import Distribution
 from sim.distributions.families import Deterministic
 from sim.policies import Hedged, Policy
-from sim.policies.base import PoolPlan
 from sim.recorder import UNANSWERED
 from sim.schedule import ClosedSchedule, Schedule
 from sim.stragglers.base import Chains, Crashing, Draws, Effect, Factors, Pieces, Traffic
@@ -70,11 +69,14 @@ class Engine:
         for name, seconds in (("encode", cluster.encode), ("decode", cluster.decode)):
             self._arrays.world[name] = self._delay(seconds, name)
 
-    def run(self, kernel: Callable[[NDArray[Any]], None]) -> Trace:
+    def run(self, kernel: Kernel) -> Trace:
         """Simulate and return the trace; raises whatever an option's own code raised."""
+        world = self._arrays.world
         callback = Callback(self._ask)
-        self._arrays.world["python"] = ctypes.cast(callback, ctypes.c_void_p).value
-        kernel(self._arrays.world)
+        world["python"] = ctypes.cast(callback, ctypes.c_void_p).value
+        world["submit"], world["released"] = kernel.submit.address, kernel.released.address
+        world["self"] = world.ctypes.data
+        kernel.simulate(world)
         if self._error is not None:
             raise self._error
         return trace(self._arrays, self._cluster, self._policy, self._schedule, self._plans)

@@ -53,7 +53,7 @@ def record(floats: str = "", **kinds: str) -> np.dtype[np.void]:
 WORLD = record(
     "now after backup_after hedge_share backup_share budget cancel_seconds message_delay deadline max_wait "
     "group_max_wait overhead exact objective increase backoff end",
-    state="ids size room cancelled heap python halted "
+    state="ids size room cancelled heap python submit released self halted "
     "tasks free_task spare_tasks batches free_batch spare_batches groups free_group spare_groups most_tasks "
     "avoid parities members copies_kept k r",
     policy="policy copies cancel hedges watched hedging backing sees copying parity_pool backup_pool encode decode "

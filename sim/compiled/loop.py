@@ -41,9 +41,9 @@ from sim.compiled.layout import (
     FINISHED,
     GROUP_OVERDUE,
     LOST,
+    NEED_ROWS,
     OVERDUE,
     REPAIRED,
-    NEED_ROWS,
     STOPPED,
     TOLD,
 )
@@ -64,7 +64,7 @@ from sim.compiled.memory import (
     put_u1,
     tasks,
 )
-from sim.compiled.queues import end, free, idle, let_go, let_go_group, released
+from sim.compiled.tasks import end, free, let_go, let_go_group, released
 
 
 @kernel
@@ -226,7 +226,7 @@ def happen(w: Any, what: int, item: int) -> None:
     elif what == STOPPED:
         released(w, item)
     elif what == REPAIRED:
-        idle(w, item)
+        ask(w.released, w.self, item, 0)
     elif what == DEADLINE:
         expire(w)
     elif what == ARRIVAL:

@@ -82,6 +82,7 @@ def _numbers(number: Any, kind: Any) -> tuple[Any, Any]:
     return get, put
 
 
+worlds = _records(layout.WORLD)
 tasks = _records(layout.TASK)
 batches = _records(layout.BATCH)
 groups = _records(layout.GROUP)

@@ -8,7 +8,7 @@ from typing import Any
 from sim.compiled.heap import cancelled, push
 from sim.compiled.layout import OVERDUE
 from sim.compiled.memory import batches, get_f8, kernel, put_f8
-from sim.compiled.queues import let_go
+from sim.compiled.tasks import let_go
 
 
 @kernel
