@@ -49,31 +49,32 @@ def kernel() -> Kernel:
     """Return the kernel: from disk if it is there, else compiled, which takes about 15 s, and kept on disk if it can."""
     import numba
 
-    if not on_disk():
-        from sim.compiled.memory import compile_all
+    from sim.compiled import loop
+    from sim.compiled.memory import compile_all
 
+    if not on_disk():
         compile_all()
     before = numba.config.CACHE_DIR
     numba.config.CACHE_DIR = str(folder())
     try:
         folder().mkdir(parents=True, exist_ok=True)
-        return _compiled(keep=True)
+        return _compiled(loop.simulate, keep=True)
     except (OSError, RuntimeError):  # nowhere to write: it lasts as long as this process
-        return _compiled(keep=False)
+        return _compiled(loop.simulate, keep=False)
     finally:
         numba.config.CACHE_DIR = before
 
 
-def _compiled(*, keep: bool) -> Kernel:
+def _compiled(simulate: Callable[[Any], None], *, keep: bool) -> Kernel:
     import numba
     from numba import types
 
-    from sim.compiled import layout, loop, queues
+    from sim.compiled import layout, queues
 
     options = {"cache": keep, "error_model": "numpy"}
     by_address = types.int64(types.int64, types.int64, types.int64)
     return Kernel(
-        simulate=numba.njit((numba.from_dtype(layout.WORLD)[::1],), **options)(loop.simulate),
+        simulate=numba.njit((numba.from_dtype(layout.WORLD)[::1],), **options)(simulate),
         submit=numba.cfunc(by_address, **options)(queues.submitted),
         released=numba.cfunc(by_address, **options)(queues.freed),
     )

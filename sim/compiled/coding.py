@@ -42,6 +42,75 @@ def new_group(w: Any, number: int) -> int:
 
 
 @kernel
+def settle(w: Any, g: int) -> None:
+    """Remove queued work that can no longer help."""
+    group = groups(w.groups, g)
+    group.settled = 1
+    count = group.members
+    first = w.members + 8 * g * w.k
+    if w.copying:
+        for slot in range(count):
+            cancel_copies(w, get_i8(first, slot), w.cancel == 2)
+    elif w.policy != COLLECTED:
+        for slot in range(count):
+            own = batches(w.batches, get_i8(first, slot)).task
+            if own >= 0 and tasks(w.tasks, own).state == QUEUED:
+                remove(w, own)
+    for row in range(w.r):
+        t = get_i8(w.parities, g * w.r + row)
+        if t >= 0 and tasks(w.tasks, t).state == QUEUED:
+            remove(w, t)
+    group.members = group.listed = 0
+    for slot in range(count):
+        let_go(w, get_i8(first, slot))
+
+
+@kernel
+def parity(w: Any, g: int, row: int, attempt: int) -> None:
+    """Submit one parity query."""
+    t = make(w, 1 + row, -1, g, attempt)
+    put_i8(w.parities, g * w.r + row, t)
+    submit(w, t)
+
+
+@kernel
+def submit_parities(w: Any, g: int) -> None:
+    """Submit the group's parity queries, unless every query has its reply."""
+    if groups(w.groups, g).unanswered == 0:
+        settle(w, g)
+        return
+    for row in range(w.r):
+        parity(w, g, row, 0)
+
+
+@kernel
+def complete(w: Any) -> None:
+    """Encode the group that is being filled, and begin another one."""
+    g = w.group
+    w.groups_made += 1
+    w.group = new_group(w, w.groups_made)
+    if w.encode < 0:
+        submit_parities(w, g)
+    else:
+        groups(w.groups, g).holds += 1
+        push(w, w.now + draw(w, w.encode, groups(w.groups, g).number), ENCODED, g)
+    let_go_group(w, g)
+
+
+@kernel
+def close(w: Any) -> None:
+    """Encode the group that is being filled; if it is not full, its last batch is repeated."""
+    if w.group_timer >= 0:
+        w.group_timer = -1
+        cancelled(w)
+    group = groups(w.groups, w.group)
+    put_i4(w.group_sizes, w.coded_groups, group.members)
+    w.coded_groups += 1
+    group.listed = w.k
+    complete(w)
+
+
+@kernel
 def coded_dispatched(w: Any, b: int) -> None:
     """Let the batch join the group that is being filled; encode when it is full."""
     g = w.group
@@ -77,84 +146,6 @@ def coded_dispatched(w: Any, b: int) -> None:
 
 
 @kernel
-def close(w: Any) -> None:
-    """Encode the group that is being filled; if it is not full, its last batch is repeated."""
-    if w.group_timer >= 0:
-        w.group_timer = -1
-        cancelled(w)
-    group = groups(w.groups, w.group)
-    put_i4(w.group_sizes, w.coded_groups, group.members)
-    w.coded_groups += 1
-    group.listed = w.k
-    complete(w)
-
-
-@kernel
-def complete(w: Any) -> None:
-    """Encode the group that is being filled, and begin another one."""
-    g = w.group
-    w.groups_made += 1
-    w.group = new_group(w, w.groups_made)
-    if w.encode < 0:
-        submit_parities(w, g)
-    else:
-        groups(w.groups, g).holds += 1
-        push(w, w.now + draw(w, w.encode, groups(w.groups, g).number), ENCODED, g)
-    let_go_group(w, g)
-
-
-@kernel
-def submit_parities(w: Any, g: int) -> None:
-    """Submit the group's parity queries, unless every query has its reply."""
-    if groups(w.groups, g).unanswered == 0:
-        settle(w, g)
-        return
-    for row in range(w.r):
-        parity(w, g, row, 0)
-
-
-@kernel
-def parity(w: Any, g: int, row: int, attempt: int) -> None:
-    """Submit one parity query."""
-    t = make(w, 1 + row, -1, g, attempt)
-    put_i8(w.parities, g * w.r + row, t)
-    submit(w, t)
-
-
-@kernel
-def settle(w: Any, g: int) -> None:
-    """Remove queued work that can no longer help."""
-    group = groups(w.groups, g)
-    group.settled = 1
-    count = group.members
-    first = w.members + 8 * g * w.k
-    if w.copying:
-        for slot in range(count):
-            cancel_copies(w, get_i8(first, slot), w.cancel == 2)
-    elif w.policy != COLLECTED:
-        for slot in range(count):
-            own = batches(w.batches, get_i8(first, slot)).task
-            if own >= 0 and tasks(w.tasks, own).state == QUEUED:
-                remove(w, own)
-    for row in range(w.r):
-        t = get_i8(w.parities, g * w.r + row)
-        if t >= 0 and tasks(w.tasks, t).state == QUEUED:
-            remove(w, t)
-    group.members = group.listed = 0
-    for slot in range(count):
-        let_go(w, get_i8(first, slot))
-
-
-@kernel
-def reply(w: Any, b: int, route: int, used: int) -> None:
-    """Reply, and do no more for the batch than what may help its group."""
-    if w.hedging or w.backing:
-        replied(w, b)
-        spare_backup(w, b)
-    answer(w, b, route, used)
-
-
-@kernel
 def spare_backup(w: Any, b: int) -> None:
     """Ask the backup no more, and remove its task if that waits."""
     batch = batches(w.batches, b)
@@ -167,6 +158,15 @@ def spare_backup(w: Any, b: int) -> None:
 
 
 @kernel
+def reply(w: Any, b: int, route: int, used: int) -> None:
+    """Reply, and do no more for the batch than what may help its group."""
+    if w.hedging or w.backing:
+        replied(w, b)
+        spare_backup(w, b)
+    answer(w, b, route, used)
+
+
+@kernel
 def enough(w: Any, returned: int) -> bool:
     """Say whether the answers that are back determine all predictions."""
     if not w.any_k:
@@ -176,6 +176,27 @@ def enough(w: Any, returned: int) -> bool:
         returned &= returned - 1
         count += 1
     return count >= w.k
+
+
+@kernel
+def reconstruct(w: Any, g: int) -> None:
+    """Reply with what was decoded to whoever has no reply."""
+    group = groups(w.groups, g)
+    for slot in range(group.members):
+        b = get_i8(w.members, g * w.k + slot)
+        if not is_answered(w, b):
+            reply(w, b, RECONSTRUCTION, group.used)
+    group.unanswered = 0
+    settle(w, g)
+
+
+@kernel
+def one_less(w: Any, g: int) -> None:
+    """Hear that a batch of the group has a reply that no answer of the group gave."""
+    group = groups(w.groups, g)
+    group.unanswered -= 1
+    if group.unanswered == 0 and group.listed == w.k and not group.settled:
+        settle(w, g)
 
 
 @kernel
@@ -209,27 +230,6 @@ def coded_done(w: Any, p: int, b: int, g: int, attempt: int) -> None:
         else:
             group.holds += 1
             push(w, w.now + draw(w, w.decode, group.number), DECODED, g)
-
-
-@kernel
-def reconstruct(w: Any, g: int) -> None:
-    """Reply with what was decoded to whoever has no reply."""
-    group = groups(w.groups, g)
-    for slot in range(group.members):
-        b = get_i8(w.members, g * w.k + slot)
-        if not is_answered(w, b):
-            reply(w, b, RECONSTRUCTION, group.used)
-    group.unanswered = 0
-    settle(w, g)
-
-
-@kernel
-def one_less(w: Any, g: int) -> None:
-    """Hear that a batch of the group has a reply that no answer of the group gave."""
-    group = groups(w.groups, g)
-    group.unanswered -= 1
-    if group.unanswered == 0 and group.listed == w.k and not group.settled:
-        settle(w, g)
 
 
 @kernel

@@ -17,7 +17,7 @@ F = TypeVar("F", bound=Callable[..., Any])
 WORD = ir.IntType(64)
 
 FUNCTIONS: list[Any] = []
-"""The compiled functions, each after those that it calls."""
+"""The compiled functions, in the order of their definitions."""
 
 
 def kernel(function: F) -> F:
@@ -30,7 +30,8 @@ def kernel(function: F) -> F:
 def compile_all() -> None:
     """Compile every function for the types of its annotations, and for no others.
 
-    Left to itself, numba would compile each function anew for every number that is written in a call of it.
+    Left to itself, numba would compile a function anew for every number that is written out in a call of it. So whoever
+    calls a function with such a number has to be defined after it.
     """
     record = numba.from_dtype(layout.WORLD)
     known = {"Any": record, "int": types.int64, "float": types.float64, "bool": types.boolean}
