@@ -1,8 +1,8 @@
-"""Deferred answers: after a cell has been simulated, predict exactly what some client received, and nothing else.
+"""Deferred answers: after a cell has been simulated, compute exactly the predictions that some client received.
 
 The deployed model runs once per distinct sample, over all the cells of an experiment together; a parity model runs once
 per word (see `reconstruction.py`) whose reconstruction used its row. All of it stays on the device, in big batches and
-without a step of Python per group; what the clients received is copied from it once per cell.
+without a Python step per group; the clients' answers are copied from it once per cell.
 """
 
 from __future__ import annotations
@@ -16,7 +16,6 @@ import torch
 from numpy.typing import NDArray
 from torch import Tensor, nn
 
-from backends.metrics import in_top, top_answer
 from backends.reconstruction import Words, reconstructed_words
 from backends.torch_backend import TorchBackend
 from parity.codes.base import Coder
@@ -27,19 +26,19 @@ VALUES_PER_CHUNK = 2**25
 """Bound on the numbers that are decoded at once (128 MiB)."""
 
 HELD = 1024
-"""Samples on which a model's half precision is held against its single precision, where that is to be decided."""
+"""Samples on which a model's half precision is compared with its single precision, to decide between them."""
 
 
 @dataclass(frozen=True, slots=True)
 class Answers:
-    """What the clients of one cell received: one row per query, and what that took."""
+    """What the clients of one cell received, one row per query, and the forward passes that it took."""
 
     answer: NDArray[np.int16]
     """The class that was answered, shape (queries,)."""
     correct: NDArray[np.bool_]
     """Whether it is the true label."""
     agrees: NDArray[np.bool_]
-    """Whether it is what the deployed model itself answers for that sample."""
+    """Whether it is the deployed model's own answer for that sample."""
     top5: NDArray[np.bool_]
     """Whether the true label is among the five likeliest classes; a default answer names only one class."""
     passes: dict[str, int]
@@ -66,8 +65,8 @@ class Predictor:
     """Computes answers for every cell of an experiment, remembering the models' outputs from cell to cell.
 
     The modules must not change between calls. `images` are the test set's normalised samples, float32 (n, *shape), and
-    `labels` their classes, int64 (n,); `default_answer` is the class that stands for a prediction that never came, by
-    custom the most frequent one of the training set.
+    `labels` their classes, int64 (n,); `default_answer` is the class for a prediction that never came, usually the most
+    frequent one of the training set.
     """
 
     def __init__(
@@ -163,7 +162,7 @@ class Predictor:
         return self._memos[module]
 
     def _learn(self, memo: _Memo, samples: Ints) -> tuple[int, int]:
-        """Have the memo know all of `samples`; return how many distinct ones it computed, and how many it knew."""
+        """Compute the outputs of `samples` that are not known; return the numbers of new and of known ones."""
         wanted = np.zeros(len(memo.known), dtype=bool)
         wanted[samples] = True
         new = np.flatnonzero(wanted & ~memo.known)
@@ -220,7 +219,7 @@ class Predictor:
             answers = self.backend.outputs(
                 module,
                 len(needed),
-                # One pass over memory per batch: its members are gathered, encoded and passed on while they are warm.
+                # Per batch, so that gathered and encoded queries are still in the cache in the forward pass.
                 lambda chunk, rows=rows, row=row: code.encode(self.images[rows[chunk]], r)[:, row],  # type: ignore[misc]
             )
             if not len(result):
@@ -230,13 +229,13 @@ class Predictor:
 
 
 def held_queries(code: Coder, images: Tensor, k: int, r: int) -> Tensor:
-    """Encode samples on which a parity model's half precision is held against its single precision."""
+    """Encode samples on which a parity model's half precision is compared with its single precision."""
     members = torch.arange(HELD * k, device=images.device) % len(images)
     return code.encode(images[members.reshape(HELD, k)], r)
 
 
 def unsound(name: str) -> str:
-    """Say that the answers of a model, or of a `reconstruction`, are no numbers."""
+    """Return the message for outputs that are not finite, of a model by its role or of a `reconstruction`."""
     if name == "reconstruction":
         return "a reconstruction is not finite: a parity model answers NaN, or too few answers were used"
     return f"the {name} model answers with numbers that are not finite: train it anew"
@@ -257,7 +256,7 @@ def collect(
     passes: dict[str, int],
     reused: dict[str, int],
 ) -> Answers:
-    """Bring what a cell's clients received from the device, all in one copy.
+    """Copy what a cell's clients received from the device, in one transfer.
 
     `own` are the deployed model's answers; all tensors are of shape (queries,). A default answer names a single class.
     """
@@ -275,7 +274,7 @@ def reconstruct(code: Coder, outputs: Tensor, parities: Tensor, used: Ints, slot
     """
     k, r = outputs.shape[1], parities.shape[1]
     device = outputs.device
-    # What the decoder did not have is hidden from it: no lost answer can leak into its own reconstruction.
+    # Answers that the decoder did not have are NaN, so that a lost answer cannot leak into its own reconstruction.
     seen = outputs.masked_fill(~torch.from_numpy(_bits(used, 0, k)).to(device)[..., None], torch.nan)
     rows = parities.masked_fill(~torch.from_numpy(_bits(used, k, r)).to(device)[..., None], torch.nan)
     decoded = code.decode(seen, rows, torch.from_numpy(used).to(device))
@@ -285,3 +284,19 @@ def reconstruct(code: Coder, outputs: Tensor, parities: Tensor, used: Ints, slot
 def _bits(masks: Ints, first: int, count: int) -> NDArray[np.bool_]:
     """Spread bits `first .. first + count - 1` of each mask, (n,) -> (n, count)."""
     return np.asarray((masks[:, None] >> np.arange(first, first + count)) & 1, dtype=np.bool_)
+
+
+def top_answer(outputs: Tensor) -> Tensor:
+    """Return the class with the largest output, the lowest-numbered one among equals; (n, classes) -> int16 (n,)."""
+    return outputs.argmax(dim=1).to(torch.int16)
+
+
+def in_top(outputs: Tensor, labels: Tensor, n: int = 5) -> Tensor:
+    """Return whether each row's label is among the n classes with the largest outputs; (rows, classes) -> (rows,).
+
+    Equal outputs rank by class number, so that `n=1` agrees with `top_answer`. With n classes or fewer all are in.
+    """
+    own = outputs.gather(1, labels[:, None])
+    earlier = torch.arange(outputs.shape[1], device=outputs.device) < labels[:, None]
+    ahead = (outputs > own) | ((outputs == own) & earlier)
+    return ahead.sum(dim=1) < n

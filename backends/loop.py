@@ -1,7 +1,7 @@
-"""Hardware in the loop: every task of a simulation really runs when it starts, and takes what it then took.
+"""Hardware in the loop: every task of a simulation runs on the device when it starts; its service time is measured.
 
-Tasks overlap on the simulated clock, but run one after the other here, each with the whole device to itself. What they
-answered is remembered, so that the clients' answers need no second pass.
+Tasks overlap on the simulated clock, but run one after the other here, each with the whole device to itself. Their
+outputs are kept, so that the clients' answers need no second pass.
 """
 
 from __future__ import annotations
@@ -15,9 +15,8 @@ import torch
 from numpy.typing import NDArray
 from torch import Tensor, nn
 
-from backends.answers import HELD, Answers, check_finite, collect, held_queries, reconstruct
+from backends.answers import HELD, Answers, check_finite, collect, held_queries, in_top, reconstruct, top_answer
 from backends.contention import contending
-from backends.metrics import in_top, top_answer
 from backends.reconstruction import Words, reconstructed_words
 from backends.torch_backend import TorchBackend
 from parity.codes.base import Coder
@@ -27,7 +26,7 @@ from sim.task import Batch, Task
 from sim.trace import Ints, Role, Route, Trace
 
 WARM_UP = 3
-"""Passes that are discarded before a model's first task of each size: they pay for what a device sets up only once."""
+"""Passes that are discarded before a model's first task of each size, since a device sets some things up only once."""
 
 
 class HardwareInTheLoop:
@@ -56,10 +55,10 @@ class HardwareInTheLoop:
     ) -> None:
         """Let query q carry test sample `samples[q]`; the other arguments are as in `backends.answers.Predictor`.
 
-        `parities` holds one module per parity row, `backup` is the approximate backup. A code that needs no parity
-        models has the deployed model run in their place, for the time that one takes; its answers are then what the
-        code says that they are. `contention` processes keep the device busy with the deployed model from the first task
-        until the answers are asked for.
+        `parities` holds one module per parity row, `backup` is the approximate backup. For a code that needs no parity
+        models the deployed model runs in their place, for its time; the answers are then the code's `targets`.
+        `contention` processes keep the device busy with the deployed model from the first task until the answers are
+        asked for.
         """
         self.backend = backend
         self.deployed = deployed
@@ -72,7 +71,7 @@ class HardwareInTheLoop:
         self.backup = backup
         self.contention = contention
         self._interference = contextlib.ExitStack()
-        weakref.finalize(self, self._interference.close)  # where a simulation fails, nobody asks for answers
+        weakref.finalize(self, self._interference.close)  # where a simulation fails, `answers` is never called
         self._rows = 0
         """Parity rows that have a pool; the simulation launches all pools before it starts a task."""
         self._outputs: dict[tuple[Role, int], dict[int, Tensor]] = {}
@@ -116,7 +115,7 @@ class HardwareInTheLoop:
         return run
 
     def answers(self, trace: Trace) -> Answers:
-        """Assemble what each client of `trace`, which this hardware served, received from what its tasks answered.
+        """Return what each client of `trace`, which this hardware served, received, from the outputs of its tasks.
 
         `passes` counts the samples of every task that ran, retries and replicas too, but no warm-up, and those samples
         that ran nowhere and that `agrees` needs nevertheless. Raises ValueError where the trace is another
@@ -174,7 +173,7 @@ class HardwareInTheLoop:
                 return self.deployed
             if row < len(self.parities):
                 return self.parities[row]
-        raise ValueError(f"a pool of role {role.name.lower()}, row {row}, is to run, but no model was given for it")
+        raise ValueError(f"a pool of role {role.name.lower()}, row {row}, has no model: none was given for it")
 
     def _queries(self, batch: Batch) -> Tensor:
         """Return what the batch's queries carry, (size, *shape)."""
@@ -195,7 +194,7 @@ class HardwareInTheLoop:
         return self.images[torch.from_numpy(self.samples[queries]).to(self.images.device)]
 
     def _ran(self, trace: Trace) -> NDArray[np.bool_]:
-        """Say which queries the deployed model ran for in this simulation. Raises ValueError if it was not this one."""
+        """Return for which queries the deployed model ran. Raises ValueError if the trace is of another simulation."""
         batches, queries = trace.batches, trace.queries
         ours, ran = len(self.samples) == len(queries), {}
         for role, routes in ((Role.DEPLOYED, (Route.OWN, Route.REPLICA)), (Role.BACKUP, (Route.BACKUP,))):
@@ -210,7 +209,7 @@ class HardwareInTheLoop:
         return ran[Role.DEPLOYED]
 
     def _returned(self, trace: Trace, role: Role, classes: int) -> Tensor:
-        """Spread what the deployed or the backup model answered over the queries, (queries, classes); NaN elsewhere."""
+        """Return the deployed or the backup model's outputs by query, (queries, classes); NaN where it did not run."""
         result = torch.full((len(trace.queries), classes), torch.nan)
         for number, outputs in self._outputs.get((role, 0), {}).items():
             first = trace.batches.first[number]
@@ -218,7 +217,7 @@ class HardwareInTheLoop:
         return result
 
     def _parity_outputs(self, trace: Trace, words: Words) -> Tensor:
-        """Collect what the parity tasks answered at the words' positions, (w, r, p); NaN where unused."""
+        """Return the parity tasks' outputs at the words' positions, (w, r, p); NaN where unused."""
         ran = (outputs for row in range(trace.r) for outputs in self._outputs[Role.PARITY, row].values())
         result = torch.full((len(words), trace.r, next(ran).shape[1]), torch.nan)  # without one, nothing was decoded
         groups, positions = trace.group[words.query].tolist(), trace.position[words.query].tolist()

@@ -13,9 +13,9 @@ import torch
 from torch import nn
 
 from backends.contention import contending
-from backends.profile import Quantiles, RoleName, ServiceProfile
 from backends.torch_backend import TorchBackend
 from parity.codes.base import Coder
+from sim.distributions.profile import Quantiles, RoleName, ServiceProfile
 from sim.errors import ParmError
 
 Work = Callable[[], object]
@@ -31,11 +31,11 @@ class TimedCode:
     k: int
     r: int
     model: nn.Module | None = None
-    """Who answers its first coded query; None where nobody does."""
+    """The model that answers its first coded query; None where none does."""
 
     @property
     def label(self) -> str:
-        """What a profile's roles call it, after `encode` or `decode`."""
+        """Its name in a profile's roles, after `encode` or `decode`."""
         return f"{self.name} k={self.k} r={self.r}"
 
 
@@ -56,7 +56,7 @@ def measure(
     A service is the whole of what an instance does with a batch: the copy to the device, the forward pass and the copy
     back. The copy to a CUDA device is also timed by itself, as role `copy`. Of each coding, `encode` is what makes the
     parity queries of a coding group of batches of that size, and `decode` what makes its first predictions from all the
-    other ones. Everything takes turns, so that a drift of the machine's speed touches all of it alike; `contention`
+    other ones. Everything takes turns, so that a drift of the machine's speed affects all of it alike; `contention`
     processes run the first module over batches of the largest size all the while. Raises ParmError for sizes or repeats
     below 1.
     """
@@ -92,7 +92,7 @@ def _works(
     size: int,
     codings: Sequence[TimedCode],
 ) -> dict[tuple[str, int], Work]:
-    """Return what is to be timed at one batch size, by role and that size."""
+    """Return the functions to time at one batch size, by role and size."""
     generator = torch.Generator().manual_seed(size)
     inputs = torch.randn(size, *shape, generator=generator)
     found: dict[tuple[str, int], Work] = {}
@@ -112,7 +112,7 @@ def _works(
 def _coding_works(
     backend: TorchBackend, coding: TimedCode, shape: Sequence[int], size: int, classes: int, generator: torch.Generator
 ) -> tuple[Work, Work]:
-    """Return what encodes a coding group of `size` queries in each batch, and what decodes its first predictions."""
+    """Return functions that encode a coding group of batches of `size` queries, and decode its first predictions."""
     k, r, code = coding.k, coding.r, coding.code
     queries = backend.place(torch.randn(size, k, *shape, generator=generator))
     outputs = backend.place(torch.randn(size, k, classes, generator=generator))
@@ -148,7 +148,7 @@ def take_turns(
 
 
 def clock_of(device: torch.device) -> Callable[[Work], float]:
-    """Return what times one piece of work in seconds: by CUDA's events where it runs there, else by the wall clock."""
+    """Return a function that times work in seconds: by CUDA's events on CUDA, else by the wall clock."""
     return by_events if device.type == "cuda" else by_wall_clock
 
 

@@ -1,4 +1,4 @@
-"""Which queries of a trace were reconstructed, and from which other queries' answers.
+"""Finds the queries of a trace that were reconstructed, and the queries whose answers were used.
 
 The queries at one position of the k batches of a coding group make a word: they were encoded together, so every parity
 row is computed once per word, however many of its slots were lost.
@@ -36,7 +36,7 @@ class Words:
         return len(self.members)
 
     def needing(self, row: int) -> NDArray[np.bool_]:
-        """Say for each word whether parity row `row` was used, shape (w,)."""
+        """Return for each word whether parity row `row` was used, shape (w,)."""
         return np.asarray((self.rows >> row) & 1, dtype=np.bool_)
 
     def reused(self, k: int, r: int) -> int:

@@ -1,37 +1,43 @@
-"""One model made ready for one device: a fused copy of it, its precision and layout, and the batch that suits both."""
+"""One model made ready for one device: a fused copy of it, its precision and layout, its batch and its CUDA graphs."""
 
 from __future__ import annotations
 
 import copy
+import operator
+from collections import Counter
 from collections.abc import Callable
-from typing import Literal
+from dataclasses import dataclass
+from typing import Any, Literal
 
 import torch
-from torch import Tensor, nn
-
-from backends.fusion import fused
-from backends.graphs import Graphs
+from torch import Tensor, fx, nn
+from torch.nn.utils.fusion import fuse_conv_bn_eval
 
 Precision = Literal["auto", "half", "single"]
 """Of forward passes. `auto` is half precision on CUDA where a model's answers bear it, and single elsewhere."""
 
 LEAST_ROWS = 16
 """Smaller batches than this are padded. A CPU's matrix kernels round differently for tiny batches; from 8 rows on, a
-sample's output was measured to have the same bits whatever it shares its batch with, so that answers do not depend on
-which cell of an experiment asked for them first."""
+sample's output was measured to have the same bits in every batch, so that answers do not depend on which cell of an
+experiment needs them first."""
 
 CACHE = 2**22
 """Bytes that a batch's largest activation may take on the CPU, so that the next layer finds it in a cache."""
 
 Gather = Callable[[slice], Tensor]
-"""Makes the inputs of these rows, on the device; called once per batch, and asked for nothing beyond its rows."""
+"""Returns the inputs of these rows, on the device; called once per batch."""
+
+Forward = Callable[[Tensor], Tensor]
+
+MOST_SHAPES = 16
+"""Each recording keeps its intermediate results on the device; shapes beyond this many run without one."""
 
 
 class ModelRunner:
     """Runs one module on one device, without ever waiting for that device.
 
     The module is moved to the device and put into evaluation mode, and stays so. A convolutional one is run as a fused
-    copy, to which later changes of the module do not carry over; `is_stale` tells them.
+    copy, to which later changes of the module do not carry over; `is_stale` detects them.
     """
 
     def __init__(self, module: nn.Module, device: torch.device, *, half: bool, batch: int | None = None) -> None:
@@ -42,7 +48,7 @@ class ModelRunner:
         self.how = "as it is"
         """What was done to the module, in words."""
         self.settled = False
-        """Whether half precision has been weighed for this module."""
+        """Whether the precision has been decided for this module."""
         self._given = module.eval().to(device)
         self._state = _state(module)
         self._type = (torch.float16 if device.type == "cuda" else torch.bfloat16) if half else torch.float32
@@ -51,18 +57,18 @@ class ModelRunner:
         self._forward: Callable[[Tensor], Tensor] = self._first
 
     def is_stale(self, module: nn.Module) -> bool:
-        """Say whether `module` was trained, loaded or moved since it was made ready."""
+        """Return whether `module` was trained, loaded or moved since it was made ready."""
         return module.training or self._state != _state(module)
 
     def __call__(self, inputs: Tensor) -> Tensor:
-        """Run over inputs (n, *shape) as they are; return float32 (n, outputs), good until the next call."""
+        """Run over inputs (n, *shape) as they are; return float32 (n, outputs), valid until the next call."""
         inputs = inputs.to(self.device, self._type, non_blocking=True)
         if self._channels_last and inputs.dim() == 4:
             inputs = inputs.contiguous(memory_format=torch.channels_last)
         return self._forward(inputs).float()
 
     def _first(self, inputs: Tensor) -> Tensor:
-        """Make the copy that runs, and run it."""
+        """Make the copy that runs, and run it over the first inputs."""
         module = self._given
         if self._channels_last:
             module, self.how = trusted_copy(
@@ -89,7 +95,7 @@ class ModelRunner:
     def outputs(self, rows: int, gather: Gather) -> Tensor:
         """Run over `rows` rows, batch by batch; return float32 (rows, outputs) on the device.
 
-        Nothing waits for the device in between: gathering, encoding and passing of all batches are queued up.
+        Nothing waits for the device in between: gathering, encoding and forward passes of all batches are queued.
         """
         step = self.batch_for(gather) if rows else 1
         result = torch.empty(0)
@@ -102,7 +108,7 @@ class ModelRunner:
         return result
 
     def batch_for(self, gather: Gather) -> int:
-        """Return the samples per pass, chosen by a pass over the first row where that is still open.
+        """Return the samples per pass, chosen by a pass over the first row if it is not known yet.
 
         A rule and not a measurement: a choice that depends on what else the machine does could change rounding, and
         with it an answer, from run to run.
@@ -122,7 +128,7 @@ class ModelRunner:
 def trusted_copy(module: nn.Module, inputs: Tensor, *, onednn: bool) -> tuple[nn.Module, str]:
     """Return a fused copy of `module` and what was done to it, once it has answered `inputs` (n, *shape) alike.
 
-    Where it does not, a plain copy: a network can do what no pattern of layers shows.
+    Where it does not, return a plain copy: a network can do what tracing does not show.
     """
     made, how = fused(module, onednn=onednn)
     plain = module(inputs)
@@ -136,7 +142,7 @@ def trusted_copy(module: nn.Module, inputs: Tensor, *, onednn: bool) -> tuple[nn
 
 
 def largest_activation(module: nn.Module, run: Callable[[], Tensor]) -> int:
-    """Return the bytes of the largest tensor that any part of `module` hands on while `run` runs."""
+    """Return the bytes of the largest tensor that any part of `module` returns while `run` runs."""
     largest = 0
 
     def look(_module: nn.Module, _inputs: object, outputs: object) -> None:
@@ -157,3 +163,198 @@ def _state(module: nn.Module) -> tuple[tuple[int, int], ...]:
     """Return what changes when a parameter or a buffer does: where it is, and how often it was written to."""
     tensors = [*module.parameters(), *module.buffers()]
     return tuple((tensor.data_ptr(), 0 if tensor.is_inference() else tensor._version) for tensor in tensors)
+
+
+def fused(module: nn.Module, *, onednn: bool) -> tuple[nn.Module, str]:
+    """Return a copy of `module` for inference and, in words, what was done to it; the module itself is not changed.
+
+    At inference batch norm is a fixed affine map of a convolution's channels, so it folds into that convolution's
+    weights (Jacob et al. 2018, section 3.2). On the CPU, oneDNN's convolutions can also add the shortcut and apply the
+    ReLU to results that are still in a register, with weights laid out for its kernels beforehand.
+
+    `onednn` uses oneDNN's fused convolutions, float32 on the CPU, where this torch has them. A network whose forward
+    pass depends on its inputs cannot be traced; it is then a plain copy.
+    """
+    copied = copy.deepcopy(module).eval().requires_grad_(False)
+    try:
+        traced = fx.symbolic_trace(copied)
+    except Exception as error:  # its forward pass ran on a stand-in for its inputs, and could do anything
+        return copied, f"as it is: {type(error).__name__} when it was traced"
+    folded = _fold_batch_norm(traced)
+    done = f"batch norm folded into {folded} convolutions"
+    if onednn and has_onednn():
+        done += f", {_use_onednn(traced)} of oneDNN's convolutions"
+    traced.delete_all_unused_submodules()
+    traced.recompile()
+    return traced, done
+
+
+def has_onednn() -> bool:
+    """Return whether this torch has the fused convolutions, which are not part of its documented interface."""
+    operators = torch.ops.mkldnn
+    available: Any = torch.backends.mkldnn.is_available
+    wanted = ("_convolution_pointwise", "_reorder_convolution_weight")
+    return bool(available()) and all(hasattr(operators, name) for name in wanted)
+
+
+class FusedConvolution(nn.Module):
+    """A convolution by oneDNN, plus `other` where there is one, under an activation."""
+
+    def __init__(self, convolution: nn.Conv2d, activation: nn.Module | None) -> None:
+        super().__init__()
+        self.geometry = (convolution.padding, convolution.stride, convolution.dilation, convolution.groups)
+        self.weight = torch.ops.mkldnn._reorder_convolution_weight(convolution.weight.detach(), *self.geometry, None)
+        self.bias = convolution.bias
+        self.activation, self.limits = _ACTIVATIONS[type(activation)]
+
+    def forward(self, x: Tensor, other: Tensor | None = None) -> Tensor:
+        """(n, before, h, w) -> (n, after, h', w'), the shape that `other` has as well."""
+        run = torch.ops.mkldnn._convolution_pointwise
+        given = (self.weight, self.bias, *self.geometry)
+        if other is None:
+            outputs: Tensor = run(x, *given, self.activation, self.limits, "")
+        else:
+            activation = None if self.activation == "none" else self.activation
+            outputs = run.binary(x, other, *given, "add", 1.0, activation, self.limits, None)
+        return outputs
+
+
+_ACTIVATIONS: dict[type, tuple[str, list[float]]] = {
+    type(None): ("none", []),
+    nn.ReLU: ("relu", []),
+    nn.ReLU6: ("hardtanh", [0.0, 6.0]),
+}
+
+
+def _fold_batch_norm(traced: fx.GraphModule) -> int:
+    """Fold every batch norm that follows a convolution of its own; return how many."""
+    parts, calls = dict(traced.named_modules()), _calls(traced)
+    done = 0
+    for node in _calling(traced, parts, nn.BatchNorm2d):
+        before = node.args[0]
+        if not (isinstance(before, fx.Node) and before in _calling(traced, parts, nn.Conv2d)):
+            continue
+        convolution, norm = parts[str(before.target)], parts[str(node.target)]
+        if len(before.users) > 1 or calls[str(before.target)] > 1 or norm.running_mean is None:
+            continue
+        assert isinstance(convolution, nn.Conv2d)
+        assert isinstance(norm, nn.BatchNorm2d)
+        _replace(traced, before, fuse_conv_bn_eval(convolution, norm))
+        node.replace_all_uses_with(before)
+        traced.graph.erase_node(node)
+        done += 1
+    return done
+
+
+def _use_onednn(traced: fx.GraphModule) -> int:
+    """Replace convolutions, with the sum and the activation that follow them; return how many."""
+    parts, calls = dict(traced.named_modules()), _calls(traced)
+    done = 0
+    for node in _calling(traced, parts, nn.Conv2d):
+        convolution = parts[str(node.target)]
+        assert isinstance(convolution, nn.Conv2d)
+        if calls[str(node.target)] > 1 or convolution.padding_mode != "zeros" or isinstance(convolution.padding, str):
+            continue
+        # Of two convolutions that are added, the first adds the other, which then has no sum as its user any more.
+        total = _only_user(node)
+        other = _addend(node, total)
+        chain = [node] if total is None or other is None else [node, total]
+        activation = _only_user(chain[-1])
+        if activation in _calling(traced, parts, nn.ReLU, nn.ReLU6) and activation is not None:
+            chain.append(activation)
+        kind = parts.get(str(chain[-1].target)) if len(chain) > 1 else None
+        _replace(traced, node, FusedConvolution(convolution, kind))
+        done += 1
+        if len(chain) == 1:
+            continue
+        with traced.graph.inserting_before(chain[-1]):
+            given = (node.args[0],) if other is None else (node.args[0], other)
+            together = traced.graph.call_module(str(node.target), given)
+        chain[-1].replace_all_uses_with(together)
+        for gone in reversed(chain):
+            traced.graph.erase_node(gone)
+    return done
+
+
+def _calling(traced: fx.GraphModule, parts: dict[str, nn.Module], *kinds: type[nn.Module]) -> list[fx.Node]:
+    """Return the calls of modules of exactly one of these classes: a subclass may compute something else."""
+    called = (node for node in traced.graph.nodes if node.op == "call_module")
+    return [node for node in called if type(parts[str(node.target)]) in kinds]
+
+
+def _calls(traced: fx.GraphModule) -> Counter[str]:
+    return Counter(str(node.target) for node in traced.graph.nodes if node.op == "call_module")
+
+
+def _only_user(node: fx.Node) -> fx.Node | None:
+    return next(iter(node.users)) if len(node.users) == 1 else None
+
+
+def _addend(node: fx.Node, user: fx.Node | None) -> fx.Node | None:
+    """Return what `user` adds to `node`, if it does that and nothing else."""
+    if user is None or user.target not in (operator.add, torch.add) or user.kwargs or len(user.args) != 2:
+        return None
+    (other,) = [argument for argument in user.args if argument is not node] or (None,)
+    return other if isinstance(other, fx.Node) else None
+
+
+def _replace(traced: fx.GraphModule, node: fx.Node, module: nn.Module) -> None:
+    parent, _, name = str(node.target).rpartition(".")
+    setattr(traced.get_submodule(parent), name, module)
+
+
+@dataclass(frozen=True, slots=True)
+class Recording:
+    """A recorded forward pass: `replay` computes `outputs` from the present content of `inputs`."""
+
+    inputs: Tensor
+    outputs: Tensor
+    replay: Callable[[], Any]
+
+
+def record(forward: Forward, inputs: Tensor) -> Recording:
+    """Record `forward` on CUDA for inputs of this shape. Raises RuntimeError where it waits for the device."""
+    held = inputs.clone()
+    cuda: Any = torch.cuda
+    aside = cuda.Stream(inputs.device)
+    aside.wait_stream(torch.cuda.current_stream(inputs.device))
+    with torch.cuda.stream(aside):
+        for _ in range(3):  # kernels are chosen, and workspaces made, before anything is recorded
+            forward(held)
+    torch.cuda.current_stream(inputs.device).wait_stream(aside)
+    graph = cuda.CUDAGraph()
+    with cuda.graph(graph, stream=aside):  # its own stream would be on whichever device is the current one
+        outputs = forward(held)
+    return Recording(held, outputs, graph.replay)
+
+
+class Graphs:
+    """A forward pass that replays CUDA graphs: a module's kernels recorded once per shape of its inputs.
+
+    A network of small layers on a big GPU spends more time on launching kernels than on running them. The recording is
+    a function that is handed in, so that everything around it is tested where there is no CUDA.
+    """
+
+    def __init__(self, forward: Forward, record: Callable[[Forward, Tensor], Recording] = record) -> None:
+        """Wrap `forward`; `record` makes a recording of it."""
+        self._forward = forward
+        self._record = record
+        self._recordings: dict[tuple[Any, ...], Recording] = {}
+        self.refused: str | None = None
+        """Why the module cannot be recorded, once that is known; it then runs as it is."""
+
+    def __call__(self, inputs: Tensor) -> Tensor:
+        """Return the outputs, which hold only until the next call with inputs of this shape."""
+        key = (inputs.shape, inputs.stride(), inputs.dtype)
+        if key not in self._recordings:
+            if self.refused is not None or len(self._recordings) == MOST_SHAPES:
+                return self._forward(inputs)
+            try:
+                self._recordings[key] = self._record(self._forward, inputs)
+            except RuntimeError as error:
+                self.refused = str(error)
+                return self._forward(inputs)
+        recording = self._recordings[key]
+        recording.inputs.copy_(inputs)
+        recording.replay()
+        return recording.outputs

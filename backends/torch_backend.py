@@ -1,4 +1,4 @@
-"""Models run by torch, on CUDA or the CPU: predicting in big batches, and running one batch as an instance does."""
+"""Models run by torch, on CUDA or the CPU: predictions in big batches, and one batch timed as an instance runs it."""
 
 from __future__ import annotations
 
@@ -42,11 +42,11 @@ class TorchBackend:
         self._runners: dict[nn.Module, ModelRunner] = {}
 
     def place(self, tensor: Tensor) -> Tensor:
-        """Put a data set on the device, where a gather then finds it without any copying."""
+        """Put a data set on the device, so that gathering from it copies nothing between devices."""
         return tensor.to(self.device)
 
     def runner(self, module: nn.Module) -> ModelRunner:
-        """Return `module` made ready for the device; it is kept, and made anew once the module has changed."""
+        """Return `module` made ready for the device; it is kept until the module changes."""
         known = self._runners.get(module)
         if known is None or known.is_stale(module):
             known = self._runners[module] = ModelRunner(
@@ -55,7 +55,7 @@ class TorchBackend:
         return known
 
     def settle(self, module: nn.Module, held: Callable[[], Tensor]) -> ModelRunner:
-        """Decide the precision of `module` where that is left to the backend; return it made ready.
+        """Decide the precision of `module` where that is `auto`; return the module made ready.
 
         With `precision: auto` on CUDA half precision is taken where at least `LEAST_AGREEMENT` of the answers to the
         `held` samples (n, *shape) are the same class. On the CPU single precision stays: bfloat16 changed one
@@ -97,7 +97,7 @@ class TorchBackend:
         runner = self.runner(module)
         chunks = torch.split(inputs, self.batch or max(len(inputs), 1))
         with torch.inference_mode():
-            self.wait()  # or what was asked of the device before would be part of it
+            self.wait()  # else earlier work on the device would be part of it
             begin = perf_counter()
             outputs = torch.cat([runner(chunk).cpu() for chunk in chunks])  # waits for each
             seconds = perf_counter() - begin
@@ -106,7 +106,7 @@ class TorchBackend:
         return outputs.clone(), seconds
 
     def wait(self) -> None:
-        """Wait until the device has done all that was asked of it."""
+        """Wait until the device has finished all its work."""
         if self.device.type == "cuda":
             torch.cuda.synchronize(self.device)
 
@@ -142,5 +142,5 @@ def _device(name: str) -> torch.device:
     if kind not in ("cpu", "cuda") or (number and not number.isdecimal()) or (kind == "cpu" and number):
         raise ParmError(f"there is no device '{name}': choose auto, cpu, cuda or cuda:N")
     if kind == "cuda" and int(number or 0) >= present:
-        raise ParmError(f"device '{name}' is not here: torch sees {present} CUDA device(s); choose auto or cpu")
+        raise ParmError(f"there is no device '{name}': torch sees {present} CUDA device(s); choose auto or cpu")
     return torch.device(name)

@@ -42,9 +42,9 @@ html_copy_source = False
 HOUSES = ("sim", "workloads", "parity", "backends", "experiments")
 
 
-def kinds() -> str:
-    """Return what `parm list` prints, as Markdown: a heading per section and family, a list of options per kind."""
-    command = [sys.executable, "-m", "experiments.cli", "list"]
+def listed(*names: str) -> str:
+    """Return what `parm list` prints, as Markdown: a heading per section, family or table, a list of options."""
+    command = [sys.executable, "-m", "experiments.cli", "list", *names]
     told = {**os.environ, "PYTHONPATH": str(ROOT), "NO_COLOR": "1", "PYTHONIOENCODING": "utf-8"}
     printed = subprocess.run(command, capture_output=True, check=True, cwd=ROOT, env=told, encoding="utf-8").stdout
     lines: list[str] = []
@@ -58,7 +58,8 @@ def kinds() -> str:
         elif line.startswith("  "):
             lines += ["", f"### `{head}`", "", meaning, ""]
         else:
-            title = f"`{head.lower()}`" if "." in head else head.lower().capitalize()
+            title = head.lower()
+            title = f"`{title}`" if "." in head or not head.isupper() else title.capitalize()
             lines += ["", f"## {title}", "", meaning, ""]
     return "\n".join(lines) + "\n"
 
@@ -86,7 +87,11 @@ def plain(app: Sphinx, what: str, name: str, obj: object, options: object, lines
 
 def write_reference(app: Sphinx, config: object) -> None:
     """Write the generated parts of the reference, which its pages include; a part that is the same is left alone."""
-    for name, text in {"kinds": kinds(), **{house: modules(house) for house in HOUSES}}.items():
+    for name, text in {
+        "kinds": listed(),
+        "columns": listed("column"),
+        **{house: modules(house) for house in HOUSES},
+    }.items():
         file = DOCS / "reference" / f"_{name}.md"
         if not file.exists() or file.read_text(encoding="utf-8") != text:
             file.write_text(text, encoding="utf-8")

@@ -1,269 +1,118 @@
-"""The command line. Everything heavy is imported inside the commands, so that `parm --help` answers at once."""
+"""The command line: a table from each verb to its module in `commands`, which is imported when the verb is given.
+
+`parm --help` imports them all: they are light, since everything heavy is imported inside their functions.
+"""
 
 from __future__ import annotations
 
+import importlib
+import inspect
+import platform
 import sys
-from pathlib import Path
-from typing import TYPE_CHECKING, Annotated, NoReturn
+from functools import cache
+from typing import Annotated, Any, NoReturn
 
 import typer
+from typer.core import TyperGroup
 
-from experiments.commands.accuracy import accuracy_command
-from experiments.commands.arguments import (
-    INTERRUPTED,
-    MODELS,
-    DataFolder,
-    Debug,
-    Device,
-    File,
-    ModelsFolder,
-    Overrides,
-    Plugins,
-    Workers,
-    debug_wanted,
-)
-from experiments.commands.calibrate import calibrate_command
-from experiments.commands.plan import plan_command
-from experiments.commands.validate import validate_command
 from sim.errors import ParmError
 
-if TYPE_CHECKING:
-    from experiments.accuracy.options import Study
-    from experiments.calibration.options import Calibration
-    from experiments.config.schema import Experiment
+RUN, ASK, MACHINES, LOOK = "Run experiments", "Other questions", "Real machines", "Look up"
+VERBS = {
+    "run": (RUN, "run"),
+    "check": (RUN, "check"),
+    "train": (RUN, "train"),
+    "figures": (RUN, "figures"),
+    "compare": (RUN, "compare"),
+    "claims": (RUN, "claims"),
+    "plan": (ASK, "plan"),
+    "accuracy": (ASK, "accuracy"),
+    "profile": (MACHINES, "profile"),
+    "calibrate": (MACHINES, "calibrate"),
+    "validate": (MACHINES, "validate"),
+    "list": (LOOK, "list_kinds"),
+}
+"""For each verb the heading in `parm --help`, and the module in `commands` with a function of the same name."""
 
-app = typer.Typer(
-    name="parm",
-    help="Which redundancy policy answers how late, how wrong and at what cost, when machines are slow or fail?",
-    no_args_is_help=True,
-    add_completion=False,
-    pretty_exceptions_enable=False,
-)
+debug_wanted: list[bool] = []
+"""Holds True once `--debug` was given."""
 
 
-@app.command()
-def run(
-    file: File,
-    out: Annotated[Path | None, typer.Option(metavar="DIR", help="Run directory.", show_default="runs/NAME")] = None,
-    overrides: Overrides = None,
-    workers: Workers = None,
-    data: DataFolder = None,
-    device: Device = "auto",
-    models: ModelsFolder = MODELS,
-    plugin: Plugins = None,
-    fresh: Annotated[bool, typer.Option("--fresh", help="Discard a run that is in the directory.")] = False,
-    debug: Debug = False,
+def _remember_debug(debug: bool) -> None:
+    if debug:
+        debug_wanted.append(True)
+
+
+def _print_version(version: bool) -> None:
+    if version:
+        from importlib import metadata
+
+        of = metadata.version
+        print(f"parm {of('parm')}, Python {platform.python_version()}, torch {of('torch')}")
+        raise typer.Exit
+
+
+@cache
+def verb(name: str) -> Any:
+    """Return a verb's click command, with the option `--debug` that every verb has."""
+    heading, module = VERBS[name]
+    function = getattr(importlib.import_module(f"experiments.commands.{module}"), module)
+    paragraphs = inspect.cleandoc(function.__doc__ or "").split("\n\n")
+    text = "\n\n".join(" ".join(paragraph.split()) for paragraph in paragraphs)
+    command = _command(function, name, rich_help_panel=heading, help=text)
+    command.params.extend(_command(_options_of_every_verb, "debug").params)
+    return command
+
+
+def _command(function: Any, name: str, **options: Any) -> Any:
+    alone = typer.Typer(add_completion=False)
+    alone.command(name, **options)(function)
+    return typer.main.get_command(alone)
+
+
+def _options_of_every_verb(
+    debug: Annotated[
+        bool,
+        typer.Option(
+            "--debug",
+            help="Show where in the code an error was raised.",
+            callback=_remember_debug,
+            is_eager=True,
+            expose_value=False,
+        ),
+    ] = False,
 ) -> None:
-    """Run an experiment, or all of a bundle, or continue: simulate, predict, and write tables and figures."""
-    del debug
-    from experiments.config import bundle
-    from experiments.run.session import InterruptedRunError, Session
-
-    plan = bundle.load(file, overrides or (), plugin or ())
-    session = Session(workers, data, models, device, fresh)
-    try:
-        for path, experiment in plan.experiments:
-            session.run(experiment, path, plan.folder(out, experiment))
-    except InterruptedRunError:
-        raise typer.Exit(INTERRUPTED) from None
-    if any(experiment.claims for _, experiment in plan.experiments[1:]):
-        _print_claims(plan.folder(out, experiment).parent)
+    """Declare the options that `verb` gives to every verb."""
 
 
-@app.command()
-def train(
-    file: File,
-    overrides: Overrides = None,
-    data: DataFolder = None,
-    device: Device = "auto",
-    models: ModelsFolder = MODELS,
-    publish: Annotated[
-        Path | None, typer.Option(metavar="DIR", help="Write the models here too, in half precision.")
-    ] = None,
-    plugin: Plugins = None,
-    debug: Debug = False,
+class Verbs(TyperGroup):
+    """The verbs of `VERBS`, imported when needed."""
+
+    def list_commands(self, ctx: Any) -> list[str]:
+        """Return the verbs in the order of the table."""
+        return list(VERBS)
+
+    def get_command(self, ctx: Any, cmd_name: str) -> Any:
+        """Return a verb's command, or None where there is no such verb."""
+        return verb(cmd_name) if cmd_name in VERBS else None
+
+
+app = typer.Typer(name="parm", cls=Verbs, no_args_is_help=True, add_completion=False, pretty_exceptions_enable=False)
+
+
+@app.callback()
+def parm(
+    version: Annotated[
+        bool,
+        typer.Option(
+            "--version", help="Show the versions of parm, Python, torch.", callback=_print_version, is_eager=True
+        ),
+    ] = False,
 ) -> None:
-    """Train the models that an experiment needs, or continue; what is trained already is kept."""
-    del debug
-    from experiments.config import loader
-    from experiments.run.cells import cells
-    from experiments.run.progress import Reporter
-    from experiments.run.session import command, sigterm_as_interrupt
+    """Simulate prediction serving with redundancy.
 
-    experiment = loader.load(file, overrides or (), plugin or ())
-    if experiment.model is None:
-        raise ParmError(f"{file} has no 'model', so there is nothing to train.")
-    from experiments.run.models import Models
-
-    reporter = Reporter()
-    trained = Models(data, models, device, reporter, publish)
-    try:
-        sigterm_as_interrupt()
-        trained.prepare(cells(experiment, loader.context(file)))
-    except KeyboardInterrupt:
-        reporter.say(f"Interrupted. Continue with the same command: {' '.join(command())}")
-        raise typer.Exit(INTERRUPTED) from None
-    for line in trained.describe():
-        print(line)
-
-
-@app.command()
-def check(
-    file: File,
-    overrides: Overrides = None,
-    plugin: Plugins = None,
-    debug: Debug = False,
-) -> None:
-    """Validate a file without running it, and say what it would run: an experiment, a study, a calibration."""
-    del debug
-    from experiments.config import bundle, loader
-
-    sort = loader.sort_of(loader.read(file).data)
-    if sort == "study":
-        from experiments.accuracy.options import Study
-
-        _describe_study(loader.load_as(Study, file, overrides or (), plugin or ()), file)
-        return
-    if sort == "calibration":
-        from experiments.calibration.options import Calibration
-
-        _describe_calibration(loader.load_as(Calibration, file, overrides or (), plugin or ()), file)
-        return
-    for path, experiment in bundle.load(file, overrides or (), plugin or ()).experiments:
-        _describe(experiment, path)
-
-
-@app.command()
-def profile(
-    file: Annotated[Path | None, typer.Argument(metavar="[FILE]", help="Measure this experiment's network.")] = None,
-    network: Annotated[
-        str | None, typer.Option(metavar="YAML", help="Or this one, as resnet18 or '{kind: resnet18, width: 16}'.")
-    ] = None,
-    shape: Annotated[str, typer.Option(metavar="C,H,W", help="Shape of a sample for --network.")] = "3,32,32",
-    outputs: Annotated[int, typer.Option(min=1, help="Classes for --network.")] = 10,
-    batches: Annotated[str, typer.Option(metavar="B,B,...", help="Batch sizes to measure.")] = "1",
-    repeats: Annotated[int, typer.Option(min=1, help="Services per batch size.")] = 500,
-    contention: Annotated[int, typer.Option(min=0, help="Processes that keep the device busy meanwhile.")] = 0,
-    half: Annotated[bool, typer.Option("--half", help="Measure half precision.")] = False,
-    out: Annotated[Path, typer.Option(metavar="FILE", help="The profile to write.")] = Path("profile.json"),
-    overrides: Overrides = None,
-    data: DataFolder = None,
-    device: Device = "auto",
-    plugin: Plugins = None,
-    debug: Debug = False,
-) -> None:
-    """Measure a network's service times, and its codes', on this machine, for `service: {kind: profile, ...}`."""
-    del debug
-    from experiments.config import loader
-
-    if (file is None) == (network is None):
-        raise ParmError("name either an experiment's FILE or a --network to measure, not both.")
-    from experiments.run.store import ensure_writable, writing
-
-    ensure_writable(out)
-    sizes = _numbers(batches, "--batches")
-    if file is not None:
-        experiment = loader.load(file, overrides or (), plugin or ())
-        if experiment.model is None:
-            raise ParmError(f"{file} has no 'model' to measure; name one with --network.")
-        from experiments.commands.profiling import Effort, measure_model
-
-        effort = Effort(device, sizes, repeats, "half" if half else "single", contention)
-        measured = measure_model(experiment.model, experiment.policies, data, effort)
-    else:
-        loader.import_plugins(plugin or (), Path.cwd())
-        from experiments.commands.profiling import Effort, measure_network, parse_network
-
-        dimensions = _numbers(shape, "--shape")
-        if len(dimensions) != 3:
-            raise ParmError(f"--shape {shape}: must be three numbers: channels, height and width.")
-        channels, height, width = dimensions
-        effort = Effort(device, sizes, repeats, "half" if half else "single", contention)
-        measured = measure_network(parse_network(network or ""), (channels, height, width), outputs, effort)
-    with writing(out):
-        measured.write(out)
-    for role, services in measured.roles.items():
-        for size, times in services.items():
-            print(
-                f"{role}, batch {size}: mean {times.mean * 1e3:.3f} ms, "
-                f"p50 {times.at(0.5) * 1e3:.3f} ms, p99 {times.at(0.99) * 1e3:.3f} ms"
-            )
-    print(out)
-
-
-@app.command()
-def figures(
-    folder: Annotated[Path, typer.Argument(metavar="DIR", help="A run directory.")],
-    plugin: Plugins = None,
-    debug: Debug = False,
-) -> None:
-    """Write the tables and draw the figures of a run anew from its cells."""
-    del debug
-    from experiments.config import loader
-    from experiments.run.cells import cells
-    from experiments.run.session import conclude
-    from experiments.run.store import RunStore
-
-    file = folder / "experiment.yaml"
-    if not file.is_file():
-        raise ParmError(f"{folder} is not a run directory: there is no experiment.yaml in it.")
-    experiment = loader.load(file, (), plugin or ())
-    store = RunStore(folder)
-    todo = cells(experiment, loader.context(file))
-    outcomes = store.outcomes(todo)
-    if not outcomes:
-        raise ParmError(f"{folder} holds no finished cell yet: run it first.")
-    conclude(store, experiment, todo, outcomes)
-
-
-@app.command()
-def compare(
-    folders: Annotated[
-        list[Path], typer.Argument(metavar="DIR DIR...", help="Run directories; the first is the base.")
-    ],
-    debug: Debug = False,
-) -> None:
-    """Set runs side by side, policy by policy and sweep point by sweep point."""
-    del debug
-    from experiments.analysis.compare import compare as set_side_by_side
-    from experiments.run.session import console
-
-    comparison = set_side_by_side(folders)
-    console().print(comparison.table())
-    for sentence in comparison.unmatched:
-        print(sentence)
-
-
-@app.command()
-def claims(
-    folder: Annotated[Path, typer.Argument(metavar="DIR", help="A run directory, or a folder of them.")],
-    debug: Debug = False,
-) -> None:
-    """Show what is claimed of runs, what was simulated, and whether the two agree."""
-    del debug
-    _print_claims(folder)
-
-
-app.command("accuracy")(accuracy_command)
-app.command("calibrate")(calibrate_command)
-app.command("plan")(plan_command)
-app.command("validate")(validate_command)
-
-
-@app.command("list")
-def list_kinds(
-    family: Annotated[str | None, typer.Argument(help="One family, section or kind.")] = None,
-    plugin: Plugins = None,
-    debug: Debug = False,
-) -> None:
-    """Show everything that can be named in YAML, with its options."""
-    del debug
-    from experiments.config import loader
-
-    loader.import_plugins(plugin or (), Path.cwd())
-    from experiments.commands.catalogue import catalogue
-
-    print(catalogue(family))
+    If some machines are slow or fail, how late and how wrong are the answers under each policy, and at what cost?
+    """
 
 
 def main() -> NoReturn:
@@ -282,68 +131,6 @@ def main() -> NoReturn:
         print(f"parm failed ({type(error).__name__}: {says}); --debug shows where.", file=sys.stderr)
         sys.exit(1)
     sys.exit(2)
-
-
-def _describe(experiment: Experiment, file: Path) -> None:
-    """Say what an experiment would run."""
-    from experiments.config import loader
-    from experiments.run.cells import cells
-
-    todo = cells(experiment, loader.context(file))
-    points = experiment.points()
-    print(f"{file} is valid: {experiment.name}, seed {experiment.seed}")
-    print(
-        f"{len(todo)} cells: {len(experiment.policies)} policies x {len(points)} sweep points "
-        f"x {experiment.trials} trials, of {experiment.workload.queries} queries each"
-    )
-    for key, values in experiment.sweep.items():
-        print(f"sweep {key}: {', '.join(str(value) for value in values)}")
-    for policy in experiment.policies:
-        mine = [cell for cell in todo if cell.policy.label == policy.label]
-        instances = sorted({cell.policy.instances(cell.experiment.machines) for cell in mine})
-        print(f"policy {policy.label}: {' to '.join(str(count) for count in instances)} instances")
-    if experiment.model is None:
-        print("no model: latency only")
-        return
-    from experiments.run.models import needs
-
-    for need in needs(todo):
-        print(f"model: {need}")
-
-
-def _describe_study(study: Study, file: Path) -> None:
-    """Say what a study would train and measure."""
-    print(f"{file} is valid: {study.name}, a study of accuracy; 'parm accuracy' runs it")
-    print(f"{len(list(study.cases()))} lines: every model with every code, recipe and seed")
-    for model in study.models:
-        print(f"model {model.title}: recipes {', '.join(model.recipes or study.recipes)}")
-    for coding in study.codes:
-        print(f"code {coding.title}: {coding.losses} lost of {coding.k} predictions")
-    print(f"seeds: {', '.join(str(seed) for seed in study.seeds)}")
-
-
-def _describe_calibration(calibration: Calibration, file: Path) -> None:
-    """Say what a calibration would fit, and to what."""
-    points = len(calibration.experiment.points())
-    print(f"{file} is valid: {calibration.profile.name}, a calibration; 'parm calibrate' runs it")
-    for name, free in calibration.free.items():
-        print(f"free {name}: {free.low:g} to {free.high:g}, from {free.start:g}")
-    for target in calibration.targets:
-        print(f"target {target.policy} {target.metric}: {points} sweep points")
-
-
-def _print_claims(folder: Path) -> None:
-    from experiments.analysis import claims
-    from experiments.run.session import console
-
-    console().print(claims.table(claims.read(folder)))
-
-
-def _numbers(text: str, option: str) -> list[int]:
-    words = text.split(",")
-    if not all(word.strip().isdecimal() and int(word) > 0 for word in words):
-        raise ParmError(f"{option} {text}: must be whole numbers above 0 with commas between them.")
-    return [int(word) for word in words]
 
 
 if __name__ == "__main__":

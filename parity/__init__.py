@@ -1,6 +1,6 @@
-"""Erasure codes over predictions, the networks, and the training and keeping of deployed and parity models.
+"""Erasure codes over predictions, the networks, and the training and storage of deployed and parity models.
 
-Start with `codes.py` (what a parity model is for), then `store.py` (the one door to trained models) and follow it into
-`training.py`, `objectives.py` and `recipes.py`. What a user names in YAML (`codes`, `networks`, `recipes`) is
-importable without torch.
+Start with `codes/base.py` (what a code is, and what is trained for it), then `store.py` (which finds or trains models),
+`training.py` and `objectives.py`. What YAML can name (`codes`, `networks`, `recipes`) is importable without torch; all
+`nn.Module`s are in `modules.py`.
 """

@@ -1,4 +1,4 @@
-"""How good models and codes are on images that they have not seen, without any serving."""
+"""Accuracy of models and codes on images that they have not seen, without any serving."""
 
 from __future__ import annotations
 
@@ -16,7 +16,7 @@ from parity.tasks import LearningTask
 EVALUATION_BATCH = 1024
 """Images per forward pass outside training."""
 PATTERNS = 32
-"""Patterns of losses that are tried at most; of more, this many at random, always the same."""
+"""At most this many patterns of losses are tried; of more, a random choice that is always the same."""
 
 
 def predict(module: nn.Module, images: Tensor) -> Tensor:
@@ -37,7 +37,7 @@ def random_groups(n: int, k: int, generator: Generator) -> Tensor:
 
 @dataclass(frozen=True)
 class Degraded:
-    """What is left of predictions in degraded mode."""
+    """Quality of predictions in degraded mode."""
 
     quality: float
     """Against the labels: for classification the paper's A_d."""
@@ -63,8 +63,8 @@ def degraded(
     """Lose `losses` answers of each group in every way, reconstruct, and judge the predictions that were lost.
 
     `trained` are the modules of the code's parts, `outputs` the deployed model's own for `images` (n, ...). Groups are
-    random, `groupings` times all the images, always alike. Only the coded answers `rows` are there (default: all). With
-    a code that is not systematic the losses are coded answers, and every prediction of a group is judged.
+    random, `groupings` times all the images, always the same. Only the coded answers `rows` are used (default: all).
+    With a code that is not systematic the losses are coded answers, and every prediction of a group is judged.
     """
     generator = Generator(images.device).manual_seed(0)
     groups = torch.cat([random_groups(len(images), k, generator) for _ in range(groupings)])

@@ -1,14 +1,24 @@
-"""The layers behind `networks.py`, in the literature's names, and the paper artifact's initialisation."""
+"""All modules that are trained: the classifiers of `networks.py`, named as in the literature, and those of some codes.
+
+Sources of the invertible classifier and its fusion network: Jacobsen, Smeulders, Oyallon, "i-RevNet: Deep Invertible
+Networks", ICLR 2018; Dinh, Lee, "Coded-InvNet for Resilient Prediction Serving Systems", ICML 2021.
+"""
 
 from __future__ import annotations
 
+import difflib
 from collections import OrderedDict
 from collections.abc import Sequence
 from itertools import pairwise
+from typing import Literal, cast
 
+import torch
 from torch import Tensor, nn
+from torch.nn.functional import pixel_shuffle, pixel_unshuffle
+from torch.nn.modules.dropout import _DropoutNd
 
-from parity.networks import Shape
+from parity.shape import Shape
+from sim.errors import ParmError
 
 
 def mlp(shape: Shape, outputs: int, hidden: Sequence[int]) -> nn.Sequential:
@@ -228,8 +238,112 @@ def _eights(channels: float) -> int:
     return rounded + 8 if rounded < 0.9 * channels else rounded
 
 
+SMALLEST_SIDE = 4
+"""Pixels are moved into channels while the larger side of the map exceeds this and both sides are even."""
+
+
+class Coupling(nn.Module):
+    """(a, b) -> (b, a + F(b)) for the halves a, b of the channels; F, two 3x3 convolutions, is never inverted."""
+
+    def __init__(self, channels: int, width: int) -> None:
+        super().__init__()
+        self.branch = nn.Sequential(
+            nn.Conv2d(channels // 2, width, 3, padding=1, bias=False),
+            nn.BatchNorm2d(width),
+            nn.ReLU(inplace=True),
+            nn.Conv2d(width, channels // 2, 3, padding=1),
+        )
+
+    def forward(self, x: Tensor) -> Tensor:
+        """(n, channels, h, w) -> the same shape."""
+        first, second = x.chunk(2, dim=1)
+        return torch.cat([second, first + self.branch(second)], dim=1)
+
+    def inverse(self, y: Tensor) -> Tensor:
+        """Undo `forward`, in evaluation mode."""
+        second, mixed = y.chunk(2, dim=1)
+        return torch.cat([mixed - self.branch(second), second], dim=1)
+
+
+class InvertibleNetwork(nn.Module):
+    """Couplings in stages, each after the sides were halved, then a linear head: (n, *shape) -> (n, outputs)."""
+
+    def __init__(self, shape: Shape, outputs: int, width: int, blocks: int) -> None:
+        super().__init__()
+        channels, height, breadth = shape
+        stages: list[nn.ModuleList] = []
+        while height % 2 == 0 and breadth % 2 == 0 and max(height, breadth) > SMALLEST_SIDE:
+            channels, height, breadth = 4 * channels, height // 2, breadth // 2
+            stages.append(nn.ModuleList(Coupling(channels, width * 2 ** len(stages)) for _ in range(blocks)))
+        if not stages:
+            raise ParmError(
+                f"invertible needs images with even sides, one over {SMALLEST_SIDE} pixels, not {shape[1]}x{shape[2]}"
+            )
+        self.stages = nn.ModuleList(stages)
+        self.map = (channels, height, breadth)
+        self.head = nn.Linear(channels * height * breadth, outputs)
+
+    def features(self, x: Tensor) -> Tensor:
+        """z = f(x): (n, *shape) -> (n, numbers of an image)."""
+        for stage in self._couplings():
+            x = pixel_unshuffle(x, 2)
+            for block in stage:
+                x = block(x)
+        return x.flatten(1)
+
+    def inverse(self, z: Tensor) -> Tensor:
+        """x = f^-1(z), in evaluation mode: (n, numbers of an image) -> (n, *shape)."""
+        x = z.reshape(-1, *self.map)
+        for stage in reversed(self._couplings()):
+            for block in reversed(stage):
+                x = block.inverse(x)
+            x = pixel_shuffle(x, 2)
+        return x
+
+    def forward(self, x: Tensor) -> Tensor:
+        """(n, *shape) -> (n, outputs)."""
+        answer: Tensor = self.head(self.features(x))
+        return answer
+
+    def _couplings(self) -> list[list[Coupling]]:
+        return [[block for block in stage.children() if isinstance(block, Coupling)] for stage in self.stages]
+
+
+EXTRA_HEADS = {"googlenet", "inception_v3"}
+"""These answer with further heads while they train, unless they are told not to."""
+
+
+def classifier(name: str, shape: Shape, outputs: int) -> nn.Module:
+    """Make torchvision's network `name`, (n, 3, h, w) -> (n, outputs).
+
+    Raises ParmError for an unknown name, for images without three channels, and for a size that the network refuses.
+    """
+    import torchvision
+
+    names = torchvision.models.list_models(module=torchvision.models)
+    if name not in names:
+        near = difflib.get_close_matches(name, names, n=1)
+        hint = f"did you mean '{near[0]}'?" if near else f"it has {', '.join(names)}"
+        raise ParmError(f"torchvision has no classifier '{name}'; {hint}")
+    channels, height, width = shape
+    if channels != 3:
+        raise ParmError(f"torchvision's {name} needs images of 3 channels, not {channels}")
+    extra = {"aux_logits": False, "init_weights": True} if name in EXTRA_HEADS else {}
+    module = cast(nn.Module, torchvision.models.get_model(name, weights=None, num_classes=outputs, **extra))
+    for layer in module.modules():
+        if isinstance(layer, _DropoutNd | torchvision.ops.StochasticDepth):
+            layer.p = 0.0
+    try:
+        with torch.no_grad():
+            module.eval()(torch.zeros(1, *shape))
+    except (RuntimeError, AssertionError, ValueError, IndexError) as error:
+        reason = (str(error).splitlines() or [type(error).__name__])[0].rstrip(".")
+        raise ParmError(f"torchvision's {name} does not take images of {height}x{width} ({reason})") from error
+    return module.train()
+
+
 def initialise_as_paper(module: nn.Module) -> None:
-    """Reset weights as the artifact does: convolutions Xavier-uniform with ReLU's gain, linear N(0, 0.01), biases 0."""
+    """Reset weights as the artifact: convolutions Xavier-uniform with ReLU's gain, linear N(0, 0.01), biases 0."""
     for layer in module.modules():
         if isinstance(layer, nn.Conv2d):
             nn.init.xavier_uniform_(layer.weight, gain=nn.init.calculate_gain("relu"))
@@ -237,3 +351,120 @@ def initialise_as_paper(module: nn.Module) -> None:
             nn.init.normal_(layer.weight, std=0.01)
         if isinstance(layer, nn.Conv2d | nn.Linear) and layer.bias is not None:
             nn.init.zeros_(layer.bias)
+
+
+LOGITS_SCALE = 0.3
+"""Raw outputs are of the order of one, after training with smoothed labels, to ten; decoders see them nearer to one."""
+ENCODER_DILATIONS = (1, 1, 2, 4, 8, 1)
+"""Of the 3x3 convolutions of the convolutional encoder; a 1x1 convolution follows."""
+FUSION_DILATIONS = (1, 2, 4, 2, 1)
+"""Of the fusion network's inner convolutions: each of its pixels sees all of a 28x28 image's."""
+
+
+class ConditionalParity(nn.Module):
+    """A parity model with `features` outputs more than classes, and the decoder that corrects the subtraction.
+
+    As a module it answers parity queries: (n, *shape) -> (n, classes + features).
+    """
+
+    def __init__(self, network: nn.Module, k: int, classes: int, features: int, hidden: int) -> None:
+        super().__init__()
+        self.network = network
+        self.k = k
+        self.decoder = nn.Sequential(
+            nn.Linear(3 * classes + features + k, hidden),
+            nn.ReLU(),
+            nn.Linear(hidden, hidden),
+            nn.ReLU(),
+            nn.Linear(hidden, classes),
+        )
+
+    def begin_with_subtraction(self) -> None:
+        """Make the untrained decoder correct nothing."""
+        last = self.decoder[-1]
+        assert isinstance(last, nn.Linear)
+        nn.init.zeros_(last.weight)
+        nn.init.zeros_(last.bias)
+
+    def forward(self, x: Tensor) -> Tensor:
+        """(n, *shape) -> (n, classes + features)."""
+        answer: Tensor = self.network(x)
+        return answer
+
+    def correction(self, outputs: Tensor, parity: Tensor, slot: int) -> Tensor:
+        """Return what to add to the subtraction's prediction of the one lost slot.
+
+        `outputs` (g, k, c), of which that slot is not read, and `parity` (g, c + features) give (g, c).
+        """
+        others = outputs[:, [one for one in range(self.k) if one != slot]]
+        place = torch.zeros(len(outputs), self.k, device=outputs.device, dtype=outputs.dtype)
+        place[:, slot] = 1
+        seen = (parity * LOGITS_SCALE, others.softmax(-1).mean(1), others.mean(1) * LOGITS_SCALE, place)
+        result: Tensor = self.decoder(torch.cat([one.to(outputs.dtype) for one in seen], dim=-1))
+        return result
+
+
+class LearnedCoder(nn.Module):
+    """An encoder of k queries into r coded ones, and a decoder of k + r answers into k predictions."""
+
+    def __init__(
+        self, shape: Sequence[int], k: int, r: int, classes: int, encoder: Literal["mlp", "conv"], width: int
+    ) -> None:
+        super().__init__()
+        self.k, self.r = k, r
+        self.shape = tuple(shape)
+        channels, height, width_pixels = self.shape
+        if encoder == "mlp":
+            pixels = channels * height * width_pixels
+            self.encoder: nn.Module = nn.Sequential(
+                nn.Flatten(), nn.Linear(k * pixels, k * pixels), nn.ReLU(), nn.Linear(k * pixels, r * pixels)
+            )
+        else:
+            layers: list[nn.Module] = []
+            before = k * channels
+            for dilation in ENCODER_DILATIONS:
+                layers += [nn.Conv2d(before, width * k, 3, padding=dilation, dilation=dilation), nn.ReLU()]
+                before = width * k
+            self.encoder = nn.Sequential(*layers, nn.Conv2d(before, r * channels, 1))
+        n, m = (k + r) * classes, k * classes
+        self.decoder = nn.Sequential(nn.Linear(n, n), nn.ReLU(), nn.Linear(n, m), nn.ReLU(), nn.Linear(m, m))
+
+    def encode(self, queries: Tensor) -> Tensor:
+        """(g, k, *shape) -> (g, r, *shape)."""
+        coded: Tensor = self.encoder(queries.flatten(1, 2))
+        return coded.reshape(len(queries), self.r, *self.shape)
+
+    def decode(self, outputs: Tensor, parities: Tensor, there: Tensor) -> Tensor:
+        """(g, k, c), (g, r, c) and which of them are there, bool (g, k + r), -> (g, k, c). Others are not read."""
+        answers = torch.cat([outputs, parities], dim=1)
+        seen = torch.where(there[..., None], answers, 0.0) * LOGITS_SCALE
+        decoded: Tensor = self.decoder(seen.flatten(1))
+        return decoded.reshape(outputs.shape) / LOGITS_SCALE
+
+
+class Fusion(nn.Module):
+    """The queries' mean plus what convolutions over all of them add to it: (g, k, *shape) -> (g, *shape)."""
+
+    def __init__(self, shape: Shape, k: int, width: int) -> None:
+        super().__init__()
+        self.step = 1 if shape[1] % 2 or shape[2] % 2 else 2
+        channels = shape[0] * self.step**2
+        layers: list[nn.Module] = []
+        before = k * channels
+        for dilation in FUSION_DILATIONS:
+            layers += [nn.Conv2d(before, width, 3, padding=dilation, dilation=dilation, bias=False)]
+            layers += [nn.BatchNorm2d(width), nn.ReLU(inplace=True)]
+            before = width
+        self.layers = nn.Sequential(*layers, nn.Conv2d(width, channels, 3, padding=1))
+
+    def begin_with_mean(self) -> None:
+        """Make the untrained network add nothing."""
+        last = self.layers[-1]
+        assert isinstance(last, nn.Conv2d) and last.bias is not None
+        nn.init.zeros_(last.weight)
+        nn.init.zeros_(last.bias)
+
+    def forward(self, queries: Tensor) -> Tensor:
+        """(g, k, *shape) -> (g, *shape)."""
+        change = self.layers(pixel_unshuffle(queries.flatten(1, 2), self.step))
+        return queries.mean(1) + pixel_shuffle(change, self.step)

@@ -7,14 +7,12 @@ from typing import TYPE_CHECKING, Any, ClassVar, Literal
 
 from pydantic import Field, PositiveInt, SerializerFunctionWrapHandler, model_serializer
 
+from parity.shape import Shape
 from sim.errors import ParmError
 from sim.kinds import Kind
 
 if TYPE_CHECKING:
     from torch import nn
-
-Shape = tuple[int, int, int]
-"""Channels, height, width of one image."""
 
 
 class Network(Kind):
@@ -94,7 +92,7 @@ class ResidualNetwork(Network):
 
     @model_serializer(mode="wrap")
     def _without_the_default_stem(self, handler: SerializerFunctionWrapHandler) -> dict[str, Any]:
-        """A stem that was not chosen is no part of a model's key, so that models older than the option are found."""
+        """The default stem is not part of a model's key, so that models older than the option are found."""
         options: dict[str, Any] = handler(self)
         return {name: value for name, value in options.items() if (name, value) != ("stem", "auto")}
 
@@ -140,7 +138,7 @@ class Invertible(Network):
 
     def build(self, shape: Shape, outputs: int) -> nn.Module:
         """See `Network.build`."""
-        from parity.invertible import InvertibleNetwork
+        from parity.modules import InvertibleNetwork
 
         return InvertibleNetwork(shape, outputs, self.width, self.blocks)
 
@@ -153,7 +151,7 @@ class Torchvision(Network):
     """Such as resnet50, efficientnet_b0, convnext_tiny, vit_b_16: what torchvision.models.list_models() names."""
 
     def build(self, shape: Shape, outputs: int) -> nn.Module:
-        """See `Network.build`; an unknown name is refused here, since only torchvision knows its names."""
-        from parity.torchvision_models import classifier
+        """See `Network.build`. Raises ParmError for a name that torchvision does not have."""
+        from parity.modules import classifier
 
         return classifier(self.name, shape, outputs)

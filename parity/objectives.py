@@ -1,7 +1,7 @@
-"""What a model is trained for and judged by: the two objectives that `training.train` minimises.
+"""The two objectives that `training.train` minimises, one for classifiers and one for the parts of a code.
 
-Both keep their data on the device, hand out row numbers per step, and share one held-out part of the training set, so
-that a parity model is judged on images that the deployed model has not been fitted to either.
+Both keep their data on the device and share one held-out part of the training set, so that a parity model is judged on
+images that the deployed model has not been fitted to either.
 """
 
 from __future__ import annotations
@@ -11,12 +11,12 @@ from typing import Any, Protocol
 
 import torch
 from torch import Generator, Tensor, nn
+from torch.nn import functional
 
-from parity.augment import Moves
+from parity.codes.base import Part
 from parity.evaluation import EVALUATION_BATCH, degraded, predict, quality, random_groups
-from parity.networks import Shape
-from parity.parts import Part
 from parity.recipes import Recipe
+from parity.shape import Shape
 from parity.tasks import TASKS, LearningTask, TaskName
 from sim.errors import ParmError
 
@@ -25,7 +25,7 @@ from sim.errors import ParmError
 class TrainingData:
     """A data set as training needs it, on the CPU: images float32 (n, c, h, w), normalised, and labels.
 
-    Labels are classes, int64 (n,), or boxes, float32 (n, 4), as the task has it.
+    Labels are classes, int64 (n,), or boxes, float32 (n, 4).
     """
 
     name: str
@@ -34,7 +34,7 @@ class TrainingData:
     note: str
     """A caveat that belongs beside every number measured on it, or empty."""
     outputs: int
-    """Numbers that a model answers with: the classes, or the four of a box."""
+    """Numbers that a model returns for an image: one per class, or the four of a box."""
     train: Tensor
     train_labels: Tensor
     test: Tensor
@@ -60,21 +60,59 @@ class TrainingData:
         return order[held:], order[:held]
 
 
+@dataclass(frozen=True)
+class Moves:
+    """Random shifts and flips of n images, which can be applied again."""
+
+    shift: int
+    """Pixels by which an image may move, either way."""
+    down: Tensor
+    """Rows, 0 .. 2 shift; `shift` is where the image was; int64 (n,)."""
+    right: Tensor
+    """Columns, likewise."""
+    mirrored: Tensor
+    """Whether the image is mirrored left to right, bool (n,)."""
+
+    @classmethod
+    def draw(cls, n: int, shift: int, flip: bool, generator: Generator) -> Moves:
+        """Draw moves by up to `shift` pixels both ways and, with `flip`, mirror every other image."""
+        device = generator.device
+        down, right = (torch.randint(2 * shift + 1, (n,), generator=generator, device=device) for _ in range(2))
+        mirrored = torch.rand(n, generator=generator, device=device) < (0.5 if flip else 0.0)
+        return cls(shift, down, right, mirrored)
+
+    def of(self, rows: Tensor) -> Moves:
+        """Return the moves of the images with these numbers, int64 (m,)."""
+        return Moves(self.shift, self.down[rows], self.right[rows], self.mirrored[rows])
+
+    def apply(self, images: Tensor) -> Tensor:
+        """Move images (n, c, h, w). Pixels from outside are zero, the mean of normalised images."""
+        _, _, height, width = images.shape
+        device = images.device
+        if self.shift:
+            rows = self.down[:, None] + torch.arange(height, device=device)
+            columns = self.right[:, None] + torch.arange(width, device=device)
+            padded = functional.pad(images, (self.shift,) * 4).permute(0, 2, 3, 1)
+            picture = torch.arange(len(images), device=device)[:, None, None]
+            images = padded[picture, rows[:, :, None], columns[:, None, :]].permute(0, 3, 1, 2)
+        return torch.where(self.mirrored[:, None, None, None], images.flip(-1), images)
+
+
 class Objective(Protocol):
     """What `training.train` minimises."""
 
     def rows(self, generator: Generator) -> Tensor:
-        """Row numbers of one epoch in random order: images (n,), or groups of k images (g, k); a step takes some."""
+        """Row numbers of one epoch in random order: images (n,), or groups of k images (g, k); each step takes some."""
 
     def loss(self, module: nn.Module, rows: Tensor, generator: Generator) -> Tensor:
-        """Training loss of one step, a scalar, on some of what `rows` returned."""
+        """Training loss of one step, a scalar, on some of these rows."""
 
     def score(self, module: nn.Module) -> float:
         """Quality on the held-out images, higher is better; `module` is in evaluation mode."""
 
 
 class Supervised:
-    """The deployed model's and the backup's: the task's own loss, judged by the mean quality of its answers."""
+    """The objective of deployed and backup models: the task's own loss, judged by mean quality."""
 
     def __init__(self, data: TrainingData, recipe: Recipe, device: torch.device) -> None:
         train, held = data.split(recipe.holdout)
@@ -101,7 +139,7 @@ class Supervised:
 
 @dataclass(frozen=True)
 class _View:
-    """The training images, each moved in a way of its own, and what the deployed model says of them."""
+    """One augmented copy of the training images, and the deployed model's outputs for it."""
 
     moves: Moves
     outputs: Tensor
@@ -109,9 +147,9 @@ class _View:
 
 
 class Reconstruction:
-    """A code's part: the recipe's parity loss, judged by how often reconstructions agree with the deployed model.
+    """The objective of a code's part: the recipe's parity loss, judged by agreement with the deployed model.
 
-    `deployed` is in evaluation mode on `device`; its outputs for images as they are are computed once.
+    `deployed` is in evaluation mode on `device`; its outputs for images without augmentation are computed once.
     """
 
     def __init__(
@@ -128,7 +166,7 @@ class Reconstruction:
         self.outputs, self.held_outputs = predict(deployed, self.images), predict(deployed, self.held)
         self._views: dict[int, _View] = {}
         self._view: _View | None = None
-        """That of the epoch, where the recipe has a fixed number of them."""
+        """The one of this epoch, where the recipe has a fixed number of them."""
         _refuse_moved_boxes(data, recipe)
 
     def rows(self, generator: Generator) -> Tensor:
@@ -136,7 +174,7 @@ class Reconstruction:
         if self.recipe.augments and self.recipe.views is not None:
             number = int(torch.randint(self.recipe.views, (), generator=generator, device=generator.device))
             if number not in self._views:
-                self._views[number] = self._look(number)
+                self._views[number] = self._make_view(number)
             self._view = self._views[number]
         return random_groups(len(self.images), self.part.k, generator)
 
@@ -156,8 +194,8 @@ class Reconstruction:
         decoded = self.part.reconstruct(module, self.deployed, queries, outputs, generator)
         return self.recipe.parity_loss(decoded, outputs, self.task)
 
-    def _look(self, number: int) -> _View:
-        """Move every image, always alike for the same number, and ask the deployed model what it then says."""
+    def _make_view(self, number: int) -> _View:
+        """Augment every image, always alike for the same number, and run the deployed model on the result."""
         device = self.images.device
         moves = Moves.draw(len(self.images), self.recipe.shift, self.recipe.flip, Generator(device).manual_seed(number))
         if not self.recipe.augments_targets:
@@ -193,4 +231,4 @@ class Reconstruction:
 
 def _refuse_moved_boxes(data: TrainingData, recipe: Recipe) -> None:
     if data.task_name == "localisation" and recipe.augments:
-        raise ParmError(f"data set {data.name} has boxes, which 'shift' and 'flip' would leave where they were")
+        raise ParmError(f"data set {data.name} has boxes, which 'shift' and 'flip' do not move: leave both out")

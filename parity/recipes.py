@@ -1,4 +1,4 @@
-"""How models are trained: what a user names in YAML under a model's or a code's training."""
+"""Recipes: how models are trained, as YAML names it for a deployed model and for what a code needs."""
 
 from __future__ import annotations
 
@@ -23,10 +23,10 @@ class Recipe(Kind):
 
     family: ClassVar[str] = "recipe"
     augments_targets: ClassVar[bool] = True
-    """Whether a parity model's targets are computed anew from augmented images; the artifact keeps the plain ones."""
+    """Whether a parity model's targets are computed from the augmented images; the artifact uses the plain images."""
 
     epochs: int = Field(default=40, gt=0)
-    """Passes over the training set; for a parity model each pass cuts it anew into random coding groups."""
+    """Passes over the training set; for a parity model each pass divides it into new random coding groups."""
     lr: float = Field(default=3e-3, gt=0)
     """Learning rate; the highest one where a schedule changes it."""
     weight_decay: float = Field(default=1e-2, ge=0)
@@ -41,7 +41,7 @@ class Recipe(Kind):
     """Augmentation: mirror each training image left to right with probability one half."""
     views: int | None = Field(default=None, gt=0)
     """Augmentation: this many moved copies of every image, a random one each epoch, so that targets are
-    computed once per copy; None: moved anew, and computed, in every step."""
+    computed once per copy; None: images are moved, and targets computed, in every step."""
     smoothing: float = Field(default=0.0, ge=0, lt=1)
     """Label smoothing of a deployed model; how hard sums of its outputs are to learn depends on it."""
     patience: int | None = Field(default=None, gt=0)
@@ -64,12 +64,10 @@ class Recipe(Kind):
 
     def batch_size(self, k: int) -> int:
         """Rows per step: images for k = 1 (the deployed model), else coding groups."""
-        del k
         return self.batch or 64
 
     def initialise(self, module: nn.Module) -> None:
         """Set fresh weights in place; the default keeps the ones that PyTorch's layers draw."""
-        del module
 
     @abstractmethod
     def optimiser(self, parameters: Iterable[nn.Parameter]) -> Optimizer:
@@ -102,7 +100,7 @@ class Paper(Recipe):
         return False
 
     def batch_size(self, k: int) -> int:
-        """As the artifact has it for coding groups; it is silent on the deployed model's."""
+        """The artifact's for coding groups; it does not give the deployed model's."""
         return self.batch or (64 if k <= 2 else 32)
 
     def initialise(self, module: nn.Module) -> None:
@@ -118,8 +116,7 @@ class Paper(Recipe):
         return torch.optim.Adam(parameters, lr=self.lr, weight_decay=self.weight_decay, fused=True)
 
     def rate(self, progress: float) -> float:
-        """The same throughout."""
-        del progress
+        """Constant."""
         return self.lr
 
     def parity_loss(self, decoded: Tensor, outputs: Tensor, task: LearningTask) -> Tensor:
@@ -130,12 +127,11 @@ class Paper(Recipe):
         """
         from torch.nn import functional
 
-        del task
         return functional.mse_loss(decoded, outputs)
 
 
 class Best(Recipe):
-    """The best known here: AdamW at a one-cycle rate, from the deployed weights, for what decoding returns."""
+    """The best found here: AdamW with one-cycle learning rate, from the deployed weights, for decoded predictions."""
 
     kind: Literal["best"] = "best"
     warmup: float = Field(default=0.25, ge=0, lt=1)
@@ -149,7 +145,7 @@ class Best(Recipe):
 
     @property
     def warm_start(self) -> bool:
-        """As the option `warm` says."""
+        """See the option `warm`."""
         return self.warm
 
     def optimiser(self, parameters: Iterable[nn.Parameter]) -> Optimizer:
@@ -168,7 +164,7 @@ class Best(Recipe):
         """`mse` times the squared error plus `kl` times the task's divergence, both of the reconstructed predictions.
 
         For the plain sum each slot's reconstruction errs by exactly the parity output's error, so the first term is
-        then the paper's; for weighted rows it counts each slot by what the division by its weight does to it.
+        then the paper's; for weighted rows each slot's error is divided by its weight.
         """
         from torch.nn import functional
 

@@ -1,9 +1,9 @@
-"""Where trained models are kept and found again: one folder per model, named by what determines it.
+"""The store of trained models: one folder per model, named by a hash of everything that determines the training.
 
     <role>-<network>-<dataset>-<key12>/weights.safetensors, card.json
 
-The key is the SHA-256 of the canonical JSON of everything that determines the training (for a parity model the deployed
-model's key is a part of that). The card holds that JSON as `identity`, what was measured on the test set, and the
+The key is the SHA-256 of the canonical JSON of everything that determines the training, which for a parity model
+includes the deployed model's key. The card holds that JSON as `identity`, what was measured on the test set, and the
 weights' own hash. A model in training lives in `<folder>.part` and is renamed when it is complete, under a lock, so a
 folder with the final name is always whole and two processes never train the same model side by side. Models that come
 with parm (`parity/zoo`) are looked for as well, under the same names.
@@ -29,20 +29,20 @@ from safetensors.torch import load, save
 from torch import nn
 
 from parity import zoo
-from parity.codes.base import TensorCode
+from parity.codes.base import Part, TensorCode
 from parity.evaluation import degraded, predict, quality
 from parity.networks import Network
 from parity.objectives import Objective, Reconstruction, Supervised, TrainingData
-from parity.parts import Part
 from parity.recipes import Recipe
-from parity.training import Fit, Progress, TrainingStatus, seed_of, train, write_atomically
+from parity.training import Fit, Progress, TrainingStatus, seed_of, train
+from sim.atomic import write as atomic_write
 from sim.errors import ParmError
 from sim.kinds import Kind
 
 FORMAT = 2
 """Part of every key: raise it when the same options come to mean another training."""
 DEPLOYED_ONLY = ("smoothing",)
-"""Options of a recipe that change nothing where it trains what a code needs, and so are no part of that one's key."""
+"""Options of a recipe that have no effect on parity models, and so are not part of their keys."""
 TEST_GROUPINGS = 5
 """Random groupings of the test set behind a card's A_d."""
 
@@ -71,11 +71,12 @@ class _Work:
     seed: int
     batch: int
     build: Callable[[], nn.Module]
-    """Makes the module with fresh weights."""
+    """Returns the module with fresh weights."""
     start: Callable[[nn.Module], None] | None
-    """Gives it weights to start from, where there are some."""
-    objective: Callable[[torch.device], Objective]
-    measure: Callable[[nn.Module, torch.device], dict[str, float]]
+    """Loads weights to start from, for a warm start."""
+    objective: Callable[[], Objective]
+    measure: Callable[[nn.Module], dict[str, float]]
+    """Returns what is measured on the test set with the module, which is on the store's device."""
 
     @property
     def key(self) -> str:
@@ -89,21 +90,29 @@ class _Work:
 
 def quiet(status: TrainingStatus) -> None:
     """Report nothing."""
-    del status
 
 
 class ModelStore:
-    """Finds models that are already trained, resumes half-trained ones, trains the others. Never trains one twice."""
+    """Finds models that are trained already, resumes half-trained ones, trains the others; never trains one twice."""
 
     def __init__(
-        self, root: Path, checkpoint_seconds: float = 5.0, zoo: Path = zoo.FOLDER, publish: Path | None = None
+        self,
+        root: Path,
+        device: str | torch.device = "cpu",
+        progress: Progress = quiet,
+        *,
+        checkpoint_seconds: float = 5.0,
+        zoo: Path = zoo.FOLDER,
+        publish: Path | None = None,
     ) -> None:
-        """Keep models in `root`; those that `zoo` has are taken from there.
+        """Keep models in `root`; those that `zoo` has are taken from there. `progress` is called after every epoch.
 
-        Every model that is asked for is written to the folder `publish` too, in half precision, with a card that says
-        what was measured with the rounded weights.
+        Models are trained and measured on `device`. Every model that is asked for is written to the folder `publish`
+        too, in half precision, with a card that says what was measured with the rounded weights.
         """
         self.root = root
+        self.device = torch.device(device)
+        self.progress = progress
         self.zoo = zoo
         self.publish = publish
         self.checkpoint_seconds = checkpoint_seconds
@@ -114,11 +123,9 @@ class ModelStore:
         data: TrainingData,
         recipe: Recipe,
         seed: int,
-        device: str = "cpu",
-        progress: Progress = quiet,
         role: Literal["deployed", "backup"] = "deployed",
     ) -> TrainedModel:
-        """The classifier for a data set: the deployed model, or the cheaper one of approximate backups.
+        """Return the classifier for a data set: the deployed model, or the cheaper one of approximate backups.
 
         Raises ParmError for a damaged store, a full disk or a diverging training.
         """
@@ -138,8 +145,9 @@ class ModelStore:
             recipe.initialise(module)
             return module
 
-        def measure(module: nn.Module, place: torch.device) -> dict[str, float]:
-            return {"accuracy": quality(module, data.test.to(place), data.test_labels.to(place), data.task)}
+        def measure(module: nn.Module) -> dict[str, float]:
+            images, labels = data.test.to(self.device), data.test_labels.to(self.device)
+            return {"accuracy": quality(module, images, labels, data.task)}
 
         work = _Work(
             role=role,
@@ -150,12 +158,12 @@ class ModelStore:
             recipe=recipe,
             seed=seed,
             batch=recipe.batch_size(1),
-            objective=lambda place: Supervised(data, recipe, place),
+            objective=lambda: Supervised(data, recipe, self.device),
             build=build,
             start=None,
             measure=measure,
         )
-        return self._obtain(work, device, progress)
+        return self._obtain(work)
 
     def parts(
         self,
@@ -166,16 +174,14 @@ class ModelStore:
         r: int,
         recipe: Recipe,
         seed: int,
-        device: str = "cpu",
-        progress: Progress = quiet,
     ) -> list[TrainedModel]:
-        """What is trained for a code, such as the parity model of each row, in order; nothing for some codes.
+        """Return what is trained for a code, such as the parity model of each row, in order; for some codes nothing.
 
         A row's model depends on that row's weights alone, so row 0 of an r = 2 code is the model of r = 1.
         Raises ValueError like `Code.check`, ParmError like `classifier`.
         """
         code.check(k, r)
-        return [self._part(deployed, data, part, recipe, seed, device, progress) for part in code.parts(k, r)]
+        return [self._part(deployed, data, part, recipe, seed) for part in code.parts(k, r)]
 
     def _part(
         self,
@@ -184,8 +190,6 @@ class ModelStore:
         part: Part[Any],
         recipe: Recipe,
         seed: int,
-        device: str,
-        progress: Progress,
     ) -> TrainedModel:
         network = deployed.network
         identity = {
@@ -197,12 +201,12 @@ class ModelStore:
             "seed": seed,
         }
 
-        def objective(place: torch.device) -> Objective:
-            return Reconstruction(data, copy.deepcopy(deployed.module).to(place), part, recipe, place)
+        def objective() -> Objective:
+            return Reconstruction(data, copy.deepcopy(deployed.module).to(self.device), part, recipe, self.device)
 
-        def measure(module: nn.Module, place: torch.device) -> dict[str, float]:
-            images, labels = data.test.to(place), data.test_labels.to(place)
-            own = copy.deepcopy(deployed.module).to(place)
+        def measure(module: nn.Module) -> dict[str, float]:
+            images, labels = data.test.to(self.device), data.test_labels.to(self.device)
+            own = copy.deepcopy(deployed.module).to(self.device)
             modules = [module] * len(part.code.parts(part.k, part.r))
             found = degraded(
                 part.code,
@@ -239,28 +243,27 @@ class ModelStore:
             objective=objective,
             measure=measure,
         )
-        return self._obtain(work, device, progress)
+        return self._obtain(work)
 
-    def _obtain(self, work: _Work, device: str, progress: Progress) -> TrainedModel:
+    def _obtain(self, work: _Work) -> TrainedModel:
         folder = next((one for one in (self.root / work.folder, self.zoo / work.folder) if one.exists()), None)
         if folder is None:
             folder = self.root / work.folder
             with _disk(folder), _lock(folder):
                 # Another process may have trained it while this one waited for the lock.
                 if not folder.exists():
-                    self._train(work, folder, torch.device(device), progress)
+                    self._train(work, folder)
         model = _read(work, folder)
-        return model if self.publish is None else self._published(work, model, self.publish / work.folder, device)
+        return model if self.publish is None else self._published(work, model, self.publish / work.folder)
 
-    def _published(self, work: _Work, model: TrainedModel, folder: Path, device: str) -> TrainedModel:
+    def _published(self, work: _Work, model: TrainedModel, folder: Path) -> TrainedModel:
         """Round the model's weights to half precision, measure what is left of it, and write both."""
         state = model.module.state_dict()
         weights = {}
         for name, value in state.items():
             weights[name] = value.half() if value.is_floating_point() else value
             value.copy_(weights[name])
-        place = torch.device(device)
-        measured = work.measure(model.module.to(place), place)
+        measured = work.measure(model.module.to(self.device))
         model.module.cpu()
         content = save({name: value.contiguous() for name, value in weights.items()})
         card = model.card | {
@@ -271,21 +274,21 @@ class ModelStore:
         with _disk(folder), _lock(folder):
             if not folder.exists():
                 part = folder.with_name(f"{folder.name}.part")
-                write_atomically(part / "weights.safetensors", content)
-                write_atomically(part / "card.json", json.dumps(card, indent=2).encode())
+                atomic_write(part / "weights.safetensors", content, durable=True)
+                atomic_write(part / "card.json", json.dumps(card, indent=2), durable=True)
                 part.rename(folder)
         return replace(model, card=card, path=folder)
 
-    def _train(self, work: _Work, folder: Path, device: torch.device, progress: Progress) -> None:
+    def _train(self, work: _Work, folder: Path) -> None:
         part = folder.with_name(f"{folder.name}.part")
-        module = _fresh(work).to(device)
+        module = _fresh(work).to(self.device)
         epochs = work.recipe.epochs
 
         def report(fit: Fit, loss: float, score: float) -> None:
-            progress(TrainingStatus(work.role, work.label, fit.epoch, epochs, loss, score, fit.seconds))
+            self.progress(TrainingStatus(work.role, work.label, fit.epoch, epochs, loss, score, fit.seconds))
 
         state = part / "state.safetensors"
-        objective = work.objective(device)
+        objective = work.objective()
         fit = train(module, objective, work.recipe, work.batch, work.seed, state, report, self.checkpoint_seconds)
         weights = save({name: value.cpu().contiguous() for name, value in module.state_dict().items()})
         data = work.data
@@ -294,15 +297,15 @@ class ModelStore:
             "identity": work.identity,
             "network": work.network.model_dump(mode="json"),
             "dataset": {"name": data.name, "note": data.note, "fingerprint": data.fingerprint, "outputs": data.outputs},
-            "test": work.measure(module, device),
+            "test": work.measure(module),
             "validation": {"score": fit.best_score, "epoch": fit.best_epoch, "epochs": fit.epoch},
             "seconds": fit.seconds,
-            "device": _device_name(device),
+            "device": _device_name(self.device),
             "versions": {"python": platform.python_version(), "torch": torch.__version__},
             "weights_sha256": hashlib.sha256(weights).hexdigest(),
         }
-        write_atomically(part / "weights.safetensors", weights)
-        write_atomically(part / "card.json", json.dumps(card, indent=2).encode())
+        atomic_write(part / "weights.safetensors", weights, durable=True)
+        atomic_write(part / "card.json", json.dumps(card, indent=2), durable=True)
         for file in part.iterdir():  # the checkpoint, and what a kill in the middle of writing it left
             if file.name not in ("weights.safetensors", "card.json"):
                 file.unlink()
@@ -310,17 +313,17 @@ class ModelStore:
 
 
 def _options(kind: Kind) -> dict[str, Any]:
-    """What was chosen. An option that came later and is not used is not there, so that it changes no key."""
+    """Return the options that are not None: an option that was added later changes no key where it is not used."""
     return kind.model_dump(mode="json", exclude_none=True)
 
 
 def canonical(value: Any) -> bytes:
-    """JSON with one spelling per value: sorted keys, no spaces."""
+    """Return JSON with one spelling per value: sorted keys, no spaces."""
     return json.dumps(value, sort_keys=True, separators=(",", ":"), allow_nan=False).encode()
 
 
 def _fresh(work: _Work) -> nn.Module:
-    """The module before training, from the seed alone; the global random state is left as it was."""
+    """Return the module before training, which depends on the seed alone; the global random state is not changed."""
     with torch.random.fork_rng(devices=[]):
         torch.default_generator.manual_seed(seed_of(work.seed, "weights"))
         module = work.build()
@@ -330,7 +333,7 @@ def _fresh(work: _Work) -> nn.Module:
 
 
 def _read(work: _Work, folder: Path) -> TrainedModel:
-    """A complete model from its folder, or ParmError where what is there is not what was written."""
+    """Read a complete model from its folder. Raises ParmError where the files are not what was written."""
 
     def damaged(file: Path, why: str) -> ParmError:
         return ParmError(f"the trained model's file {file} {why}: delete the folder {folder} to have it trained anew")

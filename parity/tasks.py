@@ -1,4 +1,4 @@
-"""What a model is asked for: to name a class, or to find a box. What follows from that for losses and for quality."""
+"""What a model predicts, a class or a box, and the losses and the quality that follow from it."""
 
 from __future__ import annotations
 
@@ -24,15 +24,15 @@ class LearningTask(ABC):
 
     @abstractmethod
     def divergence(self, outputs: Tensor, wanted: Tensor) -> Tensor:
-        """How far predictions (..., c) are from the deployed model's, a scalar, to train what reconstructs them."""
+        """Loss of reconstructed predictions (..., c) against the deployed model's own, a scalar."""
 
     @abstractmethod
     def answers(self, outputs: Tensor) -> Tensor:
-        """What outputs (..., c) say, in the form of labels: classes (...) or boxes (..., 4)."""
+        """Return the predictions of outputs (..., c) in the form of labels: classes (...) or boxes (..., 4)."""
 
     @abstractmethod
     def quality(self, outputs: Tensor, labels: Tensor) -> Tensor:
-        """How good each prediction is, 0 to 1: outputs (..., c) against labels; float64 (...)."""
+        """Return how good each prediction is, 0 to 1: outputs (..., c) against labels; float64 (...)."""
 
 
 class Classification(LearningTask):
@@ -73,7 +73,6 @@ class Localisation(LearningTask):
 
     def loss(self, outputs: Tensor, labels: Tensor, smoothing: float = 0.0) -> Tensor:
         """Absolute error of the corners; there is nothing to smooth."""
-        del smoothing
         return functional.l1_loss(outputs, labels)
 
     def divergence(self, outputs: Tensor, wanted: Tensor) -> Tensor:

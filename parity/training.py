@@ -10,7 +10,6 @@ from __future__ import annotations
 import hashlib
 import json
 import math
-import os
 import time
 from collections.abc import Callable
 from dataclasses import asdict, dataclass
@@ -25,12 +24,13 @@ from torch.optim import Optimizer
 
 from parity.objectives import Objective
 from parity.recipes import Recipe
+from sim.atomic import write as atomic_write
 from sim.errors import ParmError
 
 
 @dataclass(frozen=True)
 class TrainingStatus:
-    """How far a training is, told after every epoch."""
+    """The progress of a training, reported after every epoch."""
 
     role: str
     """`deployed`, `parity` or `backup`."""
@@ -68,7 +68,7 @@ class Fit:
 
 
 def seed_of(*parts: object) -> int:
-    """Turn anything printable into a seed of 63 bits, well mixed."""
+    """Hash anything printable to a seed of 63 bits."""
     return int.from_bytes(hashlib.sha256(repr(parts).encode()).digest()[:8], "big") >> 1
 
 
@@ -104,7 +104,7 @@ def train(
         chance = seed_of(seed, fit.epoch)
         generator = Generator(device).manual_seed(chance)
         with torch.random.fork_rng([device] if device.type == "cuda" else []):
-            torch.manual_seed(chance)  # for layers of a user's own network that draw, such as dropout
+            torch.manual_seed(chance)  # for random layers of a user's own network, such as dropout
             loss = _epoch(module, objective, recipe, optimiser, batch, fit.epoch, generator)
         if not math.isfinite(loss):
             raise ParmError(
@@ -165,11 +165,11 @@ def save_checkpoint(path: Path, module: nn.Module, optimiser: Optimizer, best: d
     for number, state in optimiser.state_dict()["state"].items():
         tensors |= {f"optimiser/{number}/{name}": value for name, value in state.items()}
     tensors = {name: value.detach().contiguous() for name, value in tensors.items()}
-    write_atomically(path, save(tensors, metadata={"fit": json.dumps(asdict(fit))}))
+    atomic_write(path, save(tensors, metadata={"fit": json.dumps(asdict(fit))}), durable=True)
 
 
 def load_checkpoint(path: Path, module: nn.Module, optimiser: Optimizer) -> tuple[Fit, dict[str, Tensor]]:
-    """Put module and optimiser back to where `save_checkpoint` found them; returns the fit and the best weights so far.
+    """Restore module and optimiser as `save_checkpoint` wrote them; return the fit and the best weights so far.
 
     Raises ParmError for a file that is not whole or belongs to another model.
     """
@@ -185,7 +185,7 @@ def load_checkpoint(path: Path, module: nn.Module, optimiser: Optimizer) -> tupl
         parameters = list(module.parameters())
         for key, value in parts["optimiser"].items():
             number, name = key.split("/")
-            # In the parameter's own memory format: the fused optimisers walk both side by side.
+            # In the parameter's own memory format: the fused optimisers need the same one.
             at = parameters[int(number)]
             state.setdefault(int(number), {})[name] = torch.empty_like(at).copy_(value) if value.dim() else value
         optimiser.load_state_dict({"state": state, "param_groups": optimiser.state_dict()["param_groups"]})
@@ -195,21 +195,6 @@ def load_checkpoint(path: Path, module: nn.Module, optimiser: Optimizer) -> tupl
             f"have it trained anew"
         ) from error
     return fit, parts["best"]
-
-
-def write_atomically(path: Path, content: bytes) -> None:
-    """Write a file so that a reader, or a kill, finds the old content or the new, never a part. Raises OSError."""
-    path.parent.mkdir(parents=True, exist_ok=True)
-    temporary = path.with_name(f".{path.name}.{os.getpid()}")
-    try:
-        with temporary.open("wb") as file:
-            file.write(content)
-            file.flush()
-            os.fsync(file.fileno())
-        temporary.replace(path)
-    except OSError:
-        temporary.unlink(missing_ok=True)
-        raise
 
 
 def _copy(state: dict[str, Tensor]) -> dict[str, Tensor]:

@@ -1,7 +1,7 @@
 """Simulated time: SimPy's clock and heap, driven by callbacks.
 
-The heap holds SimPy's own events as well as ours: rare things can be SimPy processes, while what happens for every query
-is one callback. An `Entry` has the minimum that the heap needs of an event.
+The heap holds SimPy's own events as well as ours: rare things can be SimPy processes, while what every query needs is
+one callback. An `Entry` has the minimum that the heap needs of an event.
 """
 
 from __future__ import annotations
@@ -61,7 +61,7 @@ class Clock(simpy.Environment):
         self._cancelled = 0
 
     def at(self, time: float, entry: Entry) -> None:
-        """Schedule `entry` at `time` (seconds, not in the past); entries of equal time run in the order of these calls."""
+        """Schedule `entry` at `time` (seconds, not in the past); entries of equal time run in the order of calls."""
         heappush(self._queue, (time, NORMAL, next(self._eid), entry))  # type: ignore[misc]
 
     def cancel(self, entry: Entry) -> None:

@@ -1,8 +1,8 @@
 """Instances that serve one model, and the tasks that wait for them.
 
-An instance is taken from the moment a task is sent to it until the frontend has its answer, as in Clipper, whose
-workers get the next batch in reply to the last. So one entry in the clock's heap serves a whole task: everything that
-decides when its answer is back is known when it is sent.
+An instance is occupied from the moment a task is sent to it until the frontend has its answer, as in Clipper, whose
+workers get the next batch in reply to the last. One entry in the clock's heap is enough for a whole task, since
+everything that decides when its answer is back is known when it is sent.
 
 Several models may share instances: each then has a *lane*, a pool whose instances are the others' too, and an idle
 instance takes work from the lanes by priority. A policy sees one pool for each model in either case.
@@ -32,23 +32,23 @@ DONE, CANCELLED, LOST = int(TaskStatus.DONE), int(TaskStatus.CANCELLED), int(Tas
 
 @dataclass(frozen=True, slots=True)
 class Conditions:
-    """What a task meets at the instances of a pool."""
+    """What decides how long tasks of a pool take."""
 
     draws: Callable[[int, int], Stream]
     """`draws(size, attempt)`: the service times of tasks of `size` queries, numbered by the owner's `first`."""
     send_seconds: Callable[[int], float]
-    """Seconds that a task of so many queries travels to an instance."""
+    """Transfer time to an instance, in seconds, by the number of queries."""
     reply_seconds: Callable[[int], float]
-    """Seconds that its answers travel back."""
+    """Transfer time of the answers, likewise."""
     modifiers: tuple[ServiceModifier, ...] = ()
     delays: tuple[Delay, ...] = ()
     outages: tuple[Outages, ...] = ()
     model: Role = Role.DEPLOYED
-    """Whose model runs."""
+    """The role whose model runs."""
 
 
 class Pool(ABC):
-    """What pools with one queue and pools with a queue per instance have in common."""
+    """Base of pools with one queue and pools with a queue per instance."""
 
     __slots__ = (
         "_conditions", "_delays", "_ended", "_finally", "_heap", "_ids", "_label", "_met", "_modifiers", "_on_done",
@@ -68,25 +68,22 @@ class Pool(ABC):
         self._delays = conditions.delays
         self._outages = conditions.outages
         self._finally = (self._done,)
-        """The callbacks of every task that nothing stops, made once."""
+        """The callbacks of every task that is not lost, made once."""
         self.on_start: Callable[[Task], None] | None = None
-        """Hears of every task that starts, where a policy wants to."""
+        """Called with every task that starts, if a policy sets it."""
         self._met: dict[int | tuple[int, int], tuple[Stream, float, float]] = {}
 
     def connect(self, on_done: Callable[[Task], None], on_lost: Callable[[Task], None]) -> None:
-        """Name who hears of every answer, and of every loss that may be retried."""
+        """Set the callbacks for answers, and for lost tasks that may be retried."""
         self._on_done = on_done
         self._on_lost = on_lost
 
     @abstractmethod
     def submit(self, task: Task) -> None:
-        """Start the task on an idle instance or let it wait."""
+        """Start the task on an idle instance, or queue it."""
 
     def cancel(self, task: Task, *, running: bool = False, seconds: float = 0.0) -> None:
-        """Remove the task from its queue; stop it where it is `running` too, if that is wanted.
-
-        Stopping it takes its instance `seconds` more.
-        """
+        """Remove the task from its queue, or stop it if `running`; that occupies its instance `seconds` more."""
         now = self.clock.now
         if task.state == QUEUED:
             task.state = ENDED
@@ -108,19 +105,19 @@ class Pool(ABC):
 
     @abstractmethod
     def _left_queue(self, task: Task) -> None:
-        """Hear that a waiting task is cancelled."""
+        """Called when a queued task is cancelled."""
 
     @abstractmethod
     def _idle(self, instance: int) -> None:
-        """Give an instance its next task or let it wait for one."""
+        """Start the next task of an instance, or mark it as idle."""
 
     @abstractmethod
     def _take(self, instance: int) -> bool:
-        """Start the first waiting task that may run there; return whether there was one."""
+        """Start the first queued task that may run there; return whether there was one."""
 
     @abstractmethod
     def _released(self, instance: int) -> None:
-        """Hear that the task of an instance ended."""
+        """Called when the task of an instance ended."""
 
     def _record(self, task: Task, fate: int, back: float) -> None:
         owner = task.owner
@@ -128,7 +125,7 @@ class Pool(ABC):
         self._ended(TASK(*times, owner.number, task.instance, owner.size, task.attempt, self._label, fate))
 
     def _meet(self, size: int, attempt: int) -> tuple[Stream, float, float]:
-        """Return the service draws and the two travel times of tasks like this, for good."""
+        """Return the service draws and the two transfer times of such tasks, and cache them."""
         conditions = self._conditions
         met = conditions.draws(size, attempt), conditions.send_seconds(size), conditions.reply_seconds(size)
         self._met[(size, attempt) if attempt else size] = met
@@ -167,13 +164,13 @@ class Pool(ABC):
         return total
 
     def _survive(self, task: Task, back: float) -> float:
-        """Let the task be lost if its instance crashes before it is finished; return when the frontend hears of it."""
+        """Mark the task as lost if its instance crashes before it finishes; return when the frontend learns of it."""
         for outages in self._outages:
             crash = outages.next_crash(task.instance, self.clock.now)
             if crash < task.finish:
                 task.finish = crash
                 task.start = min(task.start, crash)
-                task.callbacks = (self._lost if outages.retry else self._lost_for_good,)
+                task.callbacks = (self._lost if outages.retry else self._lost_permanently,)
                 back = min(crash + outages.detect, outages.down_until(task.instance, crash))
         return back
 
@@ -190,16 +187,16 @@ class Pool(ABC):
         self._released(task.instance)
 
     def _lost(self, task: Task) -> None:
-        self._lost_for_good(task)
+        self._lost_permanently(task)
         self._on_lost(task)
 
-    def _lost_for_good(self, task: Task) -> None:
+    def _lost_permanently(self, task: Task) -> None:
         task.state = ENDED
         self._record(task, LOST, math.nan)
         self._released(task.instance)
 
     def _down(self, instance: int) -> bool:
-        """Say whether an instance that would be idle is down; if so, it comes back by itself."""
+        """Return whether an instance is down; if so, `_idle` is called at its repair."""
         now = self.clock.now
         repaired = max(outages.down_until(instance, now) for outages in self._outages)
         if repaired > now:
@@ -211,7 +208,7 @@ class Pool(ABC):
 
 
 class SharedPool(Pool):
-    """One queue, first in, first out; the instance that has been idle longest takes the next task."""
+    """One first-in, first-out queue; the instance that has been idle longest takes the next task."""
 
     __slots__ = ("_queue", "_waiting")
 
@@ -253,7 +250,7 @@ class SharedPool(Pool):
     _released = _idle
 
     def _take(self, instance: int) -> bool:
-        """Start the first task in the queue that may run there; those that may not stay in their places."""
+        """Start the first task in the queue that may run there; others keep their places."""
         queue = self._queue
         passed: list[Task] = []
         while queue:
@@ -273,11 +270,11 @@ class SharedPool(Pool):
         return False
 
     def _left_queue(self, task: Task) -> None:
-        """Leave it where it is: whoever takes tasks from the queue passes over the cancelled."""
+        """Leave it in the queue: `_take` skips cancelled tasks."""
 
 
 class RoutedPool(Pool):
-    """A queue per instance; a chooser says which one a task joins."""
+    """A queue per instance; a chooser selects the one that a task joins."""
 
     __slots__ = ("_chooser", "_free", "_loads", "_queues")
 
@@ -291,7 +288,7 @@ class RoutedPool(Pool):
         self._free = [True] * len(self.instances)
 
     def submit(self, task: Task) -> None:
-        """Let the task join the chosen instance's queue, and start there if nothing is before it."""
+        """Start the task on the chosen instance, or append it to that one's queue."""
         task.queued = self.clock.now
         first = self.instances.start
         avoid = task.avoid
@@ -332,24 +329,22 @@ class RoutedPool(Pool):
 
 
 class Lane(Pool):
-    """What both kinds of lanes have in common.
-
-    Lanes of one rank share their queues: among them, first come is first served. Lower ranks wait for those above.
-    """
+    """Base of both kinds of lanes. Lanes of one rank share queues, first come, first served; tasks of a rank start only
+    when none of a lower number waits."""
 
     __slots__ = ()
 
     _ranks: list[Lane]
-    """A lane of each rank, the one to be served first in front; one list for all lanes of the same instances."""
+    """The first lane of each rank, in the order of service; one list for all lanes of the same instances."""
 
     def _same_rank(self, rank: int) -> Lane:
-        """Return the lane whose queues are this one's too: itself, where it is the first of its rank."""
+        """Return the first lane of the rank, whose queues are shared: this one if there is none yet."""
         if rank == len(self._ranks):
             self._ranks.append(self)
         return self._ranks[rank]
 
     def _start(self, task: Task, instance: int) -> None:
-        # Whichever lane of its rank took it from their queue, it is its own lane's work.
+        # It may have been taken from the queue by another lane of its rank.
         Pool._start(task.lane, task, instance)
 
     def _idle(self, instance: int) -> None:
@@ -362,7 +357,7 @@ class Lane(Pool):
 
     @abstractmethod
     def _rest(self, instance: int) -> None:
-        """Let the instance wait for work."""
+        """Mark the instance as idle."""
 
 
 class SharedLane(Lane, SharedPool):
@@ -424,7 +419,7 @@ class RoutedLane(Lane, RoutedPool):
         self._queues = same._queues
 
     def submit(self, task: Task) -> None:
-        """Let the task join the chosen instance's queue, and start there if nothing is before it."""
+        """Start the task on the chosen instance, or append it to that one's queue."""
         task.lane = self
         RoutedPool.submit(self, task)
 
@@ -442,10 +437,8 @@ def lane(
     joined: Pool | None,
     rank: int,
 ) -> Lane:
-    """Return a pool that shares `instances` with the lane `joined` and whoever else joined it, or is the first there.
-
-    Tasks of a rank start only when none of a lower number waits. There is one queue where there is no chooser.
-    """
+    """Return a pool of `rank` that shares `instances` with the lane `joined`, or is the first there; one queue for each
+    rank without a `chooser`."""
     if chooser is None:
         assert joined is None or isinstance(joined, SharedLane)
         return SharedLane(clock, recorder, label, instances, conditions, joined, rank)

@@ -1,4 +1,4 @@
-"""Writes down what happens, into flat buffers while the simulation runs and into a `Trace` at its end."""
+"""Records a simulation, in flat buffers while it runs and as a `Trace` at its end."""
 
 from __future__ import annotations
 
@@ -14,10 +14,10 @@ from sim.trace import Batches, Floats, Ints, Queries, Role, Route, Tasks, TaskSt
 Scalar = TypeVar("Scalar", bound=np.generic)
 
 UNANSWERED = -1.0
-"""What stands for a reply that is still to come."""
+"""Marks a missing reply."""
 
 TASK = struct.Struct("<ddddiiiHHB").pack
-"""Packs a row of the tasks. One call is four times cheaper than an append for each column."""
+"""Packs a row of the tasks: four times faster than an append for each column."""
 
 TASK_ROW = np.dtype(
     {
@@ -28,7 +28,7 @@ TASK_ROW = np.dtype(
 
 
 class Recorder:
-    """Flat buffers keep ten million queries within a GiB; lists of Python floats would take several."""
+    """Flat buffers: ten million queries take less than a GiB, where lists of floats would take several."""
 
     __slots__ = ("defaults", "dispatched", "groups", "reply", "route", "size", "tasks", "used")
 
@@ -36,23 +36,23 @@ class Recorder:
         self.reply = array("d", [UNANSWERED]) * queries
         """When each batch was answered; there are no more batches than queries."""
         self.route = bytearray(queries)
-        """Each batch's `Route`."""
+        """`Route` of each batch."""
         self.used: dict[int, int] = {}
-        """By batch: what its decoder used."""
+        """Answers that were used to decode, by batch."""
         self.defaults: dict[int, float] = {}
-        """By query: when it had a default answer, whatever came of its batch."""
+        """Time of the default answer, by query; it replaces its batch's reply."""
         self.size = array("i")
-        """Queries of each batch; nothing where each query is a batch, dispatched `overhead` after its arrival."""
+        """Queries of each batch; empty if each query is a batch, dispatched `overhead` after its arrival."""
         self.dispatched = array("d")
-        """When each batch was dispatched; likewise."""
+        """Time of dispatch of each batch; likewise."""
         self.groups = array("i")
-        """Batches of each coding group; nothing where all groups but the last, incomplete one are full."""
+        """Batches of each coding group; empty if all groups but an incomplete last one have k."""
         self.tasks = bytearray()
-        """Rows as `TASK` packs them."""
+        """Rows packed by `TASK`."""
 
     @staticmethod
     def label(role: Role, row: int) -> int:
-        """Return what stands for a pool's role and parity row in a row of the tasks."""
+        """Return the code of a pool's role and parity row in the rows of tasks."""
         return role | row << 8
 
     def trace(
@@ -66,7 +66,7 @@ class Recorder:
         query_bytes: dict[Role, int],
         reply_bytes: int,
     ) -> Trace:
-        """Return everything that was written down. `query_bytes` and `reply_bytes` are per query of a task.
+        """Return the trace. `query_bytes` and `reply_bytes` are per query of a task.
 
         Raises ValueError where a query has no reply.
         """
@@ -78,7 +78,7 @@ class Recorder:
         batches = len(size)
         number = np.arange(batches)
         group, slot = self._groups(number, k)
-        alone = batches == len(arrival)  # then what holds of batches holds of queries, without repeating it
+        alone = batches == len(arrival)
 
         def of_queries(of_batches: NDArray[Scalar]) -> NDArray[Scalar]:
             return of_batches.copy() if alone else np.repeat(of_batches, size)
@@ -122,7 +122,7 @@ class Recorder:
         )
 
     def _groups(self, number: Ints, k: int) -> tuple[Ints, Ints]:
-        """Return the coding group and the slot of the batches, -1 where they have none."""
+        """Return coding group and slot of the batches, -1 where they have none."""
         if self.groups:
             batches = np.frombuffer(self.groups, dtype=np.int32)
             group = np.repeat(np.arange(len(batches)), batches)

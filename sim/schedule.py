@@ -7,6 +7,8 @@ from dataclasses import dataclass
 import numpy as np
 from numpy.typing import NDArray
 
+from sim.streams import Streams
+
 
 @dataclass(frozen=True, slots=True)
 class OpenSchedule:
@@ -18,10 +20,15 @@ class OpenSchedule:
     def __len__(self) -> int:
         return len(self.times)
 
+    @classmethod
+    def poisson(cls, rate: float, queries: int, streams: Streams) -> OpenSchedule:
+        """Return Poisson arrivals at `rate` queries per second: those of a workload `{kind: poisson}`."""
+        return cls(np.cumsum(streams.generator("arrivals").standard_exponential(queries)) / rate)
+
 
 @dataclass(frozen=True, slots=True)
 class ClosedSchedule:
-    """A closed loop: each client thinks, sends a query, waits for its reply and repeats, until `len(think)` are sent."""
+    """A closed loop: each client thinks, sends a query, waits for its reply and repeats, for `len(think)` queries."""
 
     clients: int
     think: NDArray[np.float64]

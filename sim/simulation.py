@@ -1,4 +1,4 @@
-"""One cell in, one trace out: `simulate` is the simulator's front door."""
+"""`simulate`: one policy on one cluster, from arrivals to a trace."""
 
 from __future__ import annotations
 
@@ -28,11 +28,11 @@ from sim.streams import Stream, Streams
 from sim.trace import Role, Trace
 
 CHUNK = 1 << 16
-"""Arrival times that are Python floats at once."""
+"""Arrival times converted to Python floats at once."""
 
 
 Hardware = Callable[[Role, int], ServiceModifier]
-"""`hardware(role, row)`: for one pool, a modifier that runs a task for real and returns the seconds that it took."""
+"""`hardware(role, row)`: for one pool, a modifier that runs a task on real hardware and returns the seconds it took."""
 
 
 def simulate(
@@ -46,17 +46,17 @@ def simulate(
 ) -> Trace:
     """Simulate one policy on one cluster under one schedule of arrivals.
 
-    The same arguments give the same trace, and equal `streams` give every policy the same arrivals, first service times
-    and machines' conditions (common random numbers). With `hardware` in the loop, measured times stand in place of
-    drawn service times, and stragglers bend those.
+    The same arguments give the same trace. Equal `streams` give every policy the same first service times and the same
+    stragglers (common random numbers). With `hardware` in the loop, measured times replace drawn service times, and
+    stragglers modify those.
 
-    Raises ParmError where work may be lost for good and nothing else would ever answer a query, and ValueError where
-    the policy cannot be run on this cluster.
+    Raises ParmError where lost work would leave queries without an answer, and ValueError where the policy cannot run
+    on this cluster.
     """
     deadline = min((one for one in (cluster.deadline, policy.deadline) if one is not None), default=None)
     if deadline is None and any(isinstance(one, Crashes) and not one.retry for one in stragglers):
         raise ParmError(
-            "crashes that lose work for good leave queries without an answer: give the cluster a 'deadline', or let "
+            "crashes that lose work permanently leave queries without an answer: give the cluster a 'deadline', or let "
             "the crashes 'retry'"
         )
     cluster = _with_code(cluster, policy)
@@ -107,13 +107,13 @@ def simulate(
 
 
 def check(cluster: Cluster, policy: Policy, stragglers: Sequence[Straggler]) -> None:
-    """Raise ValueError, in one sentence, where `simulate` could not run these together."""
+    """Raise ValueError, in one sentence, if `simulate` cannot run these together."""
     _with_code(cluster, policy)
     _attach(cluster, stragglers, Streams(0), policy.pools(cluster))
 
 
 def _with_code(cluster: Cluster, policy: Policy) -> Cluster:
-    """Return the cluster whose frontend takes the times of the policy's code, if it makes coding groups."""
+    """Return the cluster with the coding times of the policy's code, if it makes coding groups."""
     k, _ = policy.group
     return cluster.for_code(policy.coding) if k else cluster
 
@@ -137,7 +137,7 @@ def _launch(
     plans: Sequence[PoolPlan],
     hardware: Hardware | None,
 ) -> list[Pool]:
-    """Number the instances through the pools in their order: instance 3 is the same machine under any policy."""
+    """Number instances across pools in order, so that instance 3 is the same machine under any policy."""
     network = cluster.network
     pools: list[Pool] = []
     first = 0
@@ -172,7 +172,7 @@ def _draws(cluster: Cluster, streams: Streams, plan: PoolPlan, size: int, attemp
 
 
 class _Clients:
-    """A closed loop: each client thinks, sends a query, waits for its reply, and thinks again."""
+    """The clients of a closed loop."""
 
     __slots__ = ("_clock", "_frontend", "_overhead", "_schedule", "_sent", "arrivals")
 
@@ -185,12 +185,12 @@ class _Clients:
         self.arrivals: array[float] = array("d")
 
     def begin(self) -> None:
-        """Let every client think about its first query."""
+        """Schedule every client's first query."""
         for _ in range(min(self._schedule.clients, len(self._schedule))):
             self.replied()
 
     def replied(self) -> None:
-        """Let the client who got a reply think about the next query, if there is one left to send."""
+        """Schedule the next query of a client who got a reply, if any is left to send."""
         if self._sent < len(self._schedule):
             arrival = self._clock.now + self._schedule.think[self._sent]
             self._clock.at(arrival + self._overhead, Call(self._arrive, arrival))
@@ -203,7 +203,7 @@ class _Clients:
 
 @contextmanager
 def gc_disabled() -> Iterator[None]:
-    """Spare the cyclic garbage collector its walks over live tasks: the simulation lets go of its cycles itself."""
+    """Disable the cyclic garbage collector, whose walks over live tasks are slow: the simulation leaves no cycles."""
     was_enabled = gc.isenabled()
     gc.disable()
     try:

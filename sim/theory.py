@@ -1,6 +1,6 @@
-"""What theory knows exactly: oracles for the simulator, and curves to lay over its figures.
+"""Exact formulas of queueing theory: oracles for tests, and curves for figures.
 
-Rates are per second and times seconds, as everywhere. Formulas with a queue raise ParmError where it grows for ever.
+Rates are per second and times seconds. Formulas with a queue raise ParmError where it is unstable.
 """
 
 from __future__ import annotations
@@ -25,7 +25,7 @@ class MMc:
     query waits with probability C, then for an exponential time of rate c mu - lambda, and is served for another of
     rate mu. With one server the response time is exponential of rate mu - lambda (M/M/1).
 
-    Raises ParmError, when it is made, unless arrival rate and service times leave every server idle sometimes.
+    Raises ParmError when constructed with a load of 1 or more.
     """
 
     rate: float
@@ -59,7 +59,7 @@ class MMc:
         return self.servers / self.service - self.rate
 
     def mean_wait(self) -> float:
-        """Return the mean wait of all queries, those that need not wait among them."""
+        """Return the mean wait, over all queries."""
         return self.delayed / self._leaving
 
     def mean(self) -> float:
@@ -87,11 +87,11 @@ def redundancy_d(rate: float, service: float, servers: int, copies: int) -> floa
     """Return the mean response time where each query joins d = `copies` random queues and the first answer ends it.
 
     Poisson arrivals of `rate` in all, copies with independent exponential services of mean `service`, `servers` queues,
-    first come first served; with the first answer the other copies vanish, running ones too (cancel on complete).
+    first come, first served; the first answer cancels all other copies, running ones too (cancel on complete).
     Source: Gardner, Harchol-Balter, Scheller-Wolf, Velednitsky, Zbarsky, "Redundancy-d: The Power of d Choices for
     Redundancy", Operations Research 2017, theorem 1. d = 1 is M/M/1 in each queue, d = n one server n times as fast.
 
-    Raises ParmError where arrivals exceed what the servers can do, and where there are fewer servers than copies.
+    Raises ParmError where the load is 1 or more, and where there are fewer servers than copies.
     """
     if not 1 <= copies <= servers:
         raise ParmError(f"{copies} copies need as many servers, but there are {servers}")
@@ -109,12 +109,12 @@ def order_statistic_quantiles(service: Distribution, p: Floats, k: int, n: int) 
     k = 1 is the first of n copies, k = n the last of n pieces. By the quantile transform: the k-th smallest of n
     uniforms has a beta(k, n + 1 - k) distribution (David and Nagaraja, "Order Statistics", 2003, section 2.1).
 
-    Raises ParmError unless 1 <= k <= n, and where `service` does not know its quantiles.
+    Raises ParmError unless 1 <= k <= n, and where the quantiles of `service` are unknown.
     """
     from scipy.special import betaincinv
 
     if not 1 <= k <= n:
-        raise ParmError(f"of {n} times there is no smallest number {k}")
+        raise ParmError(f"the k-th smallest of {n} times needs 1 <= k <= {n}, not k = {k}")
     return _at_uniform(service, np.asarray(betaincinv(k, n + 1 - k, p), dtype=np.float64))
 
 
@@ -122,14 +122,14 @@ def order_statistic_quantiles(service: Distribution, p: Floats, k: int, n: int) 
 class FirstOf:
     """The response time where each query goes to `copies` idle servers at once, and the first answer is the reply.
 
-    Nothing waits, and the copies' services are independent: the smallest order statistic. One copy is the service.
+    No query waits and services are independent, so it is their minimum.
     """
 
     service: Distribution
     copies: int = 1
 
     def mean(self) -> float:
-        """Return the mean response time, which is finite where that of a service is."""
+        """Return the mean response time."""
         alone = self.service.mean() if self.copies == 1 else None
         return mean_of(self.quantiles) if alone is None else alone
 
@@ -160,16 +160,16 @@ def coded_quantiles(service: Distribution, p: Floats, k: int, r: int = 1) -> Flo
 
     The k queries are sent at the same moment with r parity queries, nothing queues, and all k + r times are independent
     and like `service`. The reply is the query's own prediction, or a reconstruction once any k of the other k - 1 + r
-    answers are back (PAPER.md section 3): P(L > t) = (1 - F) (1 - I_F(k, r)), with F = F(t) and I the regularised
+    answers are back: P(L > t) = (1 - F) (1 - I_F(k, r)), with F = F(t) and I the regularised
     incomplete beta function, the distribution of the k-th smallest of k - 1 + r uniforms. For r = 1 it is
     (1 - F) (1 - F^k).
 
-    Raises ParmError unless k >= 1 and r >= 1, and where `service` does not know its quantiles.
+    Raises ParmError unless k >= 1 and r >= 1, and where the quantiles of `service` are unknown.
     """
     from scipy.special import betainc
 
     if k < 1 or r < 1:
-        raise ParmError(f"a coding group has at least one query and one parity, not {k} and {r}")
+        raise ParmError(f"a coding group needs at least one query and one parity, not {k} and {r}")
 
     def within(u: Floats) -> Floats:
         return 1 - (1 - u) * (1 - np.asarray(betainc(k, r, u), dtype=np.float64))
@@ -178,23 +178,23 @@ def coded_quantiles(service: Distribution, p: Floats, k: int, r: int = 1) -> Flo
 
 
 def hedged_beyond(service: Distribution, t: Floats, after: float) -> Floats:
-    """Return P(latency > t) of a hedged request for every t, where nothing queues; same shape.
+    """Return P(latency > t) of a hedged request for every t, if nothing queues; same shape.
 
-    A second, independent copy leaves `after` seconds behind the first: (1 - F(t)) (1 - F(t - after)), since F is 0
+    A second, independent copy is sent `after` seconds after the first: (1 - F(t)) (1 - F(t - after)), since F is 0
     below 0. The copies per query are 1 + (1 - F(after)) (Dean and Barroso, "The Tail at Scale", CACM 2013).
 
-    Raises ParmError where `service` does not know its distribution function.
+    Raises ParmError where the distribution function of `service` is unknown.
     """
     first, second = service.cdf(t), service.cdf(t - after)
     if first is None or second is None:
-        raise ParmError(f"{service.name_in_yaml()} does not know its distribution function")
+        raise ParmError(f"the distribution function of '{service.name_in_yaml()}' is unknown")
     return (1 - first) * (1 - second)
 
 
 def mean_of(quantiles: Callable[[Floats], Floats], parts: int = 200_000) -> float:
-    """Return the mean of what has these quantiles: their integral over p by the midpoint rule with so many parts.
+    """Return the mean of a distribution with these quantiles: their integral over p by the midpoint rule.
 
-    It misses what a heavy tail holds beyond the last midpoint.
+    It lacks the part of a heavy tail beyond the last of `parts` midpoints.
     """
     return float(np.mean(quantiles((np.arange(parts) + 0.5) / parts)))
 
@@ -203,9 +203,9 @@ def waits(arrivals: Iterable[float], services: Iterable[float], servers: int) ->
     """Return every query's wait in one first-come-first-served queue with `servers` servers, shape (queries,).
 
     Any arrival times, in order, and any service times. Source: Kiefer and Wolfowitz, "On the Theory of Queues with Many
-    Servers", Trans. AMS 1955: their vector of remaining work, kept here as the moments at which the servers are free.
+    Servers", Trans. AMS 1955: their vector of remaining work, kept here as the times at which servers become free.
 
-    Raises ParmError without a server.
+    Raises ParmError for fewer than one server.
     """
     if servers < 1:
         raise ParmError("a queue needs at least one server")
@@ -220,11 +220,11 @@ def waits(arrivals: Iterable[float], services: Iterable[float], servers: int) ->
 
 def _check_stable(load: float, servers: str) -> None:
     if not load < 1:
-        raise ParmError(f"{servers} at a load of {load:.3g} fall behind for ever: there is no long run")
+        raise ParmError(f"unstable: the load of {servers} is {load:.3g}, and must be below 1")
 
 
 def _at_uniform(service: Distribution, u: Floats) -> Floats:
     quantiles = service.quantiles(u)
     if quantiles is None:
-        raise ParmError(f"{service.name_in_yaml()} does not know its quantiles")
+        raise ParmError(f"the quantiles of '{service.name_in_yaml()}' are unknown")
     return quantiles

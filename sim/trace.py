@@ -1,6 +1,6 @@
-"""What a simulation leaves behind: columns of NumPy arrays, one row per query, per batch and per task.
+"""The result of a simulation: NumPy arrays with a row per query, per batch and per task.
 
-Times are seconds on the simulated clock. The simulator knows no samples and no answers: those are added by row number.
+Times are seconds on the simulated clock. Samples and answers are not part of it; they are joined by row number.
 """
 
 from __future__ import annotations
@@ -16,7 +16,7 @@ Ints = NDArray[np.int64]
 
 
 class Route(IntEnum):
-    """By which way a query's reply came about."""
+    """Where a query's reply came from."""
 
     OWN = 0
     """The deployed model's answer to the query's first copy."""
@@ -27,11 +27,11 @@ class Route(IntEnum):
     BACKUP = 3
     """A cheaper model's answer."""
     DEFAULT = 4
-    """No prediction came before the deadline."""
+    """A default answer: no prediction came before the deadline."""
 
 
 UNAVAILABLE = (Route.RECONSTRUCTION, Route.BACKUP, Route.DEFAULT)
-"""The routes of an unavailable prediction: what the client got is not the deployed model's answer."""
+"""Routes of an unavailable prediction: the reply is not the deployed model's answer."""
 
 
 class Role(IntEnum):
@@ -54,7 +54,7 @@ class TaskStatus(IntEnum):
 
 @dataclass(frozen=True, slots=True)
 class Queries:
-    """One row per query, in the order of arrival; the row number is the query's number."""
+    """One row per query, in the order of arrival."""
 
     arrival: Floats
     dispatch: Floats
@@ -65,7 +65,7 @@ class Queries:
     batch: NDArray[np.int32]
     """Row of `Batches`."""
     used: Ints
-    """For a reconstruction, the answers that were used: bit i < k for slot i, bit k + j for parity row j; else 0."""
+    """The answers used by a reconstruction: bit i < k for slot i, bit k + j for parity row j; else 0."""
 
     def __len__(self) -> int:
         return len(self.arrival)
@@ -83,7 +83,7 @@ class Batches:
     first: Ints
     size: NDArray[np.int32]
     group: NDArray[np.int32]
-    """Coding group, or -1 where the batch belongs to none."""
+    """Coding group, or -1."""
     slot: NDArray[np.int8]
     """Position in the coding group, 0 .. k-1, or -1."""
 
@@ -96,7 +96,7 @@ class Tasks:
     """One row per task that was submitted to a pool, in the order in which they ended."""
 
     owner: NDArray[np.int32]
-    """Row of `Batches`; for a parity task the coding group's number."""
+    """Row of `Batches`; for a parity task its coding group."""
     role: NDArray[np.uint8]
     """A `Role`."""
     row: NDArray[np.int8]
@@ -106,15 +106,15 @@ class Tasks:
     size: NDArray[np.int32]
     """Queries in the task."""
     instance: NDArray[np.int32]
-    """Instance that ran it, numbered over the whole cluster, or -1 where none did."""
+    """Instance that ran it, numbered across pools, or -1."""
     queued: Floats
     """When it was submitted to its pool."""
     start: Floats
     """When its service began; NaN where it never did."""
     finish: Floats
-    """When its service ended (done, stopped or lost); when it was removed from the queue where it never began."""
+    """When its service ended (done, stopped or lost), or when it was removed from the queue."""
     back: Floats
-    """When the frontend had its answer; NaN where it never came."""
+    """When its answer was back at the frontend; NaN where none came."""
     fate: NDArray[np.uint8]
     """A `TaskStatus`."""
 
@@ -124,26 +124,25 @@ class Tasks:
 
 @dataclass(frozen=True, slots=True)
 class Trace:
-    """Everything that happened in one simulated cell."""
+    """Everything that happened in one simulation."""
 
     queries: Queries
     batches: Batches
     tasks: Tasks
     k: int
-    """Coding group size, 0 where the policy is not coded. A group that could not fill has fewer batches; the last one
-    then stands in for those that it lacks."""
+    """Coding group size, 0 without coding. A group that could not fill has fewer batches; its last one is repeated."""
     r: int
-    """Parities per coding group; where no reply is a prediction as it is (a non-systematic code), all coded queries."""
+    """Parities per coding group; for a non-systematic code all coded queries."""
     instances: int
-    """Instances launched, all pools together."""
+    """Instances in all pools."""
     end: float
-    """When the last reply was sent, or the last task ended and its answer was back."""
+    """When the last reply was sent or the last answer was back, whichever is later."""
     bytes: int
     """Bytes sent over the cluster's network, queries and replies."""
 
     @property
     def position(self) -> Ints:
-        """Each query's place in its batch, 0 .. size-1; shape (queries,)."""
+        """Each query's position in its batch, 0 .. size-1; shape (queries,)."""
         return np.arange(len(self.queries), dtype=np.int64) - self.batches.first[self.queries.batch]
 
     @property
@@ -158,5 +157,5 @@ class Trace:
 
     @property
     def busy_seconds(self) -> float:
-        """Instance-seconds of service, wasted and useful together."""
+        """Seconds of service, summed over instances, wasted work included."""
         return float(np.nansum(self.tasks.finish - self.tasks.start))

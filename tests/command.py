@@ -8,13 +8,12 @@ import sys
 import pytest
 
 from experiments import cli
-from experiments.commands import arguments
 
 
 def parm(*words: object, monkeypatch: pytest.MonkeyPatch) -> int:
     """Run a command; return its exit status. What it does to signals and to `--debug` is undone."""
     monkeypatch.setattr(sys, "argv", ["parm", *map(str, words)])
-    arguments.debug_wanted.clear()
+    cli.debug_wanted.clear()
     kill = signal.getsignal(signal.SIGTERM)
     try:
         cli.main()

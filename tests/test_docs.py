@@ -8,10 +8,9 @@ from pathlib import Path
 from typing import Any
 
 import pytest
-import typer.main
 import yaml
 
-from experiments.cli import app
+from experiments import cli
 
 ROOT = Path(__file__).parent.parent
 DOCS = ROOT / "docs"
@@ -21,7 +20,7 @@ SITE = sorted(
     if DOCS / "results" not in page.parents and not page.name.startswith("_")  # results, and what docs/conf.py writes
 )
 PAGES = [*sorted(ROOT.glob("*.md")), *SITE]
-VERBS: dict[str, Any] = typer.main.get_command(app).commands
+VERBS: dict[str, Any] = {name: cli.verb(name) for name in cli.VERBS}
 named = pytest.mark.parametrize("page", PAGES, ids=lambda page: page.stem)
 
 

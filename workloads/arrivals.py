@@ -62,7 +62,6 @@ class Deterministic(Arrivals):
 
     def schedule(self, queries: int, generator: np.random.Generator) -> OpenSchedule:
         """Return evenly spaced arrivals; `generator` is not used."""
-        del generator
         return OpenSchedule(np.arange(1, queries + 1) / self.rate)
 
     def mean_rate(self) -> float:
@@ -205,7 +204,6 @@ class Replay(Arrivals):
 
     def schedule(self, queries: int, generator: np.random.Generator) -> OpenSchedule:
         """Return the first `queries` timestamps; raises ParmError where the file has fewer. `generator` is not used."""
-        del generator
         try:
             times = self._times()
         except (OSError, ValueError) as error:  # it was there and sound when the YAML was read

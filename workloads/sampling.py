@@ -41,7 +41,6 @@ class InOrder(Sampling):
 
     def draw(self, queries: int, samples: int, generator: np.random.Generator) -> Ints:
         """Count; `generator` is not used."""
-        del generator
         return np.arange(queries, dtype=np.int64) % samples
 
 

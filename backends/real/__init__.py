@@ -1,4 +1,5 @@
-"""A small real pool on one machine: worker processes, each with its models, that really run what they are sent.
+"""A small real cluster on one machine: worker processes that run models, behind a policy of the simulator.
 
-`workers.py` holds the processes and their pipes, `service.py` what a worker does with a task.
+`cluster.py` drives a run; `clock.py`, `pool.py` and `frontend.py` have the interfaces of the simulator's. `workers.py`
+has the processes and their pipes, `service.py` what a worker does with a task.
 """

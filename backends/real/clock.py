@@ -10,24 +10,24 @@ from sim.clock import Clock
 
 
 class RealClock(Clock):
-    """Seconds since `start`; `now` is the moment at which the frontend last looked.
+    """Seconds since `start`; `now` is the time of the last `tick`.
 
-    It looks at the beginning of everything that it takes up, and after work of its own that takes time. In between
-    `now` stands still, as the simulator's does, so that what happens together carries one time.
+    The frontend calls `tick` when it begins to handle an event, and after work of its own that takes time. In between
+    `now` does not change, as in the simulator, so that simultaneous effects carry one time.
     """
 
     def __init__(self) -> None:
         super().__init__()
         self.origin = 0.0
-        """What `perf_counter` said, or will say, at 0."""
+        """The value of `perf_counter` at time 0."""
 
     def start(self, lead: float) -> None:
-        """Let 0 be in `lead` seconds."""
+        """Set time 0 to `lead` seconds from now."""
         self.origin = perf_counter() + lead
         self.now = -lead
 
     def tick(self) -> float:
-        """Look at the time and return it."""
+        """Set `now` to the present time and return it."""
         self.now = perf_counter() - self.origin
         return self.now
 
@@ -39,7 +39,7 @@ class RealClock(Clock):
         return heap[0][0] if heap else math.inf
 
     def advance(self, until: float) -> None:
-        """Let the timers that are due by `until` go off now, which may be a little late."""
+        """Run the timers that are due by `until`, perhaps a little late."""
         while self.due() <= until:
             entry = heappop(self.heap)[3]
             self.tick()

@@ -1,4 +1,4 @@
-"""Runs one policy for real: real arrivals, real workers, real slowness, and the policy's own class in between."""
+"""Runs one policy of the simulator in real time: arrivals and slowness are real, and worker processes run the tasks."""
 
 from __future__ import annotations
 
@@ -34,7 +34,7 @@ if TYPE_CHECKING:
     from backends.real.workers import Answer
 
 LEAD = 0.05
-"""Seconds before a run's time 0, in which everything is made ready."""
+"""Seconds before a run's time 0, in which everything is prepared."""
 SPIN = 1e-4
 """Seconds before an arrival is due from which the frontend no longer sleeps: it would wake up late."""
 FASTEST = 1 - 1e-6
@@ -54,21 +54,21 @@ class Round:
     ended: float
     """When it had done the competing work as well, and answered."""
     back: float
-    """When the frontend took up the answer."""
+    """When the frontend handled the answer."""
     factor: float = 1.0
-    """How many times longer competing work was to make it."""
+    """The slowdown that competing work was to cause."""
 
 
 @dataclass(frozen=True, slots=True)
 class RealRun:
-    """What a real run left behind."""
+    """The result of a real run."""
 
     trace: Trace
-    """As the simulator's, so that everything that reads traces reads this one."""
+    """Of the same form as the simulator's."""
     rounds: list[Round]
     """Every task, in the order in which the answers came."""
     lateness: Floats
-    """Seconds from each query's scheduled arrival to the moment at which the frontend took it up, shape (queries,)."""
+    """Seconds from each query's scheduled arrival to when the frontend handled it, shape (queries,)."""
     encodes: list[float]
     decodes: list[float]
     busy: float
@@ -77,13 +77,13 @@ class RealRun:
 
 @dataclass(frozen=True, slots=True)
 class Machines:
-    """The workers, and what they are for."""
+    """The workers, and the models that they run."""
 
     workers: Workers
     models: dict[Place, int]
     """The number of each pool's model in the workers' service."""
     expected: dict[Role, float]
-    """About how long a pass takes, in seconds: over so much of a slow period its factor is averaged."""
+    """About how long a pass takes, in seconds: a slowdown is its average over this time."""
 
 
 def drive(
@@ -98,11 +98,11 @@ def drive(
     """Run `policy` on real workers under the arrivals of `schedule`, in real time.
 
     Instance i is worker i. Stragglers are those of a simulation with the same `streams`: where they would make a
-    service so many times longer, the worker runs competing work. The cluster's service times, network, encoding and
-    decoding are not looked at, since they are real here. Latencies count from the scheduled arrivals, so that a
+    service longer by a factor, the worker runs competing work. The cluster's service times, network, encoding and
+    decoding are ignored, since they are real here. Latencies count from the scheduled arrivals, so that a
     frontend that falls behind cannot hide it.
 
-    Raises ParmError where a worker dies or fails, or where stragglers do what cannot be done to a real worker.
+    Raises ParmError where a worker dies or fails, and for stragglers that a real worker cannot have.
     """
     run = _Run(cluster, policy, stragglers, schedule, streams, machines, payloads)
     was_enabled = gc.isenabled()
@@ -142,7 +142,7 @@ class _Run:
         plans = policy.pools(cluster)
         self._launched = sum(plan.instances for plan in plans)
         of_instance = [(int(plan.role), plan.row) for plan in plans for _ in range(plan.instances)]
-        self._bends = attach(stragglers, Setting(streams, 0, of_instance, self._cluster.network))
+        self._modifiers = attach(stragglers, Setting(streams, 0, of_instance, self._cluster.network))
         self._by_worker: list[tuple[Place, RealPool]] = []
         self._pools = [self._launch(plan, streams) for plan in plans]
         deadline = min((one for one in (cluster.deadline, policy.deadline) if one is not None), default=None)
@@ -170,7 +170,7 @@ class _Run:
         return pool
 
     def serve(self) -> None:
-        """Take up whatever comes next until every query has arrived and nothing is under way."""
+        """Handle arrivals, answers and timers until every query has arrived and no task is pending."""
         clock, frontend, arrivals = self._clock, self._frontend, self._schedule.times.tolist()
         total, query = len(arrivals), 0
         clock.start(LEAD)
@@ -189,14 +189,14 @@ class _Run:
                 query += 1
 
     def result(self) -> RealRun:
-        """Return what happened."""
+        """Return the result of the run."""
         k, r = self._policy.group
         trace = self._recorder.trace(
             self._schedule.times, overhead=0.0, k=k, r=r, instances=self._launched,
             query_bytes={role: self._cluster.network.bytes_to(role) for role in Role},
             reply_bytes=self._cluster.network.reply_bytes,
         )  # fmt: skip
-        if not self._recorder.size:  # each query is a batch, and was dispatched when it was taken up
+        if not self._recorder.size:  # each query is a batch, and was dispatched when it was handled
             trace = replace(trace, queries=replace(trace.queries, dispatch=self._schedule.times + self._lateness))
         busy = 1 - self._waited / max(trace.end + LEAD, 1e-9)
         return RealRun(trace, self._rounds, self._lateness, self._payloads.encodes, self._payloads.decodes, busy)
@@ -224,8 +224,8 @@ class _Run:
     def _send(self, place: Place, task: Task, instance: int) -> None:
         now = self._clock.now
         expected = seconds = self._machines.expected[place[0]]
-        for bend in self._bends:
-            seconds = bend(task, instance, max(now, 0.0), seconds)
+        for modifier in self._modifiers:
+            seconds = modifier(task, instance, max(now, 0.0), seconds)
         factor = seconds / expected
         if factor < FASTEST:
             raise ParmError(
@@ -236,13 +236,13 @@ class _Run:
 
 
 def attach(stragglers: Sequence[Straggler], setting: Setting) -> list[ServiceModifier]:
-    """Return what the stragglers do to services; ParmError where they do something else, which is not made real."""
+    """Return the stragglers' modifiers of service times. Raises ParmError for other effects, which are unsupported."""
     found: list[ServiceModifier] = []
     for number, straggler in enumerate(stragglers):
         effect = straggler.attach(replace(setting, number=number))
         if effect.delay is not None or effect.outages is not None:
             does = "delays messages" if effect.delay is not None else "takes machines down"
-            raise ParmError(f"straggler '{straggler.name_in_yaml()}' {does}, which parm validate does not do for real.")
+            raise ParmError(f"straggler '{straggler.name_in_yaml()}' {does}, which parm validate does not support.")
         if effect.modifier is not None:
             found.append(effect.modifier)
     return found

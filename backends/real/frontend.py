@@ -1,4 +1,4 @@
-"""The frontend's own work in a real run: inputs are gathered and encoded, and lost predictions decoded, for real."""
+"""The frontend's own work in a real run: it gathers and encodes inputs, and decodes lost predictions."""
 
 from __future__ import annotations
 
@@ -30,7 +30,7 @@ Place = tuple[Role, int]
 
 
 class Payloads:
-    """What the queries of one run carry, and what their tasks answered."""
+    """The inputs of one run's queries, and the outputs of their tasks."""
 
     def __init__(self, images: Tensor, samples: Ints, code: LinearCode | None, r: int) -> None:
         """Let query q carry `images[samples[q]]`; `code` makes the parity queries of its r rows."""
@@ -56,7 +56,7 @@ class Payloads:
         return self._inputs.pop(task)
 
     def keep(self, place: Place, task: Task, outputs: Values) -> None:
-        """Keep what a task answered, flat, for as long as a decoder may need it."""
+        """Keep a task's flat outputs, which a decoder may need."""
         if self.code is not None:
             import torch
 
@@ -107,7 +107,7 @@ class Payloads:
 
 
 class RealFrontend(Frontend):
-    """The simulator's frontend, whose reconstructions are really decoded before they are sent."""
+    """The simulator's frontend, which decodes reconstructions before it sends them."""
 
     __slots__ = ("_decoded", "_payloads")
 
@@ -121,13 +121,13 @@ class RealFrontend(Frontend):
         payloads: Payloads,
         deadline: float | None,
     ) -> None:
-        deployed, *others = cast("list[Pool]", list(pools))  # they have the interface, not the parentage
+        deployed, *others = cast("list[Pool]", list(pools))  # same interface, no common base class
         super().__init__(clock, recorder, cluster, streams, deployed, others, deadline)
         self._payloads = payloads
         self._decoded = -1
 
     def answer(self, batch: Batch, route: int, used: int = 0) -> None:
-        """Reply to every query of the batch without a reply, after decoding its group if it takes that."""
+        """Reply to every query of the batch without a reply; a reconstruction decodes its group first."""
         if route == RECONSTRUCTION:
             group = batch.state[0]
             if group.number != self._decoded:

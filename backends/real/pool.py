@@ -1,6 +1,6 @@
 """Real instances of one model, with the interface of the simulator's pools.
 
-It is written anew rather than derived from them: that it dispatches alike is part of what is validated.
+It is not derived from them, since equal dispatching is part of what is validated.
 """
 
 from __future__ import annotations
@@ -36,10 +36,10 @@ class RealPool:
         """`prepare` makes a submitted task's inputs, `send` sends them; `chooser` is as in `Discipline.chooser`."""
         self.clock = clock
         self.model = model
-        """Whose model serves it."""
+        """The role of the model that serves it."""
         self.instances = instances
         self.on_start: Callable[[Task], None] | None = None
-        """Hears of every task that starts, where a policy wants to."""
+        """Called with every task that starts, where a policy sets it."""
         self.pending = 0
         """Tasks that were submitted and have not ended."""
         self._ended = recorder.tasks.extend
@@ -53,12 +53,11 @@ class RealPool:
         self._running: dict[int, Task] = {}
 
     def connect(self, on_done: Callable[[Task], None], on_lost: Callable[[Task], None]) -> None:
-        """Name who hears of every answer. Nothing is lost here: a worker that dies ends the run."""
-        del on_lost
+        """Set what is called with every answer. `on_lost` is never called: a worker that dies ends the run."""
         self._on_done = on_done
 
     def submit(self, task: Task) -> None:
-        """Start the task on an idle instance or let it wait."""
+        """Start the task on an idle instance, or queue it."""
         self._prepare(task)
         task.queued = self.clock.tick()
         self.pending += 1
@@ -79,8 +78,7 @@ class RealPool:
         self._start(task, instance)
 
     def cancel(self, task: Task, *, running: bool = False, seconds: float = 0.0) -> None:
-        """Remove the task from its queue. A pass that is under way ends by itself, whatever is asked."""
-        del running, seconds
+        """Remove the task from its queue. A pass that has begun is never interrupted, whatever is asked."""
         if task.state == QUEUED:
             task.state = ENDED
             self.pending -= 1
@@ -91,7 +89,7 @@ class RealPool:
             self._record(task, TaskStatus.CANCELLED, math.nan)
 
     def answered(self, instance: int, begun: float, ended: float) -> Task:
-        """Hear, now, that a worker answered, who worked from `begun` to `ended` (clock times); return its task."""
+        """Record, now, the answer of a worker that worked from `begun` to `ended` (clock times); return its task."""
         task = self._running.pop(instance)
         task.state = ENDED
         task.start, task.finish = begun, ended
@@ -100,7 +98,7 @@ class RealPool:
         return task
 
     def release(self, task: Task) -> None:
-        """Tell the policy of an answer, and give the instance its next task."""
+        """Hand an answer to the policy, and give the instance its next task."""
         self._on_done(task)
         instance = task.instance
         if self._chooser is not None:
@@ -126,10 +124,10 @@ class RealPool:
         if self.on_start is not None:
             self.on_start(task)
 
-    def _record(self, task: Task, fate: TaskStatus, back: float) -> None:
+    def _record(self, task: Task, status: TaskStatus, back: float) -> None:
         owner = task.owner
         times = task.queued, task.start, task.finish, back
-        self._ended(TASK(*times, owner.number, task.instance, owner.size, task.attempt, self._label, fate))
+        self._ended(TASK(*times, owner.number, task.instance, owner.size, task.attempt, self._label, status))
 
 
 def _may(task: Task, instance: int) -> bool:

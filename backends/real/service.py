@@ -1,4 +1,4 @@
-"""What a worker of a real pool does with a task: a forward pass of a real network, as fast as the machine is."""
+"""What a worker of a real pool does with a task: a forward pass of a network."""
 
 from __future__ import annotations
 
@@ -10,7 +10,8 @@ import numpy as np
 from numpy.typing import NDArray
 
 from backends.real.workers import Service, Values
-from parity.networks import Network, Shape
+from parity.networks import Network
+from parity.shape import Shape
 
 Draw = Callable[[np.random.Generator, int], NDArray[np.float64]]
 """`draw(generator, n)`: n times in seconds."""
@@ -36,8 +37,8 @@ class NetworkService:
     """Classes."""
     device: str = "cpu"
     emulated: tuple[Draw, ...] = ()
-    """By the number of the model: how long a pass takes on a device that is not there. It is run nevertheless, and the
-    worker sleeps for the rest of the time, which leaves its core to others. Empty: passes take what they take."""
+    """By the number of the model: the time of a pass on an emulated device. The pass is run, and the worker sleeps for
+    the rest of the time, which leaves its core to others. Empty: nothing is emulated."""
     seed: int = 0
     """Of the weights and of the emulated times."""
 
@@ -73,7 +74,7 @@ class NetworkService:
 
 
 class _Times:
-    """Drawn times, one after the other."""
+    """Random times, drawn in blocks and returned one by one."""
 
     def __init__(self, draw: Draw, generator: np.random.Generator) -> None:
         self._draw = draw

@@ -6,13 +6,12 @@ however it went, end by themselves. Clock times are `time.perf_counter`'s, which
 
 from __future__ import annotations
 
-import multiprocessing
 import os
 import select
-import signal
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 from multiprocessing.connection import Connection
+from multiprocessing.process import BaseProcess
 from struct import Struct
 from time import perf_counter
 from types import TracebackType
@@ -21,7 +20,7 @@ from typing import Self
 import numpy as np
 from numpy.typing import NDArray
 
-from backends.processes import ignoring_sigint
+from backends.processes import start, stop
 from sim.errors import ParmError
 
 Values = NDArray[np.float32]
@@ -35,7 +34,7 @@ Setup = Callable[[int], Service]
 _ASK = Struct("<id")
 _ANSWER = Struct("<?ddd")
 _WHOLE = 1 - 1e-6
-"""Competing passes that are owed to this much are run: sums of fractions are not exact."""
+"""A competing pass is run once this much of it is due: sums of fractions are not exact."""
 
 
 class WorkerDiedError(ParmError):
@@ -52,7 +51,7 @@ class Answer:
     served: float
     """When it had the outputs; competing work came after."""
     ended: float
-    """When it answered."""
+    """When it sent the answer."""
     outputs: Values
     """Flat, float32."""
 
@@ -66,20 +65,15 @@ class Workers:
         Raises ParmError where one cannot be set up.
         """
         if os.name == "nt":
-            raise ParmError("a real pool waits for its workers' pipes in a way that this system has not got.")
+            raise ParmError("a real pool needs to wait for pipes, which this operating system does not support.")
         self._pipes: list[Connection] = []
-        self._processes: list[multiprocessing.process.BaseProcess] = []
-        spawn = multiprocessing.get_context("spawn")
+        self._processes: list[BaseProcess] = []
         try:
             for number in range(count):
-                ours, theirs = spawn.Pipe()
                 core = None if cores is None else cores[number % len(cores)]
-                process = spawn.Process(target=_serve, args=(theirs, setup, number, core), daemon=True)
-                with ignoring_sigint():
-                    process.start()
-                theirs.close()  # so that the pipe ends with the worker
-                self._pipes.append(ours)
+                process, pipe = start(_serve, setup, number, core)
                 self._processes.append(process)
+                self._pipes.append(pipe)
             for number in range(count):
                 trouble = self._receive(number)
                 if trouble:
@@ -125,10 +119,7 @@ class Workers:
 
     def close(self) -> None:
         """End the processes, whatever they do."""
-        for process in self._processes:
-            process.terminate()
-        for process in self._processes:
-            process.join()
+        stop(self._processes)
         for pipe in self._pipes:
             pipe.close()
 
@@ -150,16 +141,15 @@ class Workers:
         process.join(timeout=1)
         code = process.exitcode
         how = "" if code is None else f" by signal {-code}" if code < 0 else f" with exit status {code}"
-        return WorkerDiedError(f"worker {worker} (process {process.pid}) ended{how} in the midst of the run.")
+        return WorkerDiedError(f"worker {worker} (process {process.pid}) ended{how} during the run.")
 
 
 def _serve(pipe: Connection, setup: Setup, number: int, core: int | None) -> None:
     """Serve tasks until the pipe ends.
 
     A slowdown of f is competing work: before it answers, the worker runs f - 1 further passes over the same inputs, as
-    a neighbour's tasks would take turns with its own. Fractions of a pass are saved up until they make a whole one.
+    a neighbour's tasks would take turns with its own. Fractions of a pass are added up until they make a whole one.
     """
-    signal.signal(signal.SIGTERM, signal.SIG_DFL)
     if core is not None and hasattr(os, "sched_setaffinity"):
         os.sched_setaffinity(0, {core})
     try:

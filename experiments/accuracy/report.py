@@ -12,11 +12,11 @@ from experiments.accuracy.figures import draw
 from experiments.accuracy.options import Study
 from experiments.accuracy.study import StudyRunner
 from experiments.accuracy.table import Line, as_csv, as_table
-from experiments.run.manifest import command_line, made_with
+from experiments.run.manifest import command, made_with
 from experiments.run.progress import Reporter
 from experiments.run.session import console
 from experiments.run.store import writing
-from parity.training import write_atomically
+from sim import atomic
 
 
 def run(study: Study, folder: Path, data: Path | None, models: Path, device: str, reporter: Reporter) -> list[Line]:
@@ -27,14 +27,14 @@ def run(study: Study, folder: Path, data: Path | None, models: Path, device: str
     runner = StudyRunner(study, data, models, device, reporter)
     lines: list[Line] = []
     with writing(folder):
-        write_atomically(folder / "study.yaml", yaml.safe_dump(study.resolved(), sort_keys=False).encode())
+        atomic.write(folder / "study.yaml", yaml.safe_dump(study.resolved(), sort_keys=False))
         for line in runner.lines():
             lines.append(line)
-            write_atomically(folder / "accuracy.csv", as_csv(lines).encode())
-            write_atomically(folder / "manifest.json", _manifest(study, runner, complete=False).encode())
+            atomic.write(folder / "accuracy.csv", as_csv(lines))
+            atomic.write(folder / "manifest.json", _manifest(study, runner, complete=False))
         if not lines:
             return lines
-        write_atomically(folder / "manifest.json", _manifest(study, runner, complete=True).encode())
+        atomic.write(folder / "manifest.json", _manifest(study, runner, complete=True))
         draw(study.figures, lines, study.reference, folder / "figures")
     console().print(as_table(lines))
     for note in runner.notes:
@@ -48,7 +48,7 @@ def run(study: Study, folder: Path, data: Path | None, models: Path, device: str
 def join(lines: Sequence[Line], folder: Path) -> None:
     """Write the lines of several studies into one table. Raises ParmError for a full disk."""
     with writing(folder):
-        write_atomically(folder / "accuracy.csv", as_csv(lines).encode())
+        atomic.write(folder / "accuracy.csv", as_csv(lines))
 
 
 def _manifest(study: Study, runner: StudyRunner, *, complete: bool) -> str:
@@ -56,7 +56,7 @@ def _manifest(study: Study, runner: StudyRunner, *, complete: bool) -> str:
         "format": 1,
         "name": study.name,
         "seeds": list(study.seeds),
-        "command": command_line(),
+        "command": command(),
         "complete": complete,
         **made_with(),
         "device": str(runner.device),

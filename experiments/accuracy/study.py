@@ -37,7 +37,7 @@ class StudyRunner:
         self.models: dict[str, dict[str, Any]] = {}
         """What was used, by key, for the manifest."""
         self.notes: list[str] = []
-        self._store = ModelStore(models)
+        self._store = ModelStore(models, self.device, self._report)
         self._reporter = reporter
         self._folder = data
         self._subjects = {subject.title: subject for subject in study.models}
@@ -68,8 +68,7 @@ class StudyRunner:
     def _predict(self, title: str, seed: int) -> tuple[TrainedModel, nn.Module, Tensor, Tensor, Tensor]:
         """Return the deployed model, its module on the device, and the test set's images, outputs and labels."""
         subject, data = self._subjects[title], self._data(title)
-        store, device = self._store, str(self.device)
-        model = store.classifier(subject.network, data, subject.recipe, seed, device, self._report)
+        model = self._store.classifier(subject.network, data, subject.recipe, seed)
         module = model.module.to(self.device)
         images, labels = data.test.to(self.device), data.test_labels.to(self.device)
         return model, module, images, predict(module, images), labels
@@ -83,7 +82,7 @@ class StudyRunner:
             )
         task = data.task if data.task_name == "localisation" else Classification(subject.top)
         model, deployed, images, outputs, labels = self._outputs(subject.title, case.seed)
-        parts = self._store.parts(model, data, code, k, r, case.recipe, case.seed, str(self.device), self._report)
+        parts = self._store.parts(model, data, code, k, r, case.recipe, case.seed)
         for one in (model, *parts):
             self.models[one.key] = {"role": one.card["identity"]["role"], "test": one.card["test"]}
         trained = [one.module.to(self.device) for one in parts]

@@ -16,10 +16,10 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, ClassVar, Literal
 
-from pydantic import Field, model_validator
+from pydantic import Field, TypeAdapter, model_validator
 
 from experiments.analysis.estimates import Estimate, Metric, estimate, is_fraction, measured
-from experiments.analysis.outcome import Measured, Outcome, Scalar
+from experiments.analysis.outcome import NOT_WRITTEN_BY_US, Measured, Outcome, Scalar
 from experiments.analysis.statistics import Interval
 from experiments.analysis.summary import point_key
 from sim.errors import ParmError
@@ -43,7 +43,7 @@ class Claim(Kind):
     says: str
     """The statement, in words."""
     metric: Metric = "p999"
-    """What it is about: a metric of the summary or a percentile such as p995."""
+    """What it is about: a metric of the summary or a percentile such as p99.5."""
     policy: str
     """The policy that it is about, by its name here."""
     between: tuple[float, float] | None = None
@@ -186,11 +186,12 @@ class ClaimVerdict:
 
     @classmethod
     def from_json(cls, data: dict[str, Any]) -> ClaimVerdict:
-        """Read what `as_json` wrote; raises KeyError, TypeError or ValueError where it is something else."""
+        """Read what `as_json` wrote; raises an error of `NOT_WRITTEN_BY_US` if it is something else."""
         low, high = data["claimed"]
         points = [(one["point"], _interval(one)) for one in data["points"]]
         claimed = (-math.inf if low is None else low, math.inf if high is None else high)
-        return cls(**data | {"claimed": claimed, "mean": _interval(data["mean"]), "points": points})
+        fields = data | {"claimed": claimed, "mean": _interval(data["mean"]), "points": points}
+        return TypeAdapter(ClaimVerdict).validate_python(fields)
 
 
 def judge(claims: Sequence[Claim], outcomes: Sequence[Outcome]) -> list[ClaimVerdict]:
@@ -260,7 +261,7 @@ def read(folder: Path) -> dict[str, list[ClaimVerdict]]:
         try:
             document = json.loads(file.read_text(encoding="utf-8"))
             found[file.parent.name] = [ClaimVerdict.from_json(one) for one in document["claims"]]
-        except (OSError, ValueError, TypeError, KeyError) as error:
+        except (OSError, *NOT_WRITTEN_BY_US) as error:
             raise ParmError(f"{file} cannot be read as the claims of a run: {' '.join(str(error).split())}.") from error
     return found
 

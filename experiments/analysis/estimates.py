@@ -5,25 +5,35 @@ from __future__ import annotations
 import math
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass
-from typing import Annotated
+from typing import Annotated, Literal
 
 import numpy as np
-from pydantic import AfterValidator
+from pydantic import AfterValidator, BeforeValidator
 
+from experiments.analysis import percentiles
 from experiments.analysis.outcome import Measured, Outcome
 from experiments.analysis.statistics import Interval, sectioning
 from experiments.analysis.summary import FRACTIONS, METRICS, MS, value
 
 
 def known_metric(name: str) -> str:
-    """Return the name of a metric: one of the summary, or any percentile. Raises ValueError where it is none."""
-    if name not in METRICS and not (name[:1] == "p" and name[1:].isdecimal() and 2 <= len(name[1:]) <= 6):
-        raise ValueError(f"there is no metric '{name}'; there are {', '.join(METRICS)}, and percentiles such as p995")
+    """Return the name of a metric: one of the summary, or any percentile as `percentiles.canonical` has it.
+
+    Raises ValueError where it is none.
+    """
+    if percentiles.is_percentile(name):
+        return percentiles.canonical(name)
+    if name not in METRICS:
+        raise ValueError(f"there is no metric '{name}'; there are {', '.join(METRICS)}, and percentiles such as p99.5")
     return name
 
 
 Metric = Annotated[str, AfterValidator(known_metric)]
-"""A metric of the summary, or a percentile by its digits, such as p995 for 99.5%."""
+"""A metric of the summary, or a percentile, such as p99.5 or p995."""
+
+
+LatencyMetric = Annotated[Literal["mean", "p50", "p99", "p999", "gap"], BeforeValidator(percentiles.known)]
+"""A latency of the summary, which has an interval in every row; p99.9 and p999 are the same."""
 
 
 def is_fraction(metric: str) -> bool:
@@ -40,8 +50,9 @@ def measured(part: Measured, metric: str) -> float:
         return value(part, metric)
     if not isinstance(part, Outcome):
         return math.nan
-    probability = int(metric[1:]) / 10 ** (len(metric) - 1)
-    return MS * float(np.interp(probability, part.quantiles["probabilities"], part.quantiles["seconds"]))
+    return MS * float(
+        np.interp(percentiles.probability(metric), part.quantiles["probabilities"], part.quantiles["seconds"])
+    )
 
 
 @dataclass(frozen=True)

@@ -21,10 +21,11 @@ from typing import Any
 import numpy as np
 
 from experiments.analysis import cost
+from experiments.analysis.csv_text import as_csv
 from experiments.analysis.estimates import estimate, measured
 from experiments.analysis.outcome import Outcome
 from experiments.analysis.statistics import Interval
-from experiments.analysis.summary import Row, as_csv, point_key
+from experiments.analysis.summary import Row, point_key
 
 CONDITIONS = ("workload", "stragglers", "model")
 """Sections of the YAML that nobody chooses who runs the cluster."""
@@ -152,7 +153,7 @@ def as_text(groups: Sequence[Sequence[Choice]], metric: str = "p999") -> str:
             record |= {"cost": choice.spent, "cost_in": cost.RULES[row.equal_cost].column}
             record |= {"on_frontier": "no" if choice.dominated_by else "yes"}
             records.append(record | {"dominated_by": "; ".join(one.label for one in choice.dominated_by)})
-    return as_csv(records)
+    return as_csv(records[0] if records else ["policy"], map(dict.values, records))
 
 
 def sentences(groups: Sequence[Sequence[Choice]]) -> list[str]:

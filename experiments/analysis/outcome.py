@@ -1,8 +1,9 @@
-"""What one cell came to: the numbers that are kept of a trace and of its answers. Times are seconds."""
+"""Measurements of one cell, of its trace and its answers. Times are in seconds."""
 
 from __future__ import annotations
 
 import dataclasses
+import hashlib
 import itertools
 import json
 from collections.abc import Mapping
@@ -33,6 +34,9 @@ SECTIONS = 10
 
 SMALLEST_SECTION = 10
 """A run with fewer queries per section than this is not cut into sections."""
+
+NOT_WRITTEN_BY_US = (ValueError, TypeError, KeyError, AttributeError, IndexError, OverflowError, RecursionError)
+"""Errors of reading JSON that parm did not write: no JSON, nested too deeply, values of other types, huge numbers."""
 
 GRID = np.concatenate([np.linspace(0.0, 0.99, 200), 1.0 - np.logspace(-2, -5, 151)[1:], [1.0]])
 """Probabilities of the quantiles that are kept: even in the body, even on a log scale from 1% to 0.001% in the tail."""
@@ -90,19 +94,29 @@ class Outcome(Measured):
     inputs: dict[str, str] = field(default_factory=dict)
     """Digests of the files and the code that the cell was computed from, by name."""
 
+    files: dict[str, str] = field(default_factory=dict)
+    """Digests of the cell's trace files, by name."""
+
     def to_json(self) -> str:
-        """Return the outcome as one line of JSON."""
-        return json.dumps(dataclasses.asdict(self), allow_nan=False)
+        """Return the outcome as one line of JSON, with a checksum."""
+        fields = dataclasses.asdict(self)
+        return json.dumps({"sha256": _checksum(fields), **fields}, allow_nan=False)
 
     @classmethod
     def from_json(cls, text: str) -> Self:
-        """Read what `to_json` wrote; raises ParmError where the text is something else."""
+        """Read what `to_json` wrote; raises ParmError if the text is something else, or was changed since."""
         try:
             fields = json.loads(text)
+            if fields.pop("sha256") != _checksum(fields):
+                raise ValueError("its checksum is another")
             blocks = tuple(Measured(**block) for block in fields.pop("blocks"))
             return cls(**fields, blocks=blocks)
-        except (ValueError, TypeError, KeyError, AttributeError) as problem:
+        except NOT_WRITTEN_BY_US as problem:
             raise ParmError(f"this is not the outcome of a cell: {problem}") from problem
+
+
+def _checksum(fields: Mapping[str, Any]) -> str:
+    return hashlib.sha256(json.dumps(fields).encode()).hexdigest()[:16]
 
 
 def measure(

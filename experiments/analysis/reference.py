@@ -2,14 +2,13 @@
 
 from __future__ import annotations
 
-import csv
-import io
 import math
 from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
 
 from pydantic import Field
 
+from experiments.analysis import csv_text
 from experiments.analysis.estimates import Metric, estimate, measured
 from experiments.analysis.outcome import Outcome
 from experiments.analysis.statistics import Interval
@@ -29,7 +28,7 @@ class Reference(Options):
     policy: str
     """The policy that they are of, by its name here."""
     metric: Metric = "p999"
-    """What they are: a metric of the summary or a percentile such as p995; latencies in ms, the others as fractions."""
+    """A metric of the summary or a percentile such as p99.5; latencies in ms, the others as fractions."""
     key: str
     """The swept key that they run along."""
     values: dict[str, float] = Field(min_length=1)
@@ -87,15 +86,12 @@ def _of(reference: Reference, outcomes: Sequence[Outcome]) -> Iterator[Reference
 
 def as_csv(compared: Sequence[ReferenceComparison]) -> str:
     """Return the text of `reference.csv`: a row per number, with the columns of `HEADER`."""
-    text = io.StringIO()
-    writer = csv.writer(text, lineterminator="\n")
-    writer.writerow(HEADER)
+    rows = []
     for one in compared:
-        reference, simulated = one.reference, one.simulated
-        ends = ["" if math.isnan(number) else number for number in (simulated.value, simulated.lo, simulated.hi)]
-        named = (reference.source, reference.policy, reference.key, one.at, reference.metric)
-        writer.writerow([*named, *ends, one.expected, "" if math.isnan(one.ratio) else one.ratio])
-    return text.getvalue()
+        of, simulated = one.reference, one.simulated
+        numbers = (simulated.value, simulated.lo, simulated.hi, one.expected, one.ratio)
+        rows.append((of.source, of.policy, of.key, one.at, of.metric, *numbers))
+    return csv_text.as_csv(HEADER, rows)
 
 
 def sentences(compared: Sequence[ReferenceComparison]) -> list[str]:

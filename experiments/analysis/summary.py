@@ -5,23 +5,24 @@
 
 from __future__ import annotations
 
-import csv
-import io
 import json
 import math
-import os
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Any
 
 import numpy as np
+from pydantic import TypeAdapter
 
 from experiments.analysis import cost
 from experiments.analysis.cost import Rule
-from experiments.analysis.outcome import COSTS, LATENCIES, Measured, Outcome
+from experiments.analysis.csv_text import as_csv
+from experiments.analysis.outcome import COSTS, LATENCIES, NOT_WRITTEN_BY_US, Measured, Outcome
 from experiments.analysis.statistics import Interval, paired, sectioning, student_t, wilson_clustered
+from sim import atomic
 from sim.errors import ParmError
+from sim.trace import Route
 
 FRACTIONS = ("unavailable", "accuracy_available", "accuracy_degraded", "accuracy_overall")
 METRICS = (*LATENCIES, *FRACTIONS)
@@ -132,8 +133,9 @@ def differences(outcomes: Sequence[Outcome]) -> list[Difference]:
 def write(outcomes: Sequence[Outcome], folder: Path, equal_cost: Rule = "instances") -> list[Row]:
     """Write `summary.csv`, `summary.json` and `differences.csv` into `folder`, each at once or not at all."""
     table = rows(outcomes, equal_cost)
-    _replace(folder / "summary.csv", as_csv(_records(table)))
-    _replace(folder / "differences.csv", as_csv(_difference_records(differences(outcomes), table)))
+    records = _records(table)
+    atomic.write(folder / "summary.csv", as_csv(records[0] if records else ["policy"], map(dict.values, records)))
+    atomic.write(folder / "differences.csv", _differences_as_csv(differences(outcomes), table))
     document = {
         "format": FORMAT,
         "units": dict.fromkeys(LATENCIES, "ms") | {"busy_seconds_per_query": "s", "bytes_per_query": "B"},
@@ -141,7 +143,7 @@ def write(outcomes: Sequence[Outcome], folder: Path, equal_cost: Rule = "instanc
         "equal_cost": equal_cost,
         "rows": [_row_as_json(row) for row in table],
     }
-    _replace(folder / "summary.json", json.dumps(document, indent=1, allow_nan=False, default=str) + "\n")
+    atomic.write(folder / "summary.json", json.dumps(document, indent=1, allow_nan=False, default=str) + "\n")
     return table
 
 
@@ -153,8 +155,9 @@ def read(folder: Path) -> list[Row]:
         return [_row_from_json(fields) for fields in document["rows"]]
     except FileNotFoundError:
         raise ParmError(f"{folder} holds no summary.json: it is not the directory of a finished run") from None
-    except (OSError, ValueError, TypeError, KeyError) as problem:
-        raise ParmError(f"{path} cannot be read as the summary of a run: {problem}") from problem
+    except (OSError, *NOT_WRITTEN_BY_US) as problem:
+        says = " ".join(str(problem).split())
+        raise ParmError(f"{path} cannot be read as the summary of a run: {says}") from problem
 
 
 def _cells(outcomes: Sequence[Outcome]) -> dict[tuple[str, str], list[Outcome]]:
@@ -215,7 +218,11 @@ def _notes(trials: list[Outcome], with_blocks: bool) -> list[str]:
         notes.append("one trial only: its intervals come from ten consecutive parts of it")
     elif len(trials) == 1:
         notes.append("one trial only, too short for intervals of its latency")
-    if min(trial.queries for trial in trials) < 1000 * FEW_IN_TAIL:
+    if all(trial.queries == trial.routes[Route.DEFAULT.name.lower()] for trial in trials):
+        notes.append("every answer is a default: no prediction comes before the deadline")
+    if max(trial.queries for trial in trials) == 1:
+        notes.append("one query per trial: no percentiles, and no interval within a trial")
+    elif min(trial.queries for trial in trials) < 1000 * FEW_IN_TAIL:
         notes.append(f"p99.9 rests on fewer than {FEW_IN_TAIL} queries per trial: run more queries")
     degraded = sum(trial.unavailable for trial in trials)
     if trials[0].accuracy is not None and 0 < degraded < FEW_DEGRADED:
@@ -274,32 +281,13 @@ def _records(table: Sequence[Row]) -> list[dict[str, Any]]:
     return records
 
 
-def _difference_records(found: Sequence[Difference], table: Sequence[Row]) -> list[dict[str, Any]]:
-    records = [
-        {"policy": one.policy, "against": one.against}
-        | one.point
-        | {"metric": one.metric, "difference": one.difference.value, "lo": one.difference.lo, "hi": one.difference.hi}
-        | {"relative_percent": one.relative}
-        for one in found
-    ]
+def _differences_as_csv(found: Sequence[Difference], table: Sequence[Row]) -> str:
     swept = table[0].point if table else {}
-    header = ["policy", "against", *swept, "metric", "difference", "lo", "hi", "relative_percent"]
-    return records or [dict.fromkeys(header)]
-
-
-def as_csv(records: Sequence[dict[str, Any]]) -> str:
-    """Return records as CSV, None and NaN as empty cells; a single record of None alone gives only the header."""
-    text = io.StringIO()
-    writer = csv.writer(text, lineterminator="\n")
-    writer.writerow(records[0] if records else ["policy"])
-    for record in records:
-        if any(value is not None for value in record.values()):
-            writer.writerow(["" if _missing(value) else value for value in record.values()])
-    return text.getvalue()
-
-
-def _missing(value: object) -> bool:
-    return value is None or (isinstance(value, float) and math.isnan(value))
+    rows = []
+    for one in found:
+        numbers = (one.difference.value, one.difference.lo, one.difference.hi, one.relative)
+        rows.append((one.policy, one.against, *one.point.values(), one.metric, *numbers))
+    return as_csv(["policy", "against", *swept, "metric", "difference", "lo", "hi", "relative_percent"], rows)
 
 
 def _finite(value: float) -> float | None:
@@ -321,11 +309,6 @@ def _row_from_json(fields: dict[str, Any]) -> Row:
         name: None if ends is None else Interval(number(ends["value"]), number(ends["lo"]), number(ends["hi"]))
         for name, ends in fields["metrics"].items()
     }
-    return Row(**(fields | {"metrics": metrics}))
-
-
-def _replace(path: Path, text: str) -> None:
-    path.parent.mkdir(parents=True, exist_ok=True)
-    temporary = path.with_name(f".{path.name}.{os.getpid()}")
-    temporary.write_text(text, encoding="utf-8")
-    temporary.replace(path)
+    if metrics.keys() != set(METRICS) or fields["cost"].keys() != set(COSTS):
+        raise ValueError("a row has other metrics or costs")
+    return TypeAdapter(Row).validate_python(fields | {"metrics": metrics})

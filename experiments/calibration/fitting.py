@@ -9,32 +9,24 @@ from __future__ import annotations
 
 import contextlib
 import math
-import multiprocessing
-import signal
 from collections.abc import Callable, Iterator, Mapping, Sequence
-from concurrent.futures import ProcessPoolExecutor
 from dataclasses import dataclass
-from typing import Any
+from typing import Any, get_args
 
 import numpy as np
 from pydantic import ValidationError
 
+from backends.processes import Pool, WorkerKilledError
+from experiments.analysis.percentiles import probability
 from experiments.calibration.options import Aim, Calibration, FittedMetric, Stage
-from experiments.run import farm
 from experiments.run.cells import Cell, cells
+from sim.errors import ParmError
 
 Values = dict[str, float]
 """The free options by name."""
 Run = Callable[[Sequence[Cell]], list[dict[str, float]]]
 """Simulates cells and returns the metrics of each, in seconds."""
-PERCENTILES: dict[FittedMetric, float] = {
-    "p50": 0.5,
-    "p90": 0.9,
-    "p95": 0.95,
-    "p99": 0.99,
-    "p995": 0.995,
-    "p999": 0.999,
-}
+PERCENTILES = [name for name in get_args(get_args(FittedMetric)[0]) if name != "mean"]
 
 
 @dataclass(frozen=True, slots=True)
@@ -64,16 +56,14 @@ class Residual:
         return self.aim.weight * (math.log(self.ratio) / math.log1p(self.aim.tolerance)) ** 2
 
 
-def residuals(
-    calibration: Calibration, values: Values, run: Run, stage: Stage | None = None, context: Any = None
-) -> list[Residual]:
+def residuals(calibration: Calibration, values: Values, run: Run, stage: Stage | None = None) -> list[Residual]:
     """Simulate with the free options at `values`, at the full size or a stage's; return how far off it is."""
     everywhere = calibration.experiment.points()
     places = range(len(everywhere)) if stage is None or stage.points is None else stage.points
     size = {} if stage is None else {"queries": stage.queries, "trials": stage.trials}
-    experiment = calibration.at(values, context, **size)
+    experiment = calibration.at(values, **size)
     wanted = [everywhere[place] for place in places]
-    todo = [cell for cell in cells(experiment, context) if cell.point in wanted]
+    todo = [cell for cell in cells(experiment) if cell.point in wanted]
     found: dict[tuple[str, str], list[dict[str, float]]] = {}
     for cell, metrics in zip(todo, run(todo), strict=True):
         found.setdefault((cell.policy.label, str(cell.point)), []).append(metrics)
@@ -103,30 +93,24 @@ def simulated(cell: Cell) -> dict[str, float]:
 
     trace, _ = simulate_cell(cell)
     latency = trace.queries.latency[cell.experiment.warmup_queries(trace.queries.arrival) :]
-    quantiles = np.quantile(latency, list(PERCENTILES.values()))
+    quantiles = np.quantile(latency, [probability(name) for name in PERCENTILES])
     return {"mean": float(latency.mean()), **dict(zip(PERCENTILES, quantiles.tolist(), strict=True))}
 
 
 @contextlib.contextmanager
 def workers(count: int) -> Iterator[Run]:
-    """Yield what simulates cells in `count` processes, or in this one if that is 1."""
-    if count == 1:
-        yield lambda todo: [simulated(cell) for cell in todo]
-        return
-    with ProcessPoolExecutor(count, multiprocessing.get_context("spawn"), _begin_worker) as pool:
+    """Yield what simulates cells in `count` processes, or in this one if that is 1.
+
+    Raises ParmError where a worker is killed.
+    """
+    with Pool(simulated, count) as pool:
         try:
-            yield lambda todo: list(pool.map(simulated, todo))
-        finally:
-            pool.shutdown(cancel_futures=True)
+            yield lambda todo: [result() for result in pool.in_order(todo)]
+        except WorkerKilledError as error:
+            raise ParmError("a worker was killed, perhaps because memory ran out; try fewer --workers.") from error
 
 
-def _begin_worker() -> None:
-    """Leave Ctrl-C to the main process, and end with it even when it is killed."""
-    signal.signal(signal.SIGINT, signal.SIG_IGN)
-    farm.die_with_parent()
-
-
-def fit(calibration: Calibration, run: Run, say: Callable[[str], None], context: Any = None) -> Values:
+def fit(calibration: Calibration, run: Run, say: Callable[[str], None]) -> Values:
     """Go through the stages of the search and return the free options' best values.
 
     The search is in logarithms; beyond a bound the loss grows from what it is at the bound, and where the experiment
@@ -147,7 +131,7 @@ def fit(calibration: Calibration, run: Run, say: Callable[[str], None], context:
             inside = np.clip(logs, low, high)
             values = dict(zip(names, np.exp(inside).tolist(), strict=True))
             try:
-                here = total_loss(residuals(calibration, values, run, stage, context))
+                here = total_loss(residuals(calibration, values, run, stage))
             except ValidationError:
                 return math.inf
             here += 100 * float(np.abs(logs - inside).sum())

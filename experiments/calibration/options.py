@@ -3,18 +3,20 @@
 from __future__ import annotations
 
 from collections.abc import Mapping
-from pathlib import Path
-from typing import Any, Literal, Self
+from typing import Annotated, Any, Literal, Self
 
-from pydantic import Field, PositiveFloat, PositiveInt, model_validator
+from pydantic import BeforeValidator, Field, PositiveFloat, PositiveInt, model_validator
 
-from backends.profile import RoleName
+from experiments.analysis import percentiles
 from experiments.config.keys import get, locate, put
 from experiments.config.schema import Experiment
 from sim.distributions import Distribution
+from sim.distributions.profile import RoleName
 from sim.kinds import Options
 
-FittedMetric = Literal["mean", "p50", "p90", "p95", "p99", "p995", "p999"]
+FittedMetric = Annotated[
+    Literal["mean", "p50", "p90", "p95", "p99", "p995", "p999"], BeforeValidator(percentiles.known)
+]
 
 
 class Free(Options):
@@ -53,7 +55,7 @@ class FittedQuantity(Options):
     policy: str
     """The policy, by its name."""
     metric: FittedMetric
-    """The mean of the latencies or a percentile: p995 is the 99.5th."""
+    """The mean of the latencies or a percentile; p99.5 and p995 are the same."""
     milliseconds: tuple[PositiveFloat | None, ...]
     """The measured value at each point of the sweep, in its order; null where it is not known."""
 
@@ -129,7 +131,7 @@ class Calibration(Options):
                 raise ValueError(f"role '{role}': '{key}' is no distribution of the experiment")
         return self
 
-    def at(self, values: Mapping[str, float], context: Any = None, **changes: Any) -> Experiment:
+    def at(self, values: Mapping[str, float], **changes: Any) -> Experiment:
         """Return the experiment with the free options set and its own top-level options changed."""
         data = {**self.experiment.resolved(), "figures": []}
         for name, one in self.free.items():
@@ -138,7 +140,7 @@ class Calibration(Options):
         queries = changes.pop("queries", None)
         if queries is not None:
             put(data, "workload.queries", queries)
-        return Experiment.model_validate({**data, **changes}, context=context)
+        return Experiment.model_validate({**data, **changes}, context=self.experiment.context)
 
 
 def at_key(experiment: Experiment, dotted: str) -> Any:
@@ -147,10 +149,3 @@ def at_key(experiment: Experiment, dotted: str) -> Any:
     for part in locate(experiment.resolved(), dotted) or ():
         found = found[part] if isinstance(part, int) else getattr(found, part)
     return found
-
-
-def load(path: Path) -> tuple[Calibration, dict[str, list[Path]]]:
-    """Read a calibration; return it with the folders of files that it names. Raises ParmError in sentences."""
-    from experiments.config import loader
-
-    return loader.load_as(Calibration, path), loader.context(path)

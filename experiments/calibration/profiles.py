@@ -10,10 +10,10 @@ from pathlib import Path
 import numpy as np
 from pydantic import ValidationError
 
-from backends.profile import Quantiles, RoleName, ServiceProfile
 from experiments.calibration.fitting import Residual, Values, describe, summary
 from experiments.calibration.options import Calibration, at_key
 from sim.distributions import Distribution
+from sim.distributions.profile import Quantiles, RoleName, ServiceProfile
 from sim.errors import ParmError
 from sim.trace import Floats
 

@@ -12,7 +12,6 @@ from __future__ import annotations
 
 from collections.abc import Callable, Generator, Sequence
 from dataclasses import dataclass, field
-from typing import Any
 
 from pydantic import ValidationError
 
@@ -51,14 +50,14 @@ class Tried:
 
 @dataclass
 class Answer:
-    """What a search came to."""
+    """Result of a search."""
 
     tests: dict[int, Tried] = field(default_factory=dict)
     """By deployed instances, in the order in which they were tried."""
     fewest: int | None = None
     """The fewest deployed instances that meet the targets with confidence."""
     doubtful: int | None = None
-    """The fewest of which it cannot be told, where that is fewer than `fewest`, or nothing meets for certain."""
+    """The fewest for which the trials cannot tell, if that is fewer than `fewest`, or nothing meets for certain."""
 
     @property
     def trials(self) -> int:
@@ -153,13 +152,10 @@ class Plan:
         return float("inf") if found is None else float(found)
 
 
-def plan(
-    experiment: Experiment, targets: Sequence[Target], looks: SequentialTest, most: int, run: Run, context: Any = None
-) -> list[Plan]:
+def plan(experiment: Experiment, targets: Sequence[Target], looks: SequentialTest, most: int, run: Run) -> list[Plan]:
     """Answer the question for every policy of an experiment without a sweep; the cheapest comes first.
 
-    `cluster.extra` grows and shrinks with the deployed instances as they stand in the file, rounded up. `context` is
-    pydantic's, as for `Experiment.at`.
+    `cluster.extra` grows and shrinks with the deployed instances as they stand in the file, rounded up.
     """
     alone = {
         policy.label: experiment.model_copy(
@@ -171,9 +167,7 @@ def plan(
     wanted = {label: next(one) for label, one in searches.items()}
     answers: dict[str, Answer] = {}
     while wanted:
-        todo: dict[str, list[Cell] | str] = {
-            label: _cells(alone[label], request, context) for label, request in wanted.items()
-        }
+        todo: dict[str, list[Cell] | str] = {label: _cells(alone[label], request) for label, request in wanted.items()}
         outcomes = run([cell for found in todo.values() if not isinstance(found, str) for cell in found])
         for label, found in todo.items():
             try:
@@ -191,19 +185,17 @@ def extra_at(experiment: Experiment, deployed: int) -> int:
     return -(-experiment.cluster.extra * deployed // experiment.cluster.instances)
 
 
-def _at(alone: Experiment, deployed: int, context: Any) -> Experiment:
-    return alone.at({"cluster.instances": deployed, "cluster.extra": extra_at(alone, deployed)}, context)
+def _at(alone: Experiment, deployed: int) -> Experiment:
+    return alone.at({"cluster.instances": deployed, "cluster.extra": extra_at(alone, deployed)})
 
 
-def _cells(alone: Experiment, request: Request, context: Any) -> list[Cell] | str:
+def _cells(alone: Experiment, request: Request) -> list[Cell] | str:
     """Return the cells of a request, or why the policy cannot be run on so many instances."""
     try:
-        there = _at(alone, request.deployed, context).model_copy(
-            update={"trials": request.trials.stop, "traces": False}
-        )
+        there = _at(alone, request.deployed).model_copy(update={"trials": request.trials.stop, "traces": False})
     except ValidationError as error:
         return "; ".join(problem["msg"] for problem in error.errors())
-    return cells(there, context)[request.trials.start :]
+    return cells(there)[request.trials.start :]
 
 
 def _plan(alone: Experiment, policy: Policy, answer: Answer) -> Plan:

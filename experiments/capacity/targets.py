@@ -18,7 +18,8 @@ from enum import Enum
 import numpy as np
 from scipy.special import stdtrit
 
-from experiments.analysis.estimates import known_metric, measured
+from experiments.analysis import percentiles
+from experiments.analysis.estimates import measured
 from experiments.analysis.outcome import LATENCIES, Measured
 from sim.errors import ParmError
 
@@ -148,16 +149,18 @@ def _latency(text: str) -> Target:
     metric, equals, quantity = (part.strip() for part in text.partition("="))
     if not equals or not metric:
         raise ParmError(f"--slo {text}: must look like p999=40ms.")
-    plain = metric.lower().replace(".", "")
-    try:
-        known = known_metric(metric)
-    except ValueError:
-        known = ""
-    if not known or not (known in LATENCIES or known[1:].isdecimal()):
-        near = difflib.get_close_matches(plain, LATENCIES, n=1)
+    if percentiles.is_percentile(metric):
+        try:
+            known = percentiles.canonical(metric)
+        except ValueError as error:
+            raise ParmError(f"--slo {text}: {error}") from None
+    elif metric in LATENCIES:
+        known = metric
+    else:
+        near = difflib.get_close_matches(metric.lower(), LATENCIES, n=1)
         raise ParmError(
             f"--slo {text}: there is no latency '{metric}'"
-            + (f"; did you mean '{near[0]}'?" if near else f"; there are {', '.join(LATENCIES)}, and such as p995.")
+            + (f"; did you mean '{near[0]}'?" if near else f"; there are {', '.join(LATENCIES)}, and such as p99.5.")
         )
     match = _QUANTITY.fullmatch(quantity)
     try:

@@ -1,4 +1,4 @@
-"""The verb `parm accuracy`."""
+"""`parm accuracy`: studies of how accurate reconstructions are."""
 
 from __future__ import annotations
 
@@ -11,7 +11,6 @@ from experiments.commands.arguments import (
     INTERRUPTED,
     MODELS,
     DataFolder,
-    Debug,
     Device,
     ModelsFolder,
     Overrides,
@@ -20,9 +19,9 @@ from experiments.commands.arguments import (
 from sim.errors import ParmError
 
 
-def accuracy_command(
+def accuracy(
     files: Annotated[list[Path], typer.Argument(metavar="FILE...", help="Studies of accuracy.", show_default=False)],
-    out: Annotated[Path | None, typer.Option(metavar="DIR", help="Folder.", show_default="runs/NAME")] = None,
+    out: Annotated[Path | None, typer.Option(metavar="DIR", help="Folder to write.", show_default="runs/NAME")] = None,
     only: Annotated[
         list[str] | None, typer.Option("--only", metavar="LABEL", help="Only this model of the study; may be repeated.")
     ] = None,
@@ -31,13 +30,12 @@ def accuracy_command(
     device: Device = "auto",
     models: ModelsFolder = MODELS,
     plugin: Plugins = None,
-    debug: Debug = False,
 ) -> None:
-    """Train what codes need and measure how accurate reconstructions are, without serving; kept models are found.
+    """Measure how accurate reconstructions are, without serving.
 
-    Several studies get a folder each, and one table of all their lines beside these.
+    The models and codes of each study are trained first; those that are trained already are kept. Several studies get a
+    folder each, and one table of all their lines in the folder above.
     """
-    del debug
     from experiments.accuracy.options import Study
     from experiments.config import loader
 
@@ -52,8 +50,9 @@ def accuracy_command(
     if twice is not None:
         raise ParmError(f"two of the studies are called '{twice}', so they would share a folder.")
     from experiments.accuracy.report import join, run
+    from experiments.run.manifest import command_line
     from experiments.run.progress import Reporter
-    from experiments.run.session import command, sigterm_as_interrupt
+    from experiments.run.session import sigterm_as_interrupt
 
     reporter = Reporter()
     try:
@@ -69,7 +68,7 @@ def accuracy_command(
             if lines and len(studies) > 1:
                 join(lines, above)
     except KeyboardInterrupt:
-        reporter.say(f"Interrupted. Continue with the same command: {' '.join(command())}")
+        reporter.say(f"Interrupted. Continue with the same command: {command_line()}")
         raise typer.Exit(INTERRUPTED) from None
     if not lines:
         raise ParmError("none of the data sets could be loaded: see the lines above.")

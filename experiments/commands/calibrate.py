@@ -1,4 +1,4 @@
-"""`parm calibrate`: from what was measured on a real cluster to a service-time profile that simulations draw from."""
+"""`parm calibrate`: from latencies of a real cluster to a profile of service times that simulations draw from."""
 
 from __future__ import annotations
 
@@ -8,31 +8,35 @@ from typing import TYPE_CHECKING, Annotated
 
 import typer
 
-from experiments.commands.arguments import INTERRUPTED, Debug, Workers
+from experiments.commands.arguments import INTERRUPTED, Workers
 from sim.errors import ParmError
 
 if TYPE_CHECKING:
     from rich.table import Table
 
-    from backends.profile import ServiceProfile
     from experiments.calibration.fitting import Residual
+    from sim.distributions.profile import ServiceProfile
 
 
-def calibrate_command(
-    file: Annotated[Path, typer.Argument(metavar="FILE", help="A calibration's YAML, or a CSV of service times.")],
+def calibrate(
+    file: Annotated[
+        Path,
+        typer.Argument(metavar="FILE", help="YAML of a calibration, or a CSV.", show_default=False),
+    ],
     out: Annotated[
         Path | None, typer.Option(metavar="FILE", help="The profile to write.", show_default="NAME.json")
     ] = None,
     workers: Workers = None,
-    column: Annotated[str, typer.Option(help="Column of a CSV with the times.")] = "latency",
-    unit: Annotated[str, typer.Option(help="Unit of a CSV's times: s, ms or us.")] = "s",
-    role: Annotated[str, typer.Option(help="Whose times a CSV holds: deployed, parity, backup, backlog.")] = "deployed",
-    machine: Annotated[str, typer.Option(help="On what a CSV was measured, in words.")] = "unknown",
-    network: Annotated[str, typer.Option(help="Of which model a CSV's times are.")] = "unknown",
-    debug: Debug = False,
+    column: Annotated[str, typer.Option(help="Column of the CSV with the times.")] = "latency",
+    unit: Annotated[str, typer.Option(help="Unit of the times: s, ms or us.")] = "s",
+    role: Annotated[str, typer.Option(help="Whose times they are: deployed, parity, backup, backlog.")] = "deployed",
+    machine: Annotated[str, typer.Option(help="The machine that they were measured on, in words.")] = "unknown",
+    network: Annotated[str, typer.Option(help="The model that was served, in words.")] = "unknown",
 ) -> None:
-    """Fit a cluster to measured latency quantiles, or take its measured service times, and write a profile."""
-    del debug
+    """Fit a cluster to measured latencies, and write a profile.
+
+    FILE is a calibration's YAML with measured quantiles of latency, or a CSV of service times, taken as they are.
+    """
     from experiments.run.store import ensure_writable, writing
 
     if out is not None:
@@ -54,9 +58,9 @@ def calibrate_command(
 def _from_times(file: Path, column: str, unit: str, role: str, machine: str, network: str) -> ServiceProfile:
     from typing import get_args
 
-    from backends.profile import RoleName
     from experiments.calibration.profiles import profile_from_times
     from sim.distributions.files import UNITS
+    from sim.distributions.profile import RoleName
 
     roles: dict[str, RoleName] = {name: name for name in get_args(RoleName)}
     for option, given, known in (("--unit", unit, UNITS), ("--role", role, roles)):
@@ -74,15 +78,16 @@ def _fitted(file: Path, count: int | None) -> tuple[ServiceProfile, str]:
     from rich.console import Console
 
     from experiments.calibration.fitting import describe, fit, residuals, summary, total_loss, workers
-    from experiments.calibration.options import load
+    from experiments.calibration.options import Calibration
     from experiments.calibration.profiles import profile_of
+    from experiments.config import loader
     from experiments.run.progress import Reporter
     from experiments.run.runner import default_workers
 
-    calibration, context = load(file)
+    calibration = loader.load_as(Calibration, file)
     with workers(count or default_workers()) as run:
-        values = fit(calibration, run, Reporter().say, context)
-        found = residuals(calibration, values, run, context=context)
+        values = fit(calibration, run, Reporter().say)
+        found = residuals(calibration, values, run)
     Console(width=None if sys.stdout.isatty() else 120).print(_table(found))
     print(f"fit: {describe(values)}; loss {total_loss(found):.3f}")
     print(summary(found))

@@ -1,4 +1,4 @@
-"""Everything that can be named in an experiment's YAML, with its options, as `parm list` prints it."""
+"""The text of `parm list`: everything that can be named in YAML with its options, and the columns of tables."""
 
 from __future__ import annotations
 
@@ -14,6 +14,7 @@ from pydantic.fields import FieldInfo
 from pydantic_core import PydanticUndefined
 
 from experiments.accuracy.options import Known, StudiedCode, Study, Subject
+from experiments.analysis import columns
 from experiments.analysis.reference import Reference
 from experiments.config.messages import fields_in_yaml, shown
 from experiments.config.schema import Backup, Experiment, Model, Workload
@@ -67,9 +68,10 @@ def families() -> dict[str, type[Kind]]:
 
 
 def catalogue(wanted: str | None = None) -> str:
-    """Return the text of `parm list`: all of it, or one family, section or kind.
+    """Return what YAML can name: all of it, or one family, section or kind, or what can stand behind a key.
 
-    Raises ParmError where there is nothing of that name.
+    Other names are those of columns and tables, as `columns.find` has them. Raises ParmError where there is nothing of
+    that name.
     """
     known = families()
     if wanted is None:
@@ -92,11 +94,14 @@ def catalogue(wanted: str | None = None) -> str:
     family = _family_of_key(name.replace(" ", "_"))
     if family in known:
         return _family(family, known[family])
+    if found := columns.find(wanted):
+        return found
     names = [*_SECTIONS, *known, *(kind for base in known.values() for kind in base.members())]
+    names += [name for table in columns.TABLES for column in table.columns for name in (table.name, *column.names)]
     near = difflib.get_close_matches(name, names, n=1)
     raise ParmError(
         f"there is nothing called '{wanted}'{f' (did you mean {near[0]!r}?)' if near else ''}; "
-        f"there are the families {', '.join(known)}."
+        f"there are the families {', '.join(known)}, and 'column'."
     )
 
 

@@ -1,4 +1,4 @@
-"""`parm validate`: real workers, real time and the same policies, beside the simulation of the same queries."""
+"""`parm validate`: the same policies on real worker processes and in simulation, with the same queries."""
 
 from __future__ import annotations
 
@@ -8,7 +8,7 @@ from typing import TYPE_CHECKING, Annotated, Any
 
 import typer
 
-from experiments.commands.arguments import INTERRUPTED, DataFolder, Debug, File, Overrides, Plugins, named_device
+from experiments.commands.arguments import INTERRUPTED, DataFolder, File, Overrides, Plugins, named_device
 from sim.errors import ParmError
 
 if TYPE_CHECKING:
@@ -18,20 +18,22 @@ BUSY = 0.25
 """Load per core, before a run, above which other processes disturb it."""
 
 
-def validate_command(
+def validate(
     file: File,
-    seconds: Annotated[float, typer.Option(min=0.1, help="Of each policy's real run, in each trial.")] = 6.0,
-    calibrate: Annotated[float, typer.Option(min=0.1, help="Of measuring for each, half before and half after.")] = 6.0,
+    seconds: Annotated[float, typer.Option(min=0.1, help="Seconds of each policy's real run, per trial.")] = 6.0,
+    calibrate: Annotated[
+        float, typer.Option(min=0.1, help="Seconds of measuring, half before and half after it.")
+    ] = 6.0,
     redraws: Annotated[int, typer.Option(min=1, help="Simulations of each real run.")] = 50,
     emulate: Annotated[
         bool,
-        typer.Option("--emulate", help="Let a pass take what cluster.service draws; the worker sleeps for the rest."),
+        typer.Option("--emulate", help="Stretch each pass to the time that cluster.service draws."),
     ] = False,
     pin: Annotated[
         bool | None,
-        typer.Option("--pin/--no-pin", help="Keep everyone on a core.", show_default="if there are enough"),
+        typer.Option("--pin/--no-pin", help="Bind each process to a core.", show_default="if there are enough"),
     ] = None,
-    out: Annotated[Path | None, typer.Option(metavar="DIR", help="Where to write.", show_default="runs/NAME")] = None,
+    out: Annotated[Path | None, typer.Option(metavar="DIR", help="Folder to write.", show_default="runs/NAME")] = None,
     overrides: Overrides = None,
     data: DataFolder = None,
     device: Annotated[
@@ -39,10 +41,11 @@ def validate_command(
         typer.Option("--device", help="Where the workers' models run: cpu, cuda or cuda:N.", callback=named_device),
     ] = "cpu",
     plugin: Plugins = None,
-    debug: Debug = False,
 ) -> None:
-    """Run an experiment's policies on real worker processes and say how far the simulation of the same is off."""
-    del debug
+    """Run policies on real processes, and compare with simulation.
+
+    The simulation draws its service times from what was measured of the workers before and after each run.
+    """
     from experiments.config import loader
     from experiments.run.progress import Reporter
     from experiments.run.session import console, sigterm_as_interrupt

@@ -111,7 +111,9 @@ def load_as(
     from experiments.config.messages import booleans_for_numbers, sentences
 
     try:
-        found = schema.model_validate(copy.deepcopy(source.data), context=context(path))
+        found = schema.model_validate(
+            copy.deepcopy(source.data), context={"paths": [path.parent.resolve(), Path.cwd(), profiles.FOLDER]}
+        )
     except ValidationError as error:
         for key, says in sentences(error, source.data, schema):
             source.complain(key, says)
@@ -133,11 +135,6 @@ def sort_of(keys: Any) -> str | None:
     if "experiment" in keys and not keys.keys().isdisjoint(("free", "targets")):
         return "calibration"
     return None if keys.keys().isdisjoint(("workload", "cluster", "policies")) else "experiment"
-
-
-def context(path: Path) -> dict[str, list[Path]]:
-    """Return pydantic's context for the experiment at `path`: the folders where files that it names are looked for."""
-    return {"paths": [path.parent.resolve(), Path.cwd(), profiles.FOLDER]}
 
 
 def read(path: Path) -> Source:

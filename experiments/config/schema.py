@@ -5,9 +5,10 @@ from __future__ import annotations
 import difflib
 import os
 from collections.abc import Iterable, Iterator, Mapping
+from pathlib import Path
 from typing import Any, Literal, Self
 
-from pydantic import Field, ValidationError, ValidationInfo, field_validator, model_validator
+from pydantic import Field, PrivateAttr, ValidationError, ValidationInfo, field_validator, model_validator
 from pydantic_core import InitErrorDetails, PydanticCustomError
 
 from backends import profiles
@@ -120,6 +121,7 @@ class Experiment(Options):
     slowdown by real interference, measured rather than assumed."""
     traces: bool = True
     """Whether to keep one row per query and per task as Parquet."""
+    _folders: tuple[Path, ...] = PrivateAttr(default=())
 
     @field_validator("name")
     @classmethod
@@ -133,9 +135,10 @@ class Experiment(Options):
 
     @model_validator(mode="after")
     def _fits_together(self, info: ValidationInfo) -> Self:
+        self._folders = tuple((info.context or {}).get("paths", ()))
         problems = [*self._problems()]
         if not problems:
-            problems = [*self._sweep_problems(info.context)]
+            problems = [*self._sweep_problems()]
         if problems:
             raise ValidationError.from_exception_data(
                 "experiment",
@@ -145,6 +148,11 @@ class Experiment(Options):
                 ],
             )
         return self
+
+    @property
+    def context(self) -> dict[str, list[Path]] | None:
+        """Pydantic's context: the folders where files that the experiment names are looked for, as when it was read."""
+        return {"paths": [*self._folders]} if self._folders else None
 
     @property
     def warmup_rule(self) -> WarmupRule:
@@ -187,17 +195,16 @@ class Experiment(Options):
         """Return the points of the sweep in order, each as {key: value}; one empty point without a sweep."""
         return sweep.points(self.sweep)
 
-    def at(self, point: Mapping[str, Scalar], context: Any = None) -> Experiment:
+    def at(self, point: Mapping[str, Scalar]) -> Experiment:
         """Return the experiment at one point of its sweep, itself without a sweep.
 
-        `context` is pydantic's: {"paths": folders where files named in the experiment are looked for}. Raises
-        ValidationError where the point is impossible.
+        Raises ValidationError where the point is impossible.
         """
         data = self._plain()
         data |= {"sweep": {}, "reference": [], "claims": []}
         for key, value in point.items():
             put(data, key, value)
-        return Experiment.model_validate(data, context=context)
+        return Experiment.model_validate(data, context=self.context)
 
     def _problems(self) -> Iterator[tuple[Key, str]]:
         labels: dict[str, int] = {}
@@ -225,7 +232,7 @@ class Experiment(Options):
             if isinstance(straggler, Crashes) and not straggler.retry and not defaults:
                 yield (
                     ("stragglers", index),
-                    "loses work for good, which leaves queries without an answer: give the cluster a 'deadline', "
+                    "loses work permanently, which leaves queries without an answer: give the cluster a 'deadline', "
                     "or let it 'retry'",
                 )
         if isinstance(self.warmup, int) and self.warmup < 0:
@@ -269,7 +276,7 @@ class Experiment(Options):
                 if key not in swept:
                     yield ("claims", index, "at"), f"'{key}' is not swept"
 
-    def _sweep_problems(self, context: Any) -> Iterator[tuple[Key, str]]:
+    def _sweep_problems(self) -> Iterator[tuple[Key, str]]:
         good = True
         for problem in sweep.problems(self.sweep, self.resolved()):
             good = False
@@ -278,20 +285,20 @@ class Experiment(Options):
             return
         for key, values in self.sweep.items():
             for index, steps in enumerate(sweep.steps(key, values)):
-                for says in self._impossible(steps, context):
+                for says in self._impossible(steps):
                     good = False
                     yield ("sweep", key, index), says
         if good and len(self.sweep) > 1:
             for point in self.points():
-                for says in self._impossible(point, context):
+                for says in self._impossible(point):
                     yield ("sweep",), f"{', '.join(f'{key}={value}' for key, value in point.items())}: {says}"
                     return
 
-    def _impossible(self, point: dict[str, Scalar], context: Any) -> Iterator[str]:
+    def _impossible(self, point: dict[str, Scalar]) -> Iterator[str]:
         from experiments.config.messages import sentences
 
         try:
-            self.at(point, context)
+            self.at(point)
         except ValidationError as error:
             data = self.resolved()
             for key, value in point.items():

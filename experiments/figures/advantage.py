@@ -6,11 +6,11 @@ import math
 from collections.abc import Sequence
 from typing import TYPE_CHECKING, Literal
 
+from experiments.analysis.estimates import LatencyMetric
 from experiments.analysis.statistics import Interval, student_t
 from experiments.analysis.summary import point_key
 from experiments.figures import style
 from experiments.figures.base import Figure, FigureData, spread
-from experiments.figures.latency_vs_sweep import LatencyMetric
 from experiments.figures.panels import Along, Panel, along, grid, panels
 
 if TYPE_CHECKING:

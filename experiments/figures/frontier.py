@@ -9,6 +9,7 @@ from typing import TYPE_CHECKING, Literal
 from pydantic import Field, PositiveFloat
 
 from experiments.analysis import cost
+from experiments.analysis.estimates import LatencyMetric
 from experiments.analysis.frontier import ACCURACY, Choice, describe, frontiers
 from experiments.figures import style
 from experiments.figures.base import Figure, FigureData, spread
@@ -37,7 +38,7 @@ class Frontier(Figure):
     """Tail latency against overall accuracy, cost as the marks' size; names what no other policy dominates."""
 
     kind: Literal["frontier"] = "frontier"
-    metric: Literal["mean", "p50", "p99", "p999", "gap"] = "p999"
+    metric: LatencyMetric = "p999"
     """The latency on the horizontal axis, and the one that decides who dominates."""
     panels: int = Field(default=4, ge=1, le=9)
     """Most conditions shown (values of the swept `workload` and `stragglers` keys), evenly spread."""

@@ -8,6 +8,7 @@ from typing import TYPE_CHECKING, Literal
 
 from pydantic import Field
 
+from experiments.analysis.estimates import LatencyMetric
 from experiments.figures import style
 from experiments.figures.base import Figure, FigureData, spread
 from experiments.figures.labels import Label, put
@@ -28,7 +29,7 @@ class LatencyAccuracy(Figure):
     """Tail latency against overall accuracy, the cost in instances as the mark's size."""
 
     kind: Literal["latency_accuracy"] = "latency_accuracy"
-    metric: Literal["mean", "p50", "p99", "p999", "gap"] = "p999"
+    metric: LatencyMetric = "p999"
     """The latency on the horizontal axis."""
     log: bool | None = None
     """Whether latency has a log axis; where it is left out, as the spread of the values asks for."""

@@ -6,6 +6,7 @@ import math
 from collections.abc import Sequence
 from typing import TYPE_CHECKING, Literal
 
+from experiments.analysis.estimates import LatencyMetric
 from experiments.analysis.statistics import Interval
 from experiments.figures import style
 from experiments.figures.base import Figure, FigureData, spread
@@ -18,7 +19,6 @@ if TYPE_CHECKING:
     from experiments.analysis.reference import Reference
     from experiments.analysis.summary import Row
 
-LatencyMetric = Literal["mean", "p50", "p99", "p999", "gap"]
 NOTHING = Interval(math.nan, math.nan, math.nan)
 
 

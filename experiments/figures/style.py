@@ -9,6 +9,8 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
+from sim.atomic import replacing
+
 if TYPE_CHECKING:
     from matplotlib.artist import Artist
     from matplotlib.axes import Axes
@@ -255,7 +257,6 @@ def pale(color: str, strength: float = 0.38) -> tuple[float, float, float]:
 
 def save(figure: Figure, folder: Path, stem: str) -> list[Path]:
     """Write `stem`.png and `stem`.pdf into `folder`, without dates, so that the same figure gives the same bytes."""
-    folder.mkdir(parents=True, exist_ok=True)
     kept: dict[str, dict[str, Any]] = {
         "png": {"Software": None},
         "pdf": {"CreationDate": None, "Producer": None, "Creator": None},
@@ -264,8 +265,7 @@ def save(figure: Figure, folder: Path, stem: str) -> list[Path]:
     with applied():
         for ending, metadata in kept.items():
             path = folder / f"{stem}.{ending}"
-            temporary = folder / f".{stem}.{ending}"
-            figure.savefig(temporary, format=ending, metadata=metadata)
-            temporary.replace(path)
+            with replacing(path) as part:
+                figure.savefig(part, format=ending, metadata=metadata)
             written.append(path)
     return written

@@ -6,8 +6,8 @@ import hashlib
 import json
 import re
 from collections import Counter
+from collections.abc import Iterator
 from dataclasses import dataclass, replace
-from typing import Any
 
 from experiments.analysis.outcome import Scalar
 from experiments.config.schema import Experiment
@@ -37,31 +37,32 @@ class Cell:
         )
 
 
-def cells(experiment: Experiment, context: Any = None) -> list[Cell]:
-    """Return the experiment's cells in their fixed order: by point, then policy, then trial.
-
-    `context` is pydantic's, as for `Experiment.at`.
-    """
+def cells(experiment: Experiment) -> list[Cell]:
+    """Return the experiment's cells in their fixed order: by point, then policy, then trial."""
     found: list[Cell] = []
     for point in experiment.points():
-        there = experiment.at(point, context)
+        there = experiment.at(point)
         for policy in there.policies:
             alone = there.model_copy(update={"policies": (policy,), "figures": None})
+            ids = _hashes(alone, experiment.trials)
             found.extend(
-                Cell(_hash(alone, trial), _name(policy, point, trial), policy, point, trial, alone)
-                for trial in range(experiment.trials)
+                Cell(one, _name(policy, point, trial), policy, point, trial, alone) for trial, one in enumerate(ids)
             )
     names = Counter(cell.name.lower() for cell in found)  # lower: some file systems know no case
     return [replace(cell, name=f"{cell.name}-{cell.id}") if names[cell.name.lower()] > 1 else cell for cell in found]
 
 
-def _hash(alone: Experiment, trial: int) -> str:
+def _hashes(alone: Experiment, trials: int) -> Iterator[str]:
+    """Yield the id of each trial."""
     data = alone.resolved()
     for key in ("name", "trials", "sweep", "figures", "traces", "reference", "claims"):
         del data[key]
     data["warmup"] = str(alone.warmup_rule)
-    text = json.dumps([data, trial], sort_keys=True, ensure_ascii=True)
-    return hashlib.sha256(text.encode()).hexdigest()[:16]
+    common = hashlib.sha256(f"[{json.dumps(data, sort_keys=True, ensure_ascii=True)}, ".encode())
+    for trial in range(trials):
+        one = common.copy()
+        one.update(f"{trial}]".encode())
+        yield one.hexdigest()[:16]
 
 
 def _name(policy: Policy, point: dict[str, Scalar], trial: int) -> str:

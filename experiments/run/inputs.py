@@ -16,28 +16,43 @@ from typing import Any
 from pydantic import BaseModel
 
 from experiments.config.schema import Experiment
+from workloads.datasets.base import DEFAULT_FOLDER, Dataset
+from workloads.datasets.public import Public
 
 OURS = ("sim", "workloads", "parity", "backends", "experiments")
 RESULT = ("sim", "workloads", "parity", "backends", "experiments/analysis/outcome.py", "experiments/analysis/warmup.py")
 """The code that determines a cell's result; tables and figures are made anew from it at any time."""
 CODE = "the code of parm"
+DATA_SET = "data set "
 BLOCK = 2**20
 
 
-def inputs(experiment: Experiment) -> dict[str, str]:
-    """Return a digest of everything that a cell of `experiment` reads, by what a user calls it."""
+def inputs(experiment: Experiment, data: Path | None = None) -> dict[str, str]:
+    """Return a digest of everything that a cell of `experiment` reads, by what a user calls it.
+
+    Data sets that are found by name are looked for in `data`, as when they are loaded.
+    """
     found = {CODE: code()}
     for path in dict.fromkeys(_paths(experiment)):
         if path.exists():
             found[str(path)] = digest(path)
+    if experiment.model is not None and (place := _by_name(experiment.model.dataset, data)) is not None:
+        found[f"{DATA_SET}{experiment.model.dataset.name_in_yaml()}"] = digest(place)
     for file in dict.fromkeys(_plugins(experiment)):
         found[str(file)] = digest(file)
     return found
 
 
 def changed(before: Mapping[str, str], now: Mapping[str, str]) -> list[str]:
-    """Return the names of the inputs that are not what they were when `before` was taken."""
-    return [name for name in {**now, **before} if before.get(name) != now.get(name)]
+    """Return the names of the inputs that are not what they were when `before` was taken.
+
+    A data set that is not in the data folder now has not changed: results outlive it.
+    """
+    return [
+        name
+        for name in {**now, **before}
+        if before.get(name) != now.get(name) and (name in now or not name.startswith(DATA_SET))
+    ]
 
 
 def digest(path: Path) -> str:
@@ -96,6 +111,16 @@ def _options(value: Any) -> Iterator[Any]:
 
 def _paths(experiment: Experiment) -> Iterator[Path]:
     return (value for value in _options(experiment) if isinstance(value, Path) and value.is_absolute())
+
+
+def _by_name(dataset: Dataset, data: Path | None) -> Path | None:
+    """Return the file or folder of a data set that YAML does not name by an absolute path; None if there is none."""
+    folder = (DEFAULT_FOLDER if data is None else data).expanduser()
+    path = getattr(dataset, "path", None)
+    names = [path] if path is not None and not path.is_absolute() else []
+    if isinstance(dataset, Public):
+        names += [*dataset.files, getattr(dataset, "debian", None), dataset.torchvision_folder]
+    return next((folder / name for name in names if name is not None and (folder / name).exists()), None)
 
 
 def _plugins(experiment: Experiment) -> Iterator[Path]:

@@ -5,6 +5,7 @@ from __future__ import annotations
 import json
 import os
 import platform
+import shlex
 import subprocess
 import sys
 from collections.abc import Mapping, Sequence
@@ -29,7 +30,6 @@ def manifest(
     cells: Sequence[Cell],
     outcomes: Mapping[str, Outcome],
     *,
-    command: Sequence[str],
     device: str | None,
     workers: int,
     models: Sequence[Mapping[str, Any]] = (),
@@ -43,7 +43,7 @@ def manifest(
         "name": experiment.name,
         "seed": experiment.seed,
         "trials": experiment.trials,
-        "command": list(command),
+        "command": command(),
         "complete": all(cell.id in outcomes for cell in cells),
         **made_with(),
         "device": device,
@@ -101,9 +101,14 @@ def git_revision() -> str | None:
     return revision.stdout.strip() or None
 
 
-def command_line() -> list[str]:
-    """Return the command that started this process, with `parm` for the path of the script."""
+def command() -> list[str]:
+    """Return the words of the command that started this process, with `parm` for the path of the script."""
     return ["parm", *sys.argv[1:]]
+
+
+def command_line() -> str:
+    """Return that command as a shell would take it."""
+    return shlex.join(command())
 
 
 def _cell(cell: Cell, outcome: Outcome) -> dict[str, Any]:

@@ -90,12 +90,26 @@ def needs(cells: Sequence[Cell]) -> list[ModelSpec]:
 
 @dataclass(slots=True)
 class _Loaded:
-    """A deployed model at work."""
+    """A deployed model that is loaded."""
 
     data: TrainingData
     labels: Ints
     trained: TrainedModel
     predictor: Predictor
+
+
+@dataclass(frozen=True, slots=True)
+class Deployment:
+    """The models that a cell's queries meet, and what these queries carry."""
+
+    predictor: Predictor
+    labels: Ints
+    """The test set's true classes, shape (samples of the test set,)."""
+    samples: Ints
+    """Row of the test set that each query carries, shape (queries,)."""
+    code: Coder | None
+    parities: list[nn.Module]
+    backup: nn.Module | None
 
 
 class Models:
@@ -115,7 +129,7 @@ class Models:
 
         self.backend = TorchBackend(device)
         self._folder = data
-        self._store = ModelStore(root, publish=publish)
+        self._store = ModelStore(root, self.device, self._report, publish=publish)
         self._reporter = reporter
         self._data: dict[str, tuple[TrainingData, Data]] = {}
         self._loaded: dict[str, _Loaded] = {}
@@ -152,29 +166,30 @@ class Models:
         """Predict what each client in the cell's trace received."""
         from experiments.run.runner import Answered
 
-        loaded, samples, code, parities, backup = self._at_work(cell)
-        return Answered(samples, loaded.labels, loaded.predictor.answer(trace, samples, code, parities, backup))
+        there = self._deployment(cell)
+        answers = there.predictor.answer(trace, there.samples, there.code, there.parities, there.backup)
+        return Answered(there.samples, there.labels, answers)
 
     def in_the_loop(self, cell: Cell) -> tuple[Hardware, Callable[[Trace], Answered]]:
         """Return what runs the cell's tasks in a simulation, and what then tells the answers in that one's trace."""
         from backends.loop import HardwareInTheLoop
         from experiments.run.runner import Answered
 
-        loaded, samples, code, parities, backup = self._at_work(cell)
-        predictor = loaded.predictor
+        there = self._deployment(cell)
+        predictor = there.predictor
         loop = HardwareInTheLoop(
             self.backend,
             predictor.deployed,
             predictor.images,
-            loaded.labels,
-            samples,
+            there.labels,
+            there.samples,
             default_answer=predictor.default_answer,
-            code=code,
-            parities=parities,
-            backup=backup,
+            code=there.code,
+            parities=there.parities,
+            backup=there.backup,
             contention=cell.experiment.contention,
         )
-        return loop.modifier, lambda trace: Answered(samples, loaded.labels, loop.answers(trace))
+        return loop.modifier, lambda trace: Answered(there.samples, there.labels, loop.answers(trace))
 
     def cards(self) -> list[dict[str, Any]]:
         """Return what the manifest says of each model."""
@@ -198,8 +213,7 @@ class Models:
             lines.append(f"{model.path}: {measured}")
         return [*lines, *(f"note: {note}" for note in self.notes)]
 
-    def _at_work(self, cell: Cell) -> tuple[_Loaded, Ints, Coder | None, list[nn.Module], nn.Module | None]:
-        """Return the cell's deployed model, each query's sample, its code and who answers it, and the backup model."""
+    def _deployment(self, cell: Cell) -> Deployment:
         from experiments.run.runner import draw_samples
 
         deployed, *others = need(cell)
@@ -212,7 +226,7 @@ class Models:
                 trained = [model.module for model in self._parts_of(one, one.code)]
                 code, parities = one.code.bind(one.k, one.r, trained, loaded.trained.module)
         backup = next((self._backup_model(one).module for one in others if one.backup is not None), None)
-        return loaded, samples, code, parities, backup
+        return Deployment(loaded.predictor, loaded.labels, samples, code, parities, backup)
 
     def _deployed(self, model: Model) -> _Loaded:
         key = _key(model)
@@ -222,9 +236,7 @@ class Models:
             training, data = self._training_data(model)
             if data.task != "classification":
                 raise ParmError(f"data set {data.name} has boxes, not classes: judge codes on it by 'parm accuracy'.")
-            trained = self._store.classifier(
-                model.network, training, model.recipe, model.training_seed, self.device, self._report
-            )
+            trained = self._store.classifier(model.network, training, model.recipe, model.training_seed)
             self._loaded[key] = _Loaded(
                 training,
                 data.y_test,
@@ -250,8 +262,6 @@ class Models:
                 one.r,
                 one.model.parity_recipe or one.model.recipe,
                 one.model.training_seed,
-                self.device,
-                self._report,
             )
         return self._parts[one.key]
 
@@ -263,8 +273,6 @@ class Models:
                 self._training_data(one.model)[0],
                 one.backup.recipe or one.model.recipe,
                 one.model.training_seed,
-                self.device,
-                self._report,
                 role="backup",
             )
         return self._backups[one.key]

@@ -15,9 +15,9 @@ from functools import partial
 from time import perf_counter
 from typing import TYPE_CHECKING, Protocol, TypeVar
 
+from backends.processes import Pool, WorkerKilledError
 from experiments.analysis.cost import price
 from experiments.analysis.outcome import Outcome, measure
-from experiments.run import farm
 from experiments.run.cells import Cell
 from experiments.run.progress import Reporter
 from experiments.run.store import RunStore
@@ -120,8 +120,8 @@ def in_order(function: Callable[[Cell], Result], cells: Sequence[Cell], workers:
 
     No more results than twice the workers are under way or waiting to be taken, which bounds the memory for traces.
     """
-    with contextlib.closing(farm.in_order(function, cells, workers)) as results:
-        for cell, result_of in zip(cells, results, strict=True):
+    with Pool(function, min(workers, len(cells))) as pool:
+        for cell, result_of in zip(cells, pool.in_order(cells), strict=True):
             with _naming(cell):
                 result = result_of()
             yield cell, result
@@ -134,7 +134,7 @@ def _naming(cell: Cell) -> Iterator[None]:
         yield
     except ParmError as error:
         raise ParmError(f"cell ({cell}): {error}") from error
-    except farm.WorkerKilledError as error:
+    except WorkerKilledError as error:
         raise ParmError(
             f"cell ({cell}): a worker was killed, perhaps for want of memory; "
             "run the same command again to continue, with fewer --workers if that helps."

@@ -2,9 +2,7 @@
 
 from __future__ import annotations
 
-import shlex
 import signal
-import sys
 import threading
 from collections.abc import Sequence
 from dataclasses import dataclass
@@ -14,12 +12,11 @@ from typing import TYPE_CHECKING, Any
 from experiments.analysis import claims, frontier, reference, summary, tables
 from experiments.analysis.outcome import Outcome
 from experiments.analysis.theory import Theory, theory
-from experiments.config import loader
 from experiments.figures.base import FigureData
 from experiments.figures.drawing import draw_all
 from experiments.figures.frontier import Frontier
 from experiments.run.cells import Cell, cells
-from experiments.run.manifest import manifest, notes
+from experiments.run.manifest import command_line, manifest, notes
 from experiments.run.progress import Reporter
 from experiments.run.runner import default_workers, run_cells
 from experiments.run.store import RunStore, writing
@@ -48,20 +45,25 @@ class Session:
     fresh: bool = False
     """Whether to discard a run that is in the directory."""
 
-    def run(self, experiment: Experiment, file: Path, folder: Path) -> None:
-        """Run the experiment of `file` into `folder`, or what is left of it, and conclude it.
+    def run(self, experiment: Experiment, folder: Path) -> None:
+        """Run the experiment into `folder`, or what is left of it, and conclude it.
 
         Raises InterruptedRunError, once the user was told how to continue, and ParmError.
         """
-        todo = cells(experiment, loader.context(file))
-        store, reporter = RunStore(folder), Reporter()
+        store = RunStore(folder, self.data)
+        store.holds()  # refuses a folder of somebody else before the lock is put there
+        with store.locked():
+            self._run(experiment, store)
+
+    def _run(self, experiment: Experiment, store: RunStore) -> None:
+        todo, reporter = cells(experiment), Reporter()
         store.open(experiment, fresh=self.fresh)
         outcomes, warnings = store.finished(todo, traces=experiment.traces)
         for warning in warnings:
             reporter.say(f"warning: {warning}")
         missing = [cell for cell in todo if cell.id not in outcomes]
         if len(missing) < len(todo):
-            reporter.say(f"{len(todo) - len(missing)} of {len(todo)} cells are finished already.")
+            reporter.say(f"{len(todo) - len(missing)} of {len(todo)} cells are reused, {len(missing)} run.")
         answerer = None
         try:
             sigterm_as_interrupt()
@@ -78,8 +80,8 @@ class Session:
                 outcomes[cell.id] = outcome
         except KeyboardInterrupt:
             reporter.say(
-                f"Interrupted; {len(outcomes)} of {len(todo)} cells are finished. Continue with the same command: "
-                f"{' '.join(command())}"
+                f"Interrupted; {len(outcomes)} of {len(todo)} cells are finished. "
+                f"Continue with the same command: {command_line()}"
             )
             raise InterruptedRunError from None
         if missing:
@@ -129,7 +131,7 @@ def conclude(store: RunStore, experiment: Experiment, todo: Sequence[Cell], outc
 
 
 def sigterm_as_interrupt() -> None:
-    """Have a polite kill end the run like Ctrl-C."""
+    """Have SIGTERM end the run like Ctrl-C."""
     if threading.current_thread() is threading.main_thread():
         signal.signal(signal.SIGTERM, signal.default_int_handler)
 
@@ -139,11 +141,6 @@ def console() -> Console:
     from rich.console import Console
 
     return tables.roomy(Console())
-
-
-def command() -> list[str]:
-    """Return the command that was given, as a shell would take it."""
-    return ["parm", *(shlex.quote(word) for word in sys.argv[1:])]
 
 
 def _write_manifest(
@@ -158,7 +155,6 @@ def _write_manifest(
         experiment,
         todo,
         outcomes,
-        command=command(),
         device=None if models is None else models.device,
         workers=workers,
         models=[] if models is None else models.cards(),

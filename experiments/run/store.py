@@ -1,7 +1,7 @@
 """The run directory: what a run leaves behind, written so that it can be killed at any point and resumed.
 
     experiment.yaml   the resolved experiment, which runs again as it is
-    manifest.json     versions, device, git revision, seed, and what each cell cost
+    manifest.json     versions, device, git revision, seed, and how long each cell took
     cells/*.json      one Outcome per finished cell; a cell counts as finished once its file is there
     traces/*.parquet  one row per query of each cell; traces/tasks/*.parquet one row per task
     summary.csv, summary.json, differences.csv, figures/
@@ -16,7 +16,6 @@ import contextlib
 import dataclasses
 import json
 import os
-import shutil
 from collections import Counter
 from collections.abc import Iterator, Sequence
 from enum import IntEnum
@@ -26,10 +25,12 @@ from typing import TYPE_CHECKING, Any
 
 import numpy as np
 import yaml
+from filelock import FileLock, Timeout
 
 from experiments.analysis.outcome import Outcome
 from experiments.run import inputs
 from experiments.run.cells import Cell
+from sim import atomic
 from sim.errors import ParmError
 from sim.trace import Batches, Ints, Queries, Role, Route, Tasks, TaskStatus, Trace
 
@@ -41,6 +42,22 @@ if TYPE_CHECKING:
 
 ROWS_PER_GROUP = 2**18
 """Rows in a Parquet row group; part of what makes the files' bytes the same everywhere."""
+_LEFT_OVER = tuple(
+    f"{folder}.*.{ending}.[0-9]*.part"
+    for folder, endings in {
+        "": ("json", "csv", "yaml"),
+        "cells/": ("json",),
+        "traces/": ("parquet",),
+        "traces/tasks/": ("parquet",),
+        "figures/": ("png", "pdf"),
+    }.items()
+    for ending in endings
+)
+"""What a killed run leaves half written; `sim.atomic` gives the names."""
+CELLS = f"cells/{'[0-9a-f]' * 16}.json"
+"""The files of finished cells."""
+_MARKER = "# Resolved by parm:"
+"""How the experiment.yaml of a run directory begins: the directory is parm's own."""
 _OURS = (
     "experiment.yaml",
     "manifest.json",
@@ -49,14 +66,21 @@ _OURS = (
     "differences.csv",
     "reference.csv",
     "claims.json",
-    "frontier.csv",
+    "frontier*.csv",
+    CELLS,
+    "traces/*.parquet",
+    "traces/tasks/*.tasks.parquet",
+    "figures/*.png",
+    "figures/*.pdf",
+    *_LEFT_OVER,
 )
-_OUR_FOLDERS = ("cells", "traces", "figures")
 _WHOLE = b"parm"
 """Metadata key of a query table: what a trace knows of its whole cell."""
 _TASK_WORDS: dict[str, type[IntEnum]] = {"role": Role, "fate": TaskStatus}
 _COSMETIC = ("figures", "reference", "claims")
 """Options that may change between two runs in one directory: no cell depends on them."""
+_NAMED = 3
+"""Cells that an error names, at most."""
 
 
 @dataclasses.dataclass(frozen=True, slots=True)
@@ -64,60 +88,107 @@ class RunStore:
     """A run directory."""
 
     folder: Path
+    data: Path | None = None
+    """Where data sets are looked for by name; the default folder if it is None."""
 
     def open(self, experiment: Experiment, *, fresh: bool = False) -> None:
-        """Make the directory, or take up the run of the same experiment in it; `fresh` empties it first.
+        """Make the directory, or continue the run in it; `fresh` discards that run first.
 
-        Raises ParmError where it holds another experiment's run or cannot be written.
+        The experiment may have more trials, policies and sweep points than the run in the directory: cells that are
+        still the same are kept. Raises ParmError, before anything is changed, if the directory holds another
+        experiment's run or files of somebody else, or cannot be written.
         """
         data = experiment.resolved()
+        before = self.holds()
+        if before is not None and not fresh:
+            other = [key for key in data if key not in _COSMETIC and not _keeps(key, before.get(key), data[key])]
+            if other:
+                raise ParmError(
+                    f"{self.folder} holds the run of another experiment (it differs in {', '.join(other)}): "
+                    "choose another directory with --out, or discard that run with --fresh."
+                )
         with writing(self.folder):
-            if fresh:
-                self._clear()
+            if before is not None:
+                self._clear(_OURS if fresh else _LEFT_OVER)
+        text = f"{_MARKER} every default is written out. It runs again as it is.\n"
+        text += yaml.safe_dump(data, sort_keys=False, allow_unicode=True, width=120)
+        self.write_text("experiment.yaml", text)  # first, since it says whose the directory is
+        with writing(self.folder):
             for name in ("cells", "traces/tasks"):
                 (self.folder / name).mkdir(parents=True, exist_ok=True)
-            for left_over in self.folder.glob("**/.*.part"):
-                left_over.unlink()
-        before = self._before()
-        changed = [key for key in data if before is not None and before.get(key) != data[key] and key not in _COSMETIC]
-        if changed:
+
+    def holds(self) -> dict[str, Any] | None:
+        """Return the plain data of the experiment whose run is in the directory; None if it is empty or not there.
+
+        Raises ParmError if it holds files, but no run.
+        """
+        try:
+            if not any(not file.name.startswith(".") for file in self.folder.iterdir()):
+                return None
+            with (self.folder / "experiment.yaml").open(encoding="utf-8") as file:
+                text = file.read()
+        except FileNotFoundError:
+            text = ""
+            if not self.folder.exists():
+                return None
+        except UnicodeDecodeError:
+            text = ""
+        except OSError as error:
+            raise ParmError(f"{self.folder} cannot be written: {error.strerror or error}.") from error
+        try:
+            data = yaml.safe_load(text) if text.startswith(_MARKER) else None
+        except (yaml.YAMLError, RecursionError):
+            data = None
+        if not isinstance(data, dict):
             raise ParmError(
-                f"{self.folder} holds the run of another experiment (it differs in {', '.join(changed)}): "
-                "choose another directory with --out, or discard that run with --fresh."
+                f"{self.folder} holds files, but no run of parm (its experiment.yaml is missing, damaged or not "
+                "written by parm): choose another directory with --out. Nothing was changed, and --fresh would not "
+                "change it either."
             )
-        text = "# Resolved by parm: every default is written out. It runs again as it is.\n"
-        text += yaml.safe_dump(data, sort_keys=False, allow_unicode=True, width=120)
-        self.write_text("experiment.yaml", text)
+        return data
+
+    @contextlib.contextmanager
+    def locked(self) -> Iterator[None]:
+        """Keep other commands out of the directory, which is made. Raises ParmError if one is at work there."""
+        holder = self.folder / ".lock.pid"
+        with writing(self.folder):
+            self.folder.mkdir(parents=True, exist_ok=True)
+            lock = FileLock(self.folder / ".lock", timeout=0)
+            try:
+                lock.acquire()
+            except Timeout as error:
+                who = holder.read_text(encoding="utf-8") if holder.is_file() else "unknown"
+                raise ParmError(
+                    f"{self.folder} is in use by another parm command (process {who}): wait until it has ended, or "
+                    "choose another directory with --out."
+                ) from error
+            holder.write_text(str(os.getpid()), encoding="utf-8")
+        try:
+            yield
+        finally:
+            holder.unlink(missing_ok=True)
+            lock.release()
 
     def finished(
         self, cells: Sequence[Cell], *, traces: bool, check_inputs: bool = True
     ) -> tuple[dict[str, Outcome], list[str]]:
         """Return the outcomes of the cells that need not run again, by id, and a warning for each damaged file.
 
-        With `check_inputs` a cell runs again, with a warning, where a file or the code that it was computed from has
-        changed since.
+        With `traces` a cell needs its trace files too. With `check_inputs` a cell runs again, with a warning, if a
+        file or the code that it was computed from has changed since.
         """
         found: dict[str, Outcome] = {}
         warnings: list[str] = []
         stale: Counter[str] = Counter()
         for cell in cells:
-            path = self._cell_file(cell)
             try:
-                text = path.read_text(encoding="utf-8")
-            except FileNotFoundError:
+                outcome = self._read(cell, traces)
+            except ParmError as problem:
+                warnings.append(f"{problem}; the cell runs again.")
                 continue
-            except (OSError, UnicodeDecodeError) as error:
-                warnings.append(f"{path} cannot be read ({error}); the cell runs again.")
+            if outcome is None:
                 continue
-            try:
-                outcome = Outcome.from_json(text)
-            except ParmError:
-                warnings.append(f"{path} is damaged; the cell runs again.")
-                continue
-            missing = [file for file in self.trace_files(cell) if traces and not file.is_file()]
-            if missing:
-                warnings.append(f"{missing[0]} is gone; the cell runs again.")
-            elif check_inputs and (other := inputs.changed(outcome.inputs, inputs.inputs(cell.experiment))):
+            if check_inputs and (other := inputs.changed(outcome.inputs, inputs.inputs(cell.experiment, self.data))):
                 stale.update(other)
             else:
                 found[cell.id] = outcome
@@ -128,9 +199,55 @@ class RunStore:
         return found, warnings
 
     def outcomes(self, cells: Sequence[Cell]) -> list[Outcome]:
-        """Return the outcomes of all finished cells, in the order of `cells`."""
-        found, _ = self.finished(cells, traces=False, check_inputs=False)
-        return [found[cell.id] for cell in cells if cell.id in found]
+        """Return the outcomes of all cells, in the order of `cells`.
+
+        Raises ParmError that names the first cells that are missing or damaged: tables of the others alone would be
+        those of another experiment. Traces may be missing, but not damaged.
+        """
+        found: list[Outcome] = []
+        problems: list[str] = []
+        for cell in cells:
+            try:
+                outcome = self._read(cell, traces=False)
+            except ParmError as problem:
+                problems.append(str(problem))
+                continue
+            if outcome is None:
+                problems.append(f"cell ({cell}) is not finished")
+            else:
+                found.append(outcome)
+        if problems:
+            more = f", and {len(problems) - _NAMED} more" if len(problems) > _NAMED else ""
+            raise ParmError(
+                f"{len(problems)} of {len(cells)} cells are missing or damaged: {'; '.join(problems[:_NAMED])}{more}. "
+                "Tables and figures stay as they are; "
+                f"'parm run {self.folder / 'experiment.yaml'} --out {self.folder}' runs these cells."
+            )
+        return found
+
+    def _read(self, cell: Cell, traces: bool) -> Outcome | None:
+        """Return a cell's outcome, None if it is not finished. Raises ParmError that says what is wrong with its files.
+
+        With `traces` its trace files must be there; they must be undamaged in any case.
+        """
+        path = self._cell_file(cell)
+        try:
+            outcome = Outcome.from_json(path.read_text(encoding="utf-8"))
+        except FileNotFoundError:
+            return None
+        except (OSError, UnicodeDecodeError) as error:
+            raise ParmError(f"{path} cannot be read ({error})") from error
+        except ParmError as error:
+            raise ParmError(f"{path} is damaged or was edited") from error
+        if (outcome.policy, outcome.point, outcome.trial) != (cell.policy.label, cell.point, cell.trial):
+            raise ParmError(f"{path} holds another cell than ({cell})")
+        for file in self.trace_files(cell):
+            if not file.is_file():
+                if traces:
+                    raise ParmError(f"{file} is gone")
+            elif inputs.digest(file) != outcome.files.get(file.name):
+                raise ParmError(f"{file} is damaged or was edited")
+        return outcome
 
     def trace_files(self, cell: Cell) -> tuple[Path, Path]:
         """Return the cell's Parquet files: its queries and its tasks."""
@@ -169,14 +286,16 @@ class RunStore:
         ParmError where the disk is full or the directory cannot be written.
         """
         began = perf_counter()
+        written: Sequence[Path] = ()
         if cell.experiment.traces:
-            queries, tasks = self.trace_files(cell)
+            queries, tasks = written = self.trace_files(cell)
             self._write_table(queries, query_table(trace, cell.trial, samples, labels, answers))
             self._write_table(tasks, task_table(trace))
         outcome = dataclasses.replace(
             outcome,
             seconds={**outcome.seconds, "writing": perf_counter() - began},
-            inputs=inputs.inputs(cell.experiment),
+            inputs=inputs.inputs(cell.experiment, self.data),
+            files={file.name: inputs.digest(file) for file in written},
         )
         self.write_text(f"cells/{cell.id}.json", outcome.to_json() + "\n")
         return outcome
@@ -184,34 +303,26 @@ class RunStore:
     def write_text(self, name: str, text: str) -> None:
         """Write one file of the directory at once or not at all."""
         path = self.folder / name
-        with writing(path), _replacing(path) as part:
-            part.write_text(text, encoding="utf-8")
+        with writing(path):
+            atomic.write(path, text)
 
     def _cell_file(self, cell: Cell) -> Path:
         return self.folder / "cells" / f"{cell.id}.json"
 
-    def _before(self) -> dict[str, Any] | None:
-        """Return the plain data of the experiment whose run is here, or None; damaged files count as another's."""
-        try:
-            data = yaml.safe_load((self.folder / "experiment.yaml").read_text(encoding="utf-8"))
-        except FileNotFoundError:
-            return None
-        except (OSError, UnicodeDecodeError, yaml.YAMLError):
-            return {}
-        return data if isinstance(data, dict) else {}
-
-    def _clear(self) -> None:
-        """Remove what a run writes, and nothing else."""
-        for name in _OURS:
-            (self.folder / name).unlink(missing_ok=True)
-        for name in _OUR_FOLDERS:
-            if (self.folder / name).exists():
-                shutil.rmtree(self.folder / name)
+    def _clear(self, patterns: Sequence[str]) -> None:
+        """Remove the files that a run writes under these names, and folders of a run that are empty then."""
+        for pattern in patterns:
+            for file in self.folder.glob(pattern):
+                if file.is_file():
+                    file.unlink()
+        for name in ("cells", "traces/tasks", "traces", "figures"):
+            with contextlib.suppress(OSError):  # it is not there, or holds files of somebody else
+                (self.folder / name).rmdir()
 
     def _write_table(self, path: Path, table: pa.Table) -> None:
         import pyarrow.parquet as pq
 
-        with writing(path), _replacing(path) as part:
+        with writing(path), atomic.replacing(path) as part:
             pq.write_table(
                 table,
                 part,
@@ -219,6 +330,17 @@ class RunStore:
                 row_group_size=ROWS_PER_GROUP,
                 use_dictionary=[field.name for field in table.schema if str(field.type).startswith("dictionary")],
             )
+
+
+def _keeps(key: str, old: Any, new: Any) -> bool:
+    """Say whether an option still has the value `old`, or the same and more trials, policies or sweep points."""
+    if key == "trials" and isinstance(old, int):
+        return bool(old <= new)
+    if key == "policies" and isinstance(old, list):
+        return all(one in new for one in old)
+    if key == "sweep" and isinstance(old, dict) and old.keys() == new.keys():
+        return all(isinstance(values, list) and all(one in new[name] for one in values) for name, values in old.items())
+    return bool(old == new)
 
 
 def query_table(
@@ -309,17 +431,6 @@ def _nullable(values: np.ndarray[Any, Any] | None, count: int, kind: pa.DataType
     import pyarrow as pa
 
     return pa.nulls(count, kind) if values is None else pa.array(values).cast(kind)
-
-
-@contextlib.contextmanager
-def _replacing(path: Path) -> Iterator[Path]:
-    """Give a name to write to that becomes `path` once it is whole; what is left of a failure is removed."""
-    part = path.with_name(f".{path.name}.{os.getpid()}.part")
-    try:
-        yield part
-        part.replace(path)
-    finally:
-        part.unlink(missing_ok=True)
 
 
 @contextlib.contextmanager

@@ -19,7 +19,7 @@ from backends.real.cluster import RealRun, Round
 from sim.cluster import Cluster
 from sim.distributions import Distribution
 from sim.distributions.families import Deterministic
-from sim.distributions.measured import Profile
+from sim.distributions.profile import Profile
 from sim.errors import ParmError
 from sim.network import Network
 from sim.stragglers import PerTask, Straggler
@@ -28,7 +28,7 @@ from sim.task import Task
 from sim.trace import Floats, Role
 
 if TYPE_CHECKING:
-    from backends.profile import ServiceProfile
+    from sim.distributions.profile import ServiceProfile
 
 FEWEST = 50
 """Tasks of a role that have to be measured at least."""
@@ -87,7 +87,7 @@ def service_profile(runs: Sequence[RealRun], latency: float, *, device: str, net
     message of `latency` seconds each way: what is irregular about pipes and waking up stays in the distribution. Raises
     ParmError where a role has fewer than `FEWEST` tasks.
     """
-    from backends.profile import Quantiles, RoleName, ServiceProfile
+    from sim.distributions.profile import Quantiles, RoleName, ServiceProfile
 
     names: dict[Role, RoleName] = {Role.DEPLOYED: "deployed", Role.PARITY: "parity", Role.BACKUP: "backup"}
     by_role: dict[Role, dict[int, list[float]]] = defaultdict(lambda: defaultdict(list))

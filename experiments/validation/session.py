@@ -13,7 +13,6 @@ from typing import Any
 import numpy as np
 import torch
 
-from backends.profile import ServiceProfile
 from backends.real.cluster import Machines, RealRun, attach, drive
 from backends.real.frontend import Payloads, Place
 from backends.real.service import NetworkService
@@ -21,7 +20,7 @@ from backends.real.workers import Workers
 from backends.torch_backend import TorchBackend
 from experiments.config.schema import Experiment, Model
 from experiments.run.cells import Cell
-from experiments.run.manifest import command_line, made_with
+from experiments.run.manifest import command, made_with
 from experiments.run.models import load_data, need
 from experiments.run.progress import Reporter
 from experiments.run.runner import default_workers, draw_samples
@@ -29,7 +28,9 @@ from experiments.run.store import writing
 from experiments.validation import calibration, figure
 from experiments.validation.comparison import REPORTED, Latencies, Redrawn, Trial, compare
 from parity.codes import LinearCode
+from sim import atomic
 from sim.cluster import Cluster
+from sim.distributions.profile import ServiceProfile
 from sim.errors import ParmError
 from sim.policies import Policy
 from sim.schedule import OpenSchedule
@@ -270,7 +271,7 @@ class Validation:
             "format": 1,
             "name": experiment.name,
             "seed": experiment.seed,
-            "command": command_line(),
+            "command": command(),
             **made_with(),
             "load_average": {"before": load, "after": load_average()},
             "device": options.device,
@@ -280,7 +281,7 @@ class Validation:
         }
         with writing(folder):
             for name, content in (("validation.json", document), ("manifest.json", manifest)):
-                (folder / name).write_text(json.dumps(content, indent=1, allow_nan=False) + "\n", encoding="utf-8")
+                atomic.write(folder / name, json.dumps(content, indent=1, allow_nan=False) + "\n")
             figure.draw(trials, self._queries, folder / "figures")
         return document
 

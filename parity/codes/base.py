@@ -1,42 +1,45 @@
-"""What a code has to be able to do so that predictions can be computed with it: the interface of all codes.
+"""The interface of all codes, `TensorCode`, and of what is trained for a code, `Part`.
 
-A user's own code is one class below `TensorCode`: `encode` and `decode`, and `answered_by` to say whose answers to the
-coded queries `decode` gets. Codes with something to train say what in `parts`, and bring it along in `bind`.
+A user's own code is a class below `TensorCode` with `encode` and `decode`; `answered_by` says which model answers the
+coded queries. A code that needs training returns a `Part` for each module from `parts`, and gets the trained modules in
+`bind`. torch is imported inside methods only, so that YAML can name a code without loading it.
 """
 
 from __future__ import annotations
 
-from abc import abstractmethod
-from collections.abc import Sequence
-from typing import TYPE_CHECKING, Any, ClassVar, Literal, Protocol
+from abc import ABC, abstractmethod
+from collections.abc import Callable, Sequence
+from dataclasses import dataclass
+from typing import TYPE_CHECKING, Any, ClassVar, Generic, Literal, Protocol, TypeVar
 
 from sim.code import Code
 
 if TYPE_CHECKING:
-    from torch import Tensor, nn
+    from torch import Generator, Tensor, nn
 
-    from parity.parts import Part
+    from parity.networks import Network
+    from parity.shape import Shape
 
 ModelUsed = Literal["parity", "deployed", "oracle"]
-"""Who answers coded queries: parity models trained for it, the deployed model itself, or, as an upper bound, nobody:
-then the answers are by definition what the code's `targets` says."""
+"""Which model answers coded queries: parity models trained for it, the deployed model itself, or, as an upper bound, an
+oracle: no model runs, and the answers are what the code's `targets` returns."""
 
 
 class Coder(Protocol):
-    """A code at work: what computes with it sees no more of it."""
+    """A code with its trained modules: all that encoding and decoding need of it."""
 
     @property
     def answered_by(self) -> ModelUsed:
-        """Who answers coded queries."""
+        """Which model answers coded queries."""
 
     def encode(self, queries: Tensor, r: int) -> Tensor:
         """Make the coded queries: (g, k, *shape) -> (g, r, *shape), on the queries' device."""
 
     def targets(self, outputs: Tensor, r: int) -> Tensor:
-        """Say what an oracle answers to them where the deployed model answers `outputs`: (g, k, c) -> (g, r, c)."""
+        """Return an oracle's answers to them where the deployed model answers `outputs`: (g, k, c) -> (g, r, c)."""
 
     def decode(self, outputs: Tensor, parities: Tensor, returned: Tensor) -> Tensor:
-        """Give every group all its predictions, shape (g, k, c).
+        """Return all predictions of every group, shape (g, k, c).
 
         `outputs` (g, k, c) are the deployed model's own answers, `parities` (g, r, p) those to the coded queries, and
         `returned` int64 (g,) is a bit mask as in `Code.sufficient`. Entries whose bit is not set are never read.
@@ -47,7 +50,7 @@ class TensorCode(Code):
     """An erasure code that encodes queries and decodes predictions as tensors."""
 
     answered_by: ClassVar[ModelUsed] = "parity"
-    """Who answers coded queries."""
+    """Which model answers coded queries."""
 
     @abstractmethod
     def encode(self, queries: Tensor, r: int) -> Tensor:
@@ -59,23 +62,21 @@ class TensorCode(Code):
 
     def targets(self, outputs: Tensor, r: int) -> Tensor:
         """See `Coder.targets`; only a code whose answers come from an oracle has them."""
-        raise TypeError(f"code '{self.name_in_yaml()}' has no oracle: its coded queries are answered by models")
+        raise TypeError(f"code '{self.name_in_yaml()}' has no oracle: models answer its coded queries")
 
     def parts(self, k: int, r: int) -> Sequence[Part[Any]]:
         """Return what has to be trained for k queries and r coded ones; nothing by default."""
-        del k, r
         return ()
 
     def bind(self, k: int, r: int, trained: Sequence[nn.Module], deployed: nn.Module) -> tuple[Coder, list[nn.Module]]:
-        """Return the code with what was trained for its `parts`, and who answers each of the r coded queries."""
-        del k
+        """Return the code with its trained modules, and the model that answers each of the r coded queries."""
         if self.answered_by == "deployed":
             return self, [deployed] * r
         return self, list(trained)
 
 
 def own_answers(k: int, pattern: int) -> tuple[list[int], list[int]]:
-    """Split the slots 0 .. k-1 into those whose own answer is in the bit mask and those whose is not."""
+    """Return the slots 0 .. k-1 whose own answer is in the bit mask, and the other slots."""
     own = [slot for slot in range(k) if pattern >> slot & 1]
     return own, [slot for slot in range(k) if not pattern >> slot & 1]
 
@@ -83,3 +84,44 @@ def own_answers(k: int, pattern: int) -> tuple[list[int], list[int]]:
 def coded_answers(k: int, r: int, pattern: int) -> list[int]:
     """Return the rows 0 .. r-1 of the coded answers that are in the bit mask."""
     return [row for row in range(r) if pattern >> (k + row) & 1]
+
+
+AnyCode_co = TypeVar("AnyCode_co", bound=TensorCode, covariant=True)
+
+
+@dataclass(frozen=True)
+class Part(ABC, Generic[AnyCode_co]):
+    """One module that is trained for a code at k and r."""
+
+    code: AnyCode_co
+    k: int
+    r: int
+    rows: tuple[int, ...]
+    """The coded answers that it computes or decodes."""
+
+    @property
+    def role(self) -> str:
+        """Its name in tables and folders."""
+        return "parity"
+
+    def describe(self) -> str:
+        """Return what tells it from the other parts of the same code, for progress lines."""
+        return f"k = {self.k}, row {self.rows[0]}"
+
+    @abstractmethod
+    def identity(self) -> dict[str, Any]:
+        """Return everything of the code that its training depends on, as JSON values, for the model's key."""
+
+    @abstractmethod
+    def build(self, network: Network, shape: Shape, outputs: int, initialise: Callable[[nn.Module], None]) -> nn.Module:
+        """Return the untrained module; `initialise` sets fresh weights."""
+
+    def start_from(self, module: nn.Module, deployed: nn.Module) -> None:
+        """Copy the deployed model's weights into the module, as far as it has that architecture."""
+        module.load_state_dict(deployed.state_dict())
+
+    @abstractmethod
+    def reconstruct(
+        self, module: nn.Module, deployed: nn.Module, queries: Tensor, outputs: Tensor, generator: Generator
+    ) -> Tensor:
+        """Reconstruct every slot as if it were lost, differentiably: (g, k, *shape) and (g, k, c) -> (g, k, c)."""

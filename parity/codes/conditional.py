@@ -1,26 +1,27 @@
-"""A decoder that also looks at the answers that are there: the subtraction, corrected by a small network.
+"""A decoder that also uses the available predictions: the subtraction, corrected by a small network.
 
 The parity model has some further outputs beside the k predictions' sum. A three-layer perceptron sees these, and the
-mean softmax and mean raw outputs of the available predictions, and adds a correction to what the subtraction gives. It
-takes no further pass through a network of the deployed model's size. It is not the paper's decoder; a lead of our own,
-measured in docs/paper-accuracy.md.
+mean softmax and mean raw outputs of the available predictions, and adds a correction to the subtraction's result. It
+needs no further pass through a network of the deployed model's size. The paper has no such decoder;
+docs/paper-accuracy.md measures it.
 """
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from typing import TYPE_CHECKING, Any, Literal
 
 from pydantic import Field
 
-from parity.codes.base import Coder, ModelUsed, TensorCode, coded_answers, own_answers
+from parity.codes.base import Coder, ModelUsed, Part, TensorCode, coded_answers, own_answers
 from parity.codes.linear import Addition, LinearCode
 
 if TYPE_CHECKING:
-    from torch import Tensor, nn
+    from torch import Generator, Tensor, nn
 
-    from parity.coders import ConditionalParity
-    from parity.parts import Part
+    from parity.modules import ConditionalParity
+    from parity.networks import Network
+    from parity.shape import Shape
 
 
 class Conditional(TensorCode):
@@ -45,26 +46,23 @@ class Conditional(TensorCode):
         return self.base.encode(queries, r)
 
     def decode(self, outputs: Tensor, parities: Tensor, returned: Tensor) -> Tensor:
-        """Decode by subtraction alone, without the trained correction that `bind` brings."""
+        """Decode by subtraction alone, without the trained correction."""
         return self.base.decode(outputs, parities[..., : outputs.shape[-1]], returned)
 
     def parts(self, k: int, r: int) -> list[Part[Any]]:
         """Return a parity model with its decoder for each row."""
-        from parity.parts import ConditionalRow
-
         self.check(k, r)
         return [ConditionalRow(self, k, r, (row,)) for row in range(r)]
 
     def bind(self, k: int, r: int, trained: Sequence[nn.Module], deployed: nn.Module) -> tuple[Coder, list[nn.Module]]:
         """Return the code with its decoders, and the parity models."""
-        from parity.coders import ConditionalParity
+        from parity.modules import ConditionalParity
 
-        del k, r, deployed
         rows = [module for module in trained if isinstance(module, ConditionalParity)]
-        return _AtWork(self, rows), list(rows)
+        return _BoundConditional(self, rows), list(rows)
 
 
-class _AtWork:
+class _BoundConditional:
     """The code with its trained decoders, one for each row."""
 
     def __init__(self, code: Conditional, rows: Sequence[ConditionalParity]) -> None:
@@ -93,3 +91,53 @@ class _AtWork:
                 correction = decoder.correction(outputs[groups], parities[groups, row], slot)
             decoded[groups, slot] += correction.to(decoded.dtype)
         return decoded
+
+
+class ConditionalRow(Part[Conditional]):
+    """The parity model of one row, with its decoder."""
+
+    def identity(self) -> dict[str, Any]:
+        """See `Part.identity`."""
+        code = self.code
+        base = code.base.identity(self.k, self.r, self.rows[0])
+        return {"kind": code.name_in_yaml(), "base": base, "features": code.features, "hidden": code.hidden}
+
+    def build(self, network: Network, shape: Shape, outputs: int, initialise: Callable[[nn.Module], None]) -> nn.Module:
+        """See `Part.build`; it has more outputs than the deployed model, and a decoder that corrects nothing yet."""
+        from parity.modules import ConditionalParity
+
+        code = self.code
+        wide = network.build(shape, outputs + code.features)
+        module = ConditionalParity(wide, self.k, outputs, code.features, code.hidden)
+        initialise(module)
+        module.begin_with_subtraction()
+        return module
+
+    def start_from(self, module: nn.Module, deployed: nn.Module) -> None:
+        """Copy the deployed model's weights; they are the first rows of the last layer, which is larger."""
+        from parity.modules import ConditionalParity
+
+        assert isinstance(module, ConditionalParity)
+        own = module.network.state_dict()
+        for name, value in deployed.state_dict().items():
+            if own[name].shape == value.shape:
+                own[name] = value
+            else:
+                own[name][: len(value)] = value
+        module.network.load_state_dict(own)
+
+    def reconstruct(
+        self, module: nn.Module, deployed: nn.Module, queries: Tensor, outputs: Tensor, generator: Generator
+    ) -> Tensor:
+        """See `Part.reconstruct`: by subtraction and correction."""
+        import torch
+
+        from parity.modules import ConditionalParity
+
+        assert isinstance(module, ConditionalParity)
+        (row,) = self.rows
+        base = self.code.base
+        answer = module(base.encode(queries, self.r)[:, row]).to(outputs.dtype)
+        decoded = base.single_losses(outputs, answer[:, : outputs.shape[-1]], self.r, row)
+        corrections = [module.correction(outputs, answer, slot) for slot in range(self.k)]
+        return decoded + torch.stack(corrections, dim=1)

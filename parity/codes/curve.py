@@ -28,7 +28,7 @@ Angles = tuple[Fraction, ...]
 
 
 class CurveCode(TensorCode):
-    """A member says what curve it lays: how its values at some points follow from what it is laid near at others."""
+    """Base of codes that fit a curve; a subclass defines how its values at some points follow from those at others."""
 
     systematic: ClassVar[bool] = False
     answered_by: ClassVar[ModelUsed] = "deployed"
@@ -46,8 +46,7 @@ class CurveCode(TensorCode):
         """Return the values at `read` (k points) of the curve near answers at `at` (k points or more): (k, answers)."""
 
     def sufficient(self, k: int, r: int, returned: int) -> bool:
-        """Any k of the r coded answers suffice; the queries' own bits mean nothing here."""
-        del r
+        """Any k of the r coded answers suffice; the queries' own bits are not read."""
         return (returned >> k).bit_count() >= k
 
     def check(self, k: int, r: int) -> None:
@@ -75,7 +74,7 @@ class CurveCode(TensorCode):
     def decode(self, outputs: Tensor, parities: Tensor, returned: Tensor) -> Tensor:
         """Predict from coded answers alone: parities (g, n, c) -> (g, k, c), in their dtype, computed in float64.
 
-        Of `outputs` (g, k, c) only the shape is looked at. Raises ValueError where fewer than k answers are back.
+        Of `outputs` (g, k, c) only the shape is used. Raises ValueError where fewer than k answers are back.
         """
         import torch
 

@@ -1,4 +1,4 @@
-"""A fused query whose prediction by the deployed model is the mean of the queries', in the manner of Coded-InvNet.
+"""A fused query whose prediction by the deployed model is the mean of the queries' predictions, as in Coded-InvNet.
 
 Source: Dinh, Lee, "Coded-InvNet for Resilient Prediction Serving Systems", ICML 2021. There the deployed model is
 z = f(x), invertible, and a head; the fused query imitates f^-1(mean f(X_i)) and z_j = k z_fused - sum_{i != j} z_i goes
@@ -12,19 +12,21 @@ exactly, which shows that nothing but the fusion is approximate. Pictures of f^-
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from typing import TYPE_CHECKING, Any, ClassVar, Literal
 
 from pydantic import Field
 
-from parity.codes.base import Coder, ModelUsed, TensorCode
+from parity.codes.base import Coder, ModelUsed, Part, TensorCode
 from parity.codes.linear import Addition
+from sim.errors import ParmError
 
 if TYPE_CHECKING:
-    from torch import Tensor, nn
+    from torch import Generator, Tensor, nn
 
-    from parity.invertible import Fusion
-    from parity.parts import Part
+    from parity.modules import Fusion
+    from parity.networks import Network
+    from parity.shape import Shape
 
 
 class InvNet(TensorCode):
@@ -44,8 +46,8 @@ class InvNet(TensorCode):
             raise ValueError(f"invnet makes one coded query per group, not r = {r}")
 
     def encode(self, queries: Tensor, r: int) -> Tensor:
-        """There is no fusion before it is trained: `bind` brings it. Raises TypeError."""
-        raise TypeError("an invnet code encodes with what was trained for it: see bind")
+        """Raises TypeError: the fusion exists only in what `bind` returns."""
+        raise TypeError("an invnet code encodes with its trained fusion network: see bind")
 
     def decode(self, outputs: Tensor, parities: Tensor, returned: Tensor) -> Tensor:
         """See `Coder.decode`: k times the coded answer is the sum of all predictions."""
@@ -53,21 +55,19 @@ class InvNet(TensorCode):
 
     def parts(self, k: int, r: int) -> list[Part[Any]]:
         """Return the fusion network, nothing where fusion is exact. Raises ValueError like `check`."""
-        from parity.invertible import FusionPart
-
         self.check(k, r)
         return [FusionPart(self, k, r, (0,))] if self.fusion == "trained" else []
 
     def bind(self, k: int, r: int, trained: Sequence[nn.Module], deployed: nn.Module) -> tuple[Coder, list[nn.Module]]:
         """Return the code with its fusion; the deployed model answers the coded query."""
-        from parity.invertible import Fusion
+        from parity.modules import Fusion
 
         self.check(k, r)
         networks = [module for module in trained if isinstance(module, Fusion)]
-        return _AtWork(self, networks[0] if networks else None, deployed), [deployed]
+        return _BoundInvNet(self, networks[0] if networks else None, deployed), [deployed]
 
 
-class _AtWork:
+class _BoundInvNet:
     """The code with its fusion network, or with the deployed network to invert."""
 
     def __init__(self, code: InvNet, network: Fusion | None, deployed: nn.Module) -> None:
@@ -81,11 +81,54 @@ class _AtWork:
         """See `Coder.encode`. Raises ParmError where fusion is exact and the deployed network has no inverse."""
         import torch
 
-        from parity.invertible import fuse_exactly
-
-        del r
         with torch.no_grad():
             if self.network is None:
                 return fuse_exactly(self.deployed.to(queries.device), queries)[:, None]
             fused: Tensor = self.network.to(queries.device)(queries)
             return fused[:, None]
+
+
+def fuse_exactly(deployed: nn.Module, queries: Tensor) -> Tensor:
+    """f^-1(mean f(X_i)), (g, k, *shape) -> (g, *shape). Raises ParmError where the deployed network has no inverse."""
+    from parity.modules import InvertibleNetwork
+
+    if not isinstance(deployed, InvertibleNetwork):
+        raise ParmError("code 'invnet' with fusion 'exact' needs the deployed network 'invertible'")
+    z = deployed.features(queries.flatten(0, 1)).reshape(*queries.shape[:2], -1)
+    return deployed.inverse(z.mean(1))
+
+
+class FusionPart(Part[InvNet]):
+    """The fusion network, trained through the deployed model, which is not changed."""
+
+    @property
+    def role(self) -> str:
+        """See `Part.role`."""
+        return "fusion"
+
+    def describe(self) -> str:
+        """See `Part.describe`."""
+        return f"k = {self.k}"
+
+    def identity(self) -> dict[str, Any]:
+        """See `Part.identity`."""
+        return {"kind": self.code.name_in_yaml(), "k": self.k, "width": self.code.width}
+
+    def build(self, network: Network, shape: Shape, outputs: int, initialise: Callable[[nn.Module], None]) -> nn.Module:
+        """See `Part.build`: layers of its own, whatever the network."""
+        from parity.modules import Fusion
+
+        module = Fusion(shape, self.k, self.code.width)
+        initialise(module)
+        module.begin_with_mean()
+        return module
+
+    def start_from(self, module: nn.Module, deployed: nn.Module) -> None:
+        """Do nothing: the deployed model has no such layers."""
+
+    def reconstruct(
+        self, module: nn.Module, deployed: nn.Module, queries: Tensor, outputs: Tensor, generator: Generator
+    ) -> Tensor:
+        """See `Part.reconstruct`: k times the fused query's prediction, less the others'."""
+        answer = deployed(module(queries)).to(outputs.dtype)
+        return Addition().single_losses(outputs, self.k * answer, 1, 0)

@@ -15,6 +15,7 @@ QUERIES as it weights the targets, every square submatrix of the weights is inve
 
 from __future__ import annotations
 
+from collections.abc import Callable
 from itertools import combinations
 from typing import TYPE_CHECKING, Any, ClassVar, Literal, Self
 
@@ -22,12 +23,13 @@ import numpy as np
 from numpy.typing import NDArray
 from pydantic import Field, model_validator
 
-from parity.codes.base import ModelUsed, TensorCode, coded_answers, own_answers
+from parity.codes.base import ModelUsed, Part, TensorCode, coded_answers, own_answers
 
 if TYPE_CHECKING:
-    from torch import Tensor
+    from torch import Generator, Tensor, nn
 
-    from parity.parts import Part
+    from parity.networks import Network
+    from parity.shape import Shape
 
 SINGULAR = 1e-9
 """A submatrix whose determinant is below this share of its Hadamard bound cannot be solved with in float64."""
@@ -81,7 +83,7 @@ class LinearCode(TensorCode):
         return np.arange(1, k + 1, dtype=np.float64) ** np.arange(r, dtype=np.float64)[:, None]
 
     def identity(self, k: int, r: int, row: int) -> dict[str, Any]:
-        """Everything of the code that the training of one row's parity model depends on, ready for JSON."""
+        """Return everything of the code that the training of one row's parity model depends on, as JSON values."""
         known = {"kind": self.name_in_yaml(), "k": k, "weights": self.matrix(k, r)[row].tolist()}
         return known if self.query_weights is None else known | {"query_weights": list(self.query_weights[row])}
 
@@ -91,13 +93,11 @@ class LinearCode(TensorCode):
         return _weighted_sums(queries, weights if self.query_weights is None else np.array(self.query_weights))
 
     def targets(self, outputs: Tensor, r: int) -> Tensor:
-        """Return what the parity models should answer: (g, k, c) -> (g, r, c), in float64 so that decoding is exact."""
+        """Return the targets of the parity models: (g, k, c) -> (g, r, c), in float64 so that decoding is exact."""
         return _weighted_sums(outputs.double(), self.matrix(outputs.shape[1], r))
 
     def parts(self, k: int, r: int) -> list[Part[Any]]:
         """Return a parity model for each row, none where an oracle answers. Raises ValueError like `check`."""
-        from parity.parts import ParityRow
-
         self.check(k, r)
         return [ParityRow(self, k, r, (row,)) for row in range(r)] if self.answered_by == "parity" else []
 
@@ -114,7 +114,7 @@ class LinearCode(TensorCode):
         return outputs + error[:, None] / weights[:, None]
 
     def decode(self, outputs: Tensor, parities: Tensor, returned: Tensor) -> Tensor:
-        """Give every group all its predictions: slots that returned unchanged, missing ones solved for in float64.
+        """Return all predictions of every group: slots that returned unchanged, missing ones solved for in float64.
 
         `outputs` (g, k, c), `parities` (g, r, c) and the bit masks `returned` int64 (g,) as in `Code.sufficient` give
         (g, k, c) in the dtype of `outputs`. Entries whose bit is not set are never read. Where more than k answers
@@ -146,7 +146,7 @@ class LinearCode(TensorCode):
         return decoded
 
     def _roles(self, k: int, r: int, pattern: int) -> tuple[list[int], list[int], list[int]]:
-        """Own slots to use, missing slots, parity rows to use."""
+        """Return the own slots to use, the missing slots, and the parity rows to use."""
         if pattern >> (k + r) or not self.sufficient(k, r, pattern):
             raise ValueError(
                 f"decode: the answers {pattern:0{k + r}b} (bits, slot 0 rightmost) do not suffice for k = {k}, r = {r}"
@@ -178,7 +178,7 @@ class Exact(LinearCode):
 
 
 def singular_submatrix(matrix: NDArray[np.float64]) -> tuple[list[int], list[int]] | None:
-    """Find rows and columns of the smallest square submatrix that is singular in float64, or None."""
+    """Return rows and columns of the smallest square submatrix that is singular in float64, or None."""
     r, k = matrix.shape
     for size in range(1, min(r, k) + 1):
         columns = np.array(list(combinations(range(k), size)))
@@ -189,3 +189,25 @@ def singular_submatrix(matrix: NDArray[np.float64]) -> tuple[list[int], list[int
             if bad.any():
                 return list(rows), columns[int(bad.argmax())].tolist()
     return None
+
+
+class ParityRow(Part[LinearCode]):
+    """The parity model of one row of a linear code."""
+
+    def identity(self) -> dict[str, Any]:
+        """See `Part.identity`; it depends on that row alone, so row 0 of r = 2 is the model of r = 1."""
+        return self.code.identity(self.k, self.r, self.rows[0])
+
+    def build(self, network: Network, shape: Shape, outputs: int, initialise: Callable[[nn.Module], None]) -> nn.Module:
+        """See `Part.build`: a network of the deployed model's architecture."""
+        module = network.build(shape, outputs)
+        initialise(module)
+        return module
+
+    def reconstruct(
+        self, module: nn.Module, deployed: nn.Module, queries: Tensor, outputs: Tensor, generator: Generator
+    ) -> Tensor:
+        """See `Part.reconstruct`: by subtraction."""
+        (row,) = self.rows
+        answer = module(self.code.encode(queries, self.r)[:, row]).to(outputs.dtype)
+        return self.code.single_losses(outputs, answer, self.r, row)

@@ -87,7 +87,7 @@ def smoothing_spline(at: Angles, read: Angles, weight: float) -> Matrix:
 
 @dataclass(frozen=True)
 class Tuned:
-    """Both weights that did best, and how well."""
+    """The best pair of weights, and its quality."""
 
     code: Nercc
     quality: float
@@ -106,9 +106,9 @@ def tune(
     losses: int,
     grid: Sequence[float] = GRID,
 ) -> Tuned:
-    """Try every pair of weights on held-out images (m, *shape), and return the first that none beats.
+    """Try every pair of weights on held-out images (m, *shape), and return the best; of equal ones the first.
 
-    Take training images that the deployed model was not fitted to: what is chosen on test images flatters itself.
+    Use training images that the deployed model was not fitted to: a choice made on test images is biased.
     """
     from parity.evaluation import degraded, predict
 

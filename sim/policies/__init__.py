@@ -1,4 +1,4 @@
-"""Redundancy policies: what is submitted where when queries come, and which answer becomes the reply.
+"""Redundancy policies: which tasks are submitted for a query, and which answer becomes its reply.
 
 Start with `base.py`; `uncoded.py` is the simplest policy, `coded.py` is ParM.
 """

@@ -1,7 +1,7 @@
-"""Approximate backups: every query goes to a cheaper model too, whose answer stands in for one that takes too long.
+"""Approximate backups: every query also goes to a cheaper model, whose answer replaces one that takes too long.
 
 Source: Kosaian, Rashmi, Venkataraman, "Parity Models", SOSP 2019, section 6.2.6. Its artifact counts a backup's answer
-no earlier than the median latency of the deployed model, as if it were used after a timeout at that median.
+no earlier than the median latency of the deployed model, like a timeout at that median.
 """
 
 from __future__ import annotations
@@ -24,19 +24,19 @@ ARTIFACT_QUANTILE = 0.5
 
 
 class ApproximateBackup(Wait, Policy):
-    """Send every query to a cheaper model as well; after a timeout, its answer replaces the one that is missing."""
+    """Send every query to a cheaper model as well; after a timeout, its answer replaces a missing one."""
 
     kind: Literal["approximate_backup"] = "approximate_backup"
     after: NonNegativeFloat | None = None
-    """Seconds from a query's dispatch before a backup's answer may be used; 0 takes whichever answer is first."""
+    """Seconds from a query's dispatch until a backup's answer may be used; 0 uses whichever answer is first."""
     after_quantile: float | None = Field(default=None, gt=0, lt=1)
     """The same timeout as a quantile of the deployed model's latest 1000 latencies, from dispatch to answer, when the
-    backup's answer is back; it is not used where there are not 100 yet. The artifact's 0.5, the median, where `after`
-    is not given either."""
+    backup's answer is back; no backup is used before there are 100. The artifact's 0.5 (the median) if neither is
+    given."""
     backup_instances: PositiveInt | None = None
-    """Instances that serve the backup model; as many as `cluster.extra` pays for where not given."""
+    """Instances that serve the backup model; by default as many as `cluster.extra` pays for."""
     cancel: Literal["nothing", "queued"] = "queued"
-    """Whether a query's other task is removed from its queue when the query is answered; running ones always end."""
+    """Whether a query's other task, if queued, is removed when the query is answered; running tasks always end."""
 
     def pools(self, cluster: Cluster) -> list[PoolPlan]:
         """Return the deployed model's pool and the backup model's; raises as `Policy.pools`."""
@@ -51,7 +51,7 @@ class ApproximateBackup(Wait, Policy):
 
 
 class Pending:
-    """A batch's state: its two tasks, each as long as it has not ended."""
+    """A batch's state: its two tasks, each None once it ended."""
 
     __slots__ = ("backup", "dispatched", "own")
 
@@ -62,7 +62,7 @@ class Pending:
 
 
 class Backups(Execution):
-    """The deployed model's answer is the reply unless a backup's is back, and its time has come, before it."""
+    """The reply is the deployed model's answer, or the backup's if that is back and the timeout is over before."""
 
     __slots__ = ("_backups", "_cancels", "_clock", "_deployed", "_waiting")
 
@@ -73,8 +73,8 @@ class Backups(Execution):
         (self._backups,) = frontend.others
         self._cancels = options.cancel == "queued"
         self._waiting = options.waiting(ARTIFACT_QUANTILE)
-        """For the deployed model. A task that is cancelled counts with the time for which it was awaited: that is past
-        the timeout, so the quantile stays where it would be."""
+        """The timeout. A cancelled task of the deployed model counts with the time until then: that is beyond the
+        timeout, so the quantile is not biased."""
 
     def dispatched(self, batch: Batch) -> None:
         """Submit the batch to both models."""
@@ -84,7 +84,7 @@ class Backups(Execution):
         self._backups.submit(backup)
 
     def done(self, task: Task) -> None:
-        """Reply with the deployed model's answer, or use a backup's as soon as the timeout allows it."""
+        """Reply with the deployed model's answer, or with the backup's once the timeout is over."""
         batch = task.owner
         pending = batch.state
         if task is pending.backup:
@@ -137,7 +137,7 @@ class Backups(Execution):
                 pending.backup = None
 
     def lost(self, task: Task) -> None:
-        """Send lost work again where the query has no reply yet."""
+        """Submit a lost task again if the query has no reply yet."""
         batch = task.owner
         pending = batch.state
         retry = None if batch.answered else Task(batch, task.attempt + 1)
@@ -151,6 +151,6 @@ class Backups(Execution):
                 self._deployed.submit(retry)
 
     def expired(self, batch: Batch) -> None:
-        """Remove what still waits."""
+        """Remove the batch's queued tasks."""
         self._cancel_own(batch.state)
         self._cancel_backup(batch.state)

@@ -51,7 +51,7 @@ class Policy(Kind):
 
     @property
     def group(self) -> tuple[int, int]:
-        """Coding group size k and parities r; (0, 0) without coding. A non-systematic code counts all n coded queries."""
+        """Coding group size k and parities r; (0, 0) without coding. For a non-systematic code r is n."""
         return 0, 0
 
     @property

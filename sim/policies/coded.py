@@ -27,51 +27,50 @@ if TYPE_CHECKING:
 
 
 LATEST = 0.99
-"""The quantile of latencies after which a backup is asked, where no wait is given."""
+"""Default `after_quantile` of a backup."""
 
 
 class LastResort(Wait):
-    """A cheaper model is asked once a query has been without a reply for too long; the first answer counts."""
+    """A query without a reply for too long also goes to a cheaper model; the first answer counts."""
 
     after: NonNegativeFloat | None = None
-    """Seconds without a reply after which the backup model is asked."""
+    """Seconds without a reply until the query goes to the backup model."""
     after_quantile: float | None = Field(default=None, gt=0, lt=1)
-    """The same wait as a quantile of the latest 1000 latencies, from dispatch to reply. No backup is asked before there
-    are 100. It is 0.99 where `after` is not given either."""
+    """The same as a quantile of the latest 1000 latencies, from dispatch to reply; no backup is used before there are
+    100. It is 0.99 if neither is given."""
     instances: PositiveInt = 1
     """Instances that serve the backup model."""
 
 
 class Coded(Policy):
-    """Add r parity queries to every k queries; a late prediction is reconstructed from the others (ParM)."""
+    """Add r parity queries to every k queries, and reconstruct late predictions from the other answers (ParM)."""
 
     kind: Literal["coded"] = "coded"
     k: int = Field(default=2, ge=2, le=32)
     """Queries in a coding group."""
     r: int = Field(default=1, ge=1, le=16)
-    """Parity queries for each coding group; each has a parity model, and a pool, of its own."""
+    """Parity queries for each coding group; each has its own parity model and pool."""
     code: Code | None = None
-    """How parity queries are made and predictions decoded; the weighted sum (`addition`) where not given."""
+    """The code that makes parity queries and decodes predictions; by default the weighted sum (`addition`)."""
     parity_instances: PositiveInt | Literal["budget"] | None = None
-    """Instances that serve parity models, shared evenly by the r rows; `budget` spends `cluster.extra`, less a backup's
-    instances, as the policies it is compared with do; r times m/k (m deployed instances) where not given."""
+    """Instances that serve parity models, divided evenly among the r rows. `budget`: what `cluster.extra` pays for,
+    less the backup's instances. By default r times m/k, rounded up (m deployed instances)."""
     parity_pool: Literal["own", "low_priority", "equal_priority"] = "own"
-    """Whether parity queries run on instances of their own. Otherwise those instances join the deployed model's, all
-    run both models, and a parity query starts only when no query waits there, or takes its turn among the queries."""
+    """`own`: parity queries have their own instances. Otherwise these instances join the deployed model's and all run
+    both models; a parity query starts only when no query waits (`low_priority`), or in its turn (`equal_priority`)."""
     hedge: Hedging | None = None
-    """With it, a query that is out too long gets a further copy on the deployed model's instances as well. Its options
-    are those of the policy `hedged`; what a settled group has no use for leaves the queues in any case."""
+    """Send further copies of queries that take too long to the deployed model's instances, with the options of the
+    policy `hedged`. Queued copies are removed in any case once all queries of their group have replies."""
     backup: LastResort | None = None
-    """With it, a backup model is asked where neither a prediction nor a reconstruction came for too long: `after`
-    seconds, or the `after_quantile` (0.99) of latencies; `instances` (1) serve that model."""
+    """Send a query without a prediction or a reconstruction to a backup model: after `after` seconds, or the
+    `after_quantile` (0.99) of latencies. `instances` (1) serve that model."""
 
     @model_validator(mode="after")
     def _possible(self) -> Coded:
         if self.code is not None:
             if not self.code.systematic:
                 raise ValueError(
-                    f"with code '{self.code.name_in_yaml()}' no reply is a prediction as it is: give it to the policy "
-                    f"'coded_nonsystematic'"
+                    f"code '{self.code.name_in_yaml()}' is non-systematic: give it to the policy 'coded_nonsystematic'"
                 )
             self.code.check(self.k, self.r)
         return self
@@ -88,7 +87,7 @@ class Coded(Policy):
 
     @property
     def coding(self) -> str:
-        """The code with its k and r as profiles name them; `addition` where none is given."""
+        """The code with its k and r as in profiles; `addition` by default."""
         return super().coding or f"addition k={self.k} r={self.r}"
 
     def pools(self, cluster: Cluster) -> list[PoolPlan]:
@@ -116,7 +115,7 @@ class Coded(Policy):
         return [PoolPlan(Role.DEPLOYED, 0, instances), *rows, *last]
 
     def _parities(self, cluster: Cluster, role: Role) -> int:
-        """Return how many instances of `role` parity work brings."""
+        """Return how many instances of `role` are added for parity queries."""
         if self.parity_instances is None:
             return self.r * -(-cluster.instances // self.k)
         if self.parity_instances != "budget":
@@ -125,7 +124,7 @@ class Coded(Policy):
         spent = 0.0 if self.backup is None else self.backup.instances * prices.backup / prices.deployed
         if spent > cluster.extra:
             raise ValueError(
-                f"the backup's {self.backup and self.backup.instances} instances take more than the budget "
+                f"the backup's {self.backup and self.backup.instances} instances cost more than the budget "
                 f"(cluster.extra is {cluster.extra})"
             )
         return cluster.buys(role, cluster.extra - spent)
@@ -138,7 +137,7 @@ class Coded(Policy):
 
 
 class Fallbacks(CopySet):
-    """What is done for one batch: its copies, the backup's task, and the timer before that."""
+    """A batch's copies, its backup's task, and the timer before that."""
 
     __slots__ = ("backup", "backup_timer")
 
@@ -168,7 +167,7 @@ class FallbackExecution(CodedExecution):
             self._waiting.beside(self._hedges.waiting)
 
     def dispatched(self, batch: Batch) -> None:
-        """Do as `coded` does, and wait for the answer."""
+        """Submit the batch as without fallbacks, and start the timers."""
         super().dispatched(batch)
         fallbacks: Fallbacks = batch.state[2]
         if self._hedges is not None:
@@ -196,7 +195,7 @@ class FallbackExecution(CodedExecution):
         self._backups.submit(task)
 
     def done(self, task: Task) -> None:
-        """Use a first answer of any copy, or of the backup; then do as `coded` does."""
+        """Use the first answer of any copy or the backup; then continue as without fallbacks."""
         batch = task.owner
         if isinstance(batch, Group):
             super().done(task)
@@ -226,7 +225,7 @@ class FallbackExecution(CodedExecution):
         fallbacks.cancel(self.frontend.deployed, running=self._cancel == "all", seconds=self._cancel_seconds)
 
     def _spare_backup(self, fallbacks: Fallbacks) -> None:
-        """Ask the backup no more, and remove its task if that waits."""
+        """Cancel the backup's timer, or its task if that is queued."""
         if fallbacks.backup_timer is not None:
             self.frontend.clock.cancel(fallbacks.backup_timer)
             fallbacks.backup_timer = None
@@ -237,14 +236,14 @@ class FallbackExecution(CodedExecution):
                 fallbacks.backup = None
 
     def _settle(self, group: Group) -> None:
-        """Cancel the copies too: those that wait in any case, running ones where the hedge says so."""
+        """Cancel the copies too: queued ones, and running ones with `cancel: all`."""
         for batch in group.batches:
             if batch.state[2].copies:
                 self._cancel_copies(batch.state[2])
         super()._settle(group)
 
     def lost(self, task: Task) -> None:
-        """Send lost work again where it is still wanted and no other copy is out."""
+        """Submit a lost task again if it is still needed and no other copy is left."""
         batch = task.owner
         if isinstance(batch, Group):
             super().lost(task)
@@ -258,11 +257,11 @@ class FallbackExecution(CodedExecution):
         fallbacks.copies.remove(task)
         helps = not group.settled and (group.unanswered or group is self._group) and not group.returned >> slot & 1
         if helps and not fallbacks.copies:
-            fallbacks.avoid = []  # any instance will do
+            fallbacks.avoid = []  # all instances are allowed again
             self._send(batch)
 
     def expired(self, batch: Batch) -> None:
-        """Do no more for the batch than what may help its group."""
+        """Cancel the timers and the backup; the batch's own task may still help its group."""
         fallbacks: Fallbacks = batch.state[2]
         if self._hedges is not None:
             self._hedges.call_off(fallbacks)

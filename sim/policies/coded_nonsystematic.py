@@ -1,4 +1,4 @@
-"""Codes without predictions as they are: k batches are collected, and n coded queries go to the deployed model.
+"""Non-systematic codes: k batches are collected, and n coded queries go to the deployed model.
 
 Source: Soleymani, Mahdavifar, Avestimehr, "ApproxIFER", AAAI 2022. A batch waits until its group is full, and every
 reply waits for k of the n answers and for the decoder.
@@ -29,22 +29,18 @@ class CodedNonsystematic(Policy):
     k: int = Field(default=2, ge=2, le=24)
     """Queries in a coding group."""
     stragglers: int = Field(default=1, ge=1, le=14)
-    """Coded queries more than queries in a group (s): so many may be late or lost."""
+    """Additional coded queries (s): so many answers may be late or lost."""
     code: Code | None = None
-    """How coded queries are made and answers decoded; where not given, any k answers suffice, and only latency can be
-    simulated."""
+    """The code. Without it, any k answers suffice, and only latency can be simulated."""
     max_wait: NonNegativeFloat | None = None
-    """Seconds after which a group is coded though it is not full, counted from its first batch: the last batch is then
-    repeated. Without it, a group waits until it is full, or until no further query can come before it is answered."""
+    """Seconds from a group's first batch until it is coded though it is not full: its last batch is then repeated.
+    Without it, a group waits until it is full, or until no further query can come before it is answered."""
 
     @model_validator(mode="after")
     def _possible(self) -> CodedNonsystematic:
         if self.code is not None:
             if self.code.systematic:
-                raise ValueError(
-                    f"with code '{self.code.name_in_yaml()}' predictions are replies as they are: give it to the "
-                    f"policy 'coded'"
-                )
+                raise ValueError(f"code '{self.code.name_in_yaml()}' is systematic: give it to the policy 'coded'")
             self.code.check(self.k, self.k + self.stragglers)
         return self
 
@@ -59,7 +55,7 @@ class CodedNonsystematic(Policy):
         return self.code
 
     def pools(self, cluster: Cluster) -> list[PoolPlan]:
-        """Return the deployed model's pool, which the budget enlarges, and a lane on it for each coded query."""
+        """Return the deployed model's pool, enlarged by the budget, and one on its instances for each coded query."""
         deployed = PoolPlan(Role.DEPLOYED, 0, cluster.instances + cluster.extra, rank=0)
         rows = range(self.k + self.stragglers)
         return [deployed, *(PoolPlan(Role.PARITY, row, 0, rank=0, model=Role.DEPLOYED) for row in rows)]
@@ -70,7 +66,7 @@ class CodedNonsystematic(Policy):
 
 
 class CollectingExecution(CodedExecution):
-    """Groups that are coded once they are full, or padded; coded queries stand where `coded` has parities."""
+    """Groups that are coded once they are full or padded; coded queries take the place of parities."""
 
     __slots__ = ("_max_wait", "_timer")
 
@@ -106,7 +102,7 @@ class CollectingExecution(CodedExecution):
         self._complete(group)
 
     def flush(self) -> bool:
-        """Encode the queries that wait for their group to fill; return whether there were any."""
+        """Encode the group that is filling; return whether it had any batches."""
         if not self._group.batches:
             return False
         self._close()

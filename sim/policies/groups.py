@@ -1,4 +1,4 @@
-"""Coding groups at work: who belongs together, which answers are back, and what they determine.
+"""Coding groups: their batches, which answers are back, and what these determine.
 
 Source: Kosaian, Rashmi, Venkataraman, "Parity Models", SOSP 2019, section 3, and its artifact for what is removed when.
 """
@@ -33,9 +33,9 @@ class Group:
         """Answers that are back: bit i for slot i, bit k + j for parity row j."""
         self.unanswered = 0
         self.used = 0
-        """The answers that a decoder is working on, 0 before that."""
+        """The answers that are being decoded, 0 before that."""
         self.settled = False
-        """Nothing more can help: every query of the complete group has its reply."""
+        """The group is complete and every query of it has a reply."""
 
 
 class CodedExecution(Execution):
@@ -55,7 +55,7 @@ class CodedExecution(Execution):
     )
 
     LATER_COPY: ClassVar[int] = OWN
-    """The route of a prediction by another task than the batch's first: here, one that was lost and sent again."""
+    """The route of a prediction by another task than the batch's first; here a retry of a lost one."""
 
     def __init__(self, frontend: Frontend, k: int, r: int, code: Code | None) -> None:
         super().__init__(frontend)
@@ -71,7 +71,7 @@ class CodedExecution(Execution):
         self._group = Group(0)
 
     def dispatched(self, batch: Batch) -> None:
-        """Submit the batch's own task, and encode when it completes a group. Encoding holds nothing up."""
+        """Submit the batch's task, and encode if it completes a group. No task waits for encoding."""
         group = self._group
         slot = len(group.batches)
         task = self._first_task(batch, group, slot)
@@ -109,7 +109,7 @@ class CodedExecution(Execution):
             pool.submit(task)
 
     def done(self, task: Task) -> None:
-        """Reply with a batch's own prediction, or with all that the answers that are back determine."""
+        """Reply with a batch's own prediction, and reconstruct as soon as the answers suffice."""
         owner = task.owner
         if isinstance(owner, Group):
             group = owner
@@ -147,16 +147,16 @@ class CodedExecution(Execution):
         self._settle(group)
 
     def _settle(self, group: Group) -> None:
-        """Remove queued work that can no longer help; running work is left to end (PAPER.md section 1)."""
+        """Remove queued tasks, which are not needed any more; running ones are not stopped."""
         group.settled = True
         for task in group.tasks:
             self.frontend.deployed.cancel(task)
         for pool, task in zip(self._parity_pools, group.parities, strict=False):
             pool.cancel(task)
-        group.batches, group.tasks, group.parities = [], [], []  # they hold the group as well: let go
+        group.batches, group.tasks, group.parities = [], [], []  # breaks reference cycles
 
     def lost(self, task: Task) -> None:
-        """Send lost work again while some query of its group lacks a reply: any answer of the group may help."""
+        """Submit a lost task again while any query of its group has no reply, since any answer may help."""
         owner = task.owner
         group = owner if isinstance(owner, Group) else owner.state[0]
         if group.settled or not (group.unanswered or group is self._group):
@@ -171,7 +171,7 @@ class CodedExecution(Execution):
             self.frontend.deployed.submit(retry)
 
     def expired(self, batch: Batch) -> None:
-        """Let go of a group whose last query had a default answer; else the batch's own may still help others."""
+        """Settle the group if this was its last unanswered batch; otherwise the batch's answer may still help."""
         self._one_less(batch.state[0])
 
     def _one_less(self, group: Group) -> None:

@@ -1,4 +1,4 @@
-"""Hedged requests: a further copy once the first has been out for longer than most.
+"""Hedged requests: a further copy once the first takes longer than most.
 
 Source: Dean and Barroso, "The Tail at Scale", CACM 2013: a second copy after about the 95th percentile of the latency
 costs about 5% more load.
@@ -25,31 +25,31 @@ TAIL_AT_SCALE = 0.95
 
 
 class Hedging(Wait):
-    """Further copies of what has been out too long; the first answer counts."""
+    """Further copies of queries that take too long; the first answer counts."""
 
     copies: int = Field(default=2, ge=2, le=1000)
-    """Copies of a query at most, the first included; each on an instance of its own, each after another wait."""
+    """Maximum copies of a query, the first included; each on another instance, each after another wait."""
     after: NonNegativeFloat | None = None
-    """Seconds without an answer after which a further copy is sent."""
+    """Seconds without an answer until a further copy is sent."""
     after_quantile: float | None = Field(default=None, gt=0, lt=1)
-    """The same wait as a quantile of the latest 1000 latencies, from dispatch to answer. No copies are sent before
-    there are 100. It is 0.95 where `after` is not given either."""
+    """The same as a quantile of the latest 1000 latencies, from dispatch to answer; no copies are sent before there are
+    100. It is 0.95 if neither is given."""
     budget: PositiveFloat | None = None
-    """Further copies at most, as a share of all batches so far; 0.05 is five in a hundred. A query whose copy it does
-    not allow gets none later either. No bound where not given."""
+    """Maximum further copies, as a share of all batches so far: 0.05 is five in a hundred. A query whose copy is not
+    allowed gets none later either. Unlimited by default."""
     cancel: Cancel = "queued"
-    """Which other copies are cancelled when the first answer is back: none, those that wait, or running ones too."""
+    """Which other copies are cancelled with the first answer: none, queued ones, or running ones too."""
     cancel_seconds: NonNegativeFloat = 0.0
-    """Seconds for which an instance is still taken after a running copy was cancelled."""
+    """Seconds for which an instance is still occupied after its running copy was cancelled."""
 
 
 class Hedged(Hedging, Policy):
-    """Send a further copy of a query that has been out too long; the first answer counts (The Tail at Scale)."""
+    """Send a further copy of a query that takes too long; the first answer counts (The Tail at Scale)."""
 
     kind: Literal["hedged"] = "hedged"
 
     def pools(self, cluster: Cluster) -> list[PoolPlan]:
-        """Return the one pool of the deployed model, which the budget enlarges."""
+        """Return the one pool of the deployed model, enlarged by the budget."""
         return enlarged_pool(cluster, self.copies)
 
     def begin(self, frontend: Frontend) -> Execution:
@@ -58,22 +58,22 @@ class Hedged(Hedging, Policy):
 
 
 class Hedges:
-    """One timer for each batch that may still get a copy; it is cancelled with the reply."""
+    """A timer for each batch that may still get a copy, cancelled by its reply."""
 
     __slots__ = ("_batches", "_budget", "_clock", "_hedges", "_most", "_send", "waiting")
 
     def __init__(self, clock: Clock, options: Hedging, send: Callable[[Batch], object]) -> None:
-        """Let `send` submit a further copy."""
+        """`send` submits a further copy of a batch."""
         self._clock = clock
         self._send = send
         self._most = options.copies
         self._budget = float("inf") if options.budget is None else options.budget
         self.waiting = options.waiting(TAIL_AT_SCALE)
-        """For replies. Copies change their latencies only beyond the quantile, so that stays what it says."""
+        """Sees latencies of replies. Copies change them only beyond the quantile, which is therefore not biased."""
         self._batches = self._hedges = 0
 
     def watch(self, batch: Batch, copies: CopySet) -> None:
-        """Wait for the answer to a batch, whose first copy has been sent."""
+        """Start the timer of a batch whose first copy has been sent."""
         self._batches += 1
         self._wait(batch, copies)
 
@@ -93,12 +93,12 @@ class Hedges:
                 self._wait(batch, copies)
 
     def replied(self, copies: CopySet) -> None:
-        """Hear that the batch has a reply that is a prediction, and wait no longer."""
+        """Called with the first answer: record its latency and cancel the timer."""
         self.waiting.see(self._clock.now - copies.dispatched)
         self.call_off(copies)
 
     def call_off(self, copies: CopySet) -> None:
-        """Wait no longer."""
+        """Cancel the timer."""
         if copies.timer is not None:
             self._clock.cancel(copies.timer)
             copies.timer = None
@@ -114,19 +114,19 @@ class HedgedCopies(Copies):
         self._hedges = Hedges(frontend.clock, options, self.send)
 
     def dispatched(self, batch: Batch) -> None:
-        """Submit the first copy and wait."""
+        """Submit the first copy and start the timer."""
         batch.state = copies = CopySet(self.frontend.clock.now)
         self.send(batch)
         self._hedges.watch(batch, copies)
 
     def done(self, task: Task) -> None:
-        """Reply with the first answer, and call the waiting off."""
+        """Reply with the first answer and cancel the timer."""
         batch = task.owner
         if not batch.answered:
             self._hedges.replied(batch.state)
         super().done(task)
 
     def expired(self, batch: Batch) -> None:
-        """Remove the copies that still wait, and call the waiting off."""
+        """Remove queued copies and cancel the timer."""
         self._hedges.call_off(batch.state)
         super().expired(batch)

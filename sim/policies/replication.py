@@ -17,11 +17,11 @@ if TYPE_CHECKING:
     from sim.pool import Pool
 
 Cancel = Literal["nothing", "queued", "all"]
-"""Which other copies are cancelled when the first answer is back: none, those that wait, or running ones too."""
+"""Which other copies are cancelled with the first answer: none, queued ones, or running ones too."""
 
 
 def enlarged_pool(cluster: Cluster, copies: int) -> list[PoolPlan]:
-    """Return the one pool of the deployed model, which the budget enlarges; ValueError where it is too small."""
+    """Return the one pool of the deployed model, enlarged by the budget; raises ValueError if it is too small."""
     instances = cluster.instances + cluster.extra
     if copies > instances:
         raise ValueError(
@@ -35,14 +35,14 @@ class Replication(Policy):
 
     kind: Literal["replication"] = "replication"
     copies: int = Field(default=2, ge=2, le=1000)
-    """Copies of each query (d), each on an instance of its own."""
+    """Copies of each query (d), each on another instance."""
     cancel: Cancel = "queued"
-    """Which other copies are cancelled when the first answer is back: none, those that wait, or running ones too."""
+    """Which other copies are cancelled with the first answer: none, queued ones, or running ones too."""
     cancel_seconds: NonNegativeFloat = 0.0
-    """Seconds for which an instance is still taken after a running copy was cancelled."""
+    """Seconds for which an instance is still occupied after its running copy was cancelled."""
 
     def pools(self, cluster: Cluster) -> list[PoolPlan]:
-        """Return the one pool of the deployed model, which the budget enlarges."""
+        """Return the one pool of the deployed model, enlarged by the budget."""
         return enlarged_pool(cluster, self.copies)
 
     def begin(self, frontend: Frontend) -> Execution:
@@ -51,7 +51,7 @@ class Replication(Policy):
 
 
 class CopySet:
-    """A batch's copies that have not ended, the instances that they hold or held, and the timer of the next one."""
+    """A batch's copies that have not ended, the instances that any copy had, and the timer of the next copy."""
 
     __slots__ = ("avoid", "copies", "dispatched", "sent", "timer")
 
@@ -63,7 +63,7 @@ class CopySet:
         self.timer: Call | None = None
 
     def add(self, batch: Batch) -> Task:
-        """Make the batch's next copy; it will not meet another one on an instance."""
+        """Return the batch's next copy, which avoids the instances of the others."""
         task = Task(batch, self.sent)
         task.avoid = self.avoid
         self.sent += 1
@@ -71,14 +71,14 @@ class CopySet:
         return task
 
     def cancel(self, pool: Pool, *, running: bool, seconds: float) -> None:
-        """Cancel the copies that wait; where that is wanted those that run too, which takes `seconds` more."""
+        """Cancel queued copies and, if `running`, running ones, which occupies their instances `seconds` more."""
         for other in self.copies:
             pool.cancel(other, running=running, seconds=seconds)
         self.copies = [other for other in self.copies if other.state != ENDED]
 
 
 class Copies(Execution):
-    """What policies with copies have in common: the first answer is the reply, and other copies are cancelled.
+    """Base of policies with copies: the first answer is the reply, and other copies are cancelled.
 
     A batch's state is its `CopySet`.
     """
@@ -97,7 +97,7 @@ class Copies(Execution):
         return task
 
     def done(self, task: Task) -> None:
-        """Reply with the first answer and cancel what is to be cancelled."""
+        """Reply with the first answer and cancel other copies."""
         batch = task.owner
         batch.state.copies.remove(task)
         if not batch.answered:
@@ -106,24 +106,24 @@ class Copies(Execution):
                 self.cancel_copies(batch, running=self._cancel == "all")
 
     def cancel_copies(self, batch: Batch, *, running: bool) -> None:
-        """Cancel the batch's copies that wait, and those that run where that is wanted."""
+        """Cancel the batch's queued copies and, if `running`, its running ones."""
         batch.state.cancel(self.frontend.deployed, running=running, seconds=self._cancel_seconds)
 
     def lost(self, task: Task) -> None:
-        """Send a lost copy again where no other is left to answer."""
+        """Submit a lost copy again if no other is left."""
         batch = task.owner
         batch.state.copies.remove(task)
         if not batch.answered and not batch.state.copies:
-            batch.state.avoid = []  # any instance will do
+            batch.state.avoid = []  # all instances are allowed again
             self.send(batch)
 
     def expired(self, batch: Batch) -> None:
-        """Remove the copies that still wait."""
+        """Remove queued copies."""
         self.cancel_copies(batch, running=False)
 
 
 class Replicas(Copies):
-    """All copies at once."""
+    """All copies are sent at once."""
 
     __slots__ = ("_copies",)
 

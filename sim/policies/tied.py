@@ -1,7 +1,7 @@
-"""Tied requests: two copies queue, each knows of the other, and the one that starts cancels its twin.
+"""Tied requests: copies queue at several instances, and the first one that starts cancels the others.
 
-Source: Dean and Barroso, "The Tail at Scale", CACM 2013. With no message delay it is the same as joining the queue with
-the least work of those chosen, and wastes nothing.
+Source: Dean and Barroso, "The Tail at Scale", CACM 2013. Without message delay no work is wasted, and the policy equals
+joining the queue with the least work of those chosen.
 """
 
 from __future__ import annotations
@@ -25,12 +25,12 @@ class Tied(Policy):
 
     kind: Literal["tied"] = "tied"
     copies: int = Field(default=2, ge=2, le=1000)
-    """Copies of each query, each at an instance of its own; to wait apart, they need a `queue` for each instance."""
+    """Copies of each query, each at another instance; needs a `queue` with a queue for each instance."""
     message_delay: NonNegativeFloat = 0.0
-    """Seconds until the others hear that one has started; a copy that starts in between runs to its end."""
+    """Seconds until the others are cancelled after one has started; a copy that starts in between runs to its end."""
 
     def pools(self, cluster: Cluster) -> list[PoolPlan]:
-        """Return the one pool of the deployed model, which the budget enlarges."""
+        """Return the one pool of the deployed model, enlarged by the budget."""
         return enlarged_pool(cluster, self.copies)
 
     def begin(self, frontend: Frontend) -> Execution:
@@ -39,7 +39,7 @@ class Tied(Policy):
 
 
 class TiedCopies(Copies):
-    """Hears of every start, and cancels the twins that wait."""
+    """Cancels queued copies when one starts."""
 
     __slots__ = ("_copies", "_message_delay")
 
@@ -50,7 +50,7 @@ class TiedCopies(Copies):
         frontend.deployed.on_start = self._started
 
     def dispatched(self, batch: Batch) -> None:
-        """Submit the copies; with no message delay none is sent after one that starts at once."""
+        """Submit the copies; without message delay none after one that starts at once."""
         batch.state = CopySet(self.frontend.clock.now)
         for _ in range(self._copies):
             task = self.send(batch)

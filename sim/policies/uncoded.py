@@ -16,7 +16,7 @@ if TYPE_CHECKING:
 
 
 class Uncoded(Policy):
-    """No redundancy, and the budget for it is not spent: the deployed instances alone."""
+    """No redundancy; the budget is not spent, so only the deployed instances serve."""
 
     kind: Literal["none"] = "none"
 
@@ -30,7 +30,7 @@ class Uncoded(Policy):
 
 
 class EqualResources(Uncoded):
-    """No redundancy, but the budget is spent on more instances of the deployed model."""
+    """No redundancy; the budget is spent on more instances of the deployed model."""
 
     kind: Literal["equal_resources"] = "equal_resources"  # type: ignore[assignment]
 
@@ -40,21 +40,21 @@ class EqualResources(Uncoded):
 
 
 class DefaultAnswer(EqualResources):
-    """No redundancy, with the budget spent on more instances; whoever waits too long gets a default answer."""
+    """No redundancy, with the budget spent on more instances; a query that waits too long gets a default answer."""
 
     kind: Literal["default_answer"] = "default_answer"  # type: ignore[assignment]
     after: PositiveFloat
-    """Seconds after its arrival at which a query without a reply gets a default answer. Where `cluster.deadline` is
-    earlier, that one counts."""
+    """Seconds from its arrival until a query without a reply gets a default answer; an earlier `cluster.deadline` takes
+    precedence."""
 
     @property
     def deadline(self) -> float | None:
-        """Seconds after its arrival at which a query gets a default answer."""
+        """Seconds from its arrival until a query gets a default answer."""
         return self.after
 
 
 class OneCopy(Execution):
-    """Each batch is one task, and the task's answer is the reply."""
+    """Each batch is one task, whose answer is the reply."""
 
     __slots__ = ()
 
@@ -71,14 +71,14 @@ class OneCopy(Execution):
             self.frontend.answer(batch, OWN)
 
     def lost(self, task: Task) -> None:
-        """Send the batch again unless every query has had a default answer."""
+        """Submit the batch again unless every query had a default answer."""
         batch = task.owner
         if not batch.answered:
             batch.state = Task(batch, task.attempt + 1)
             self.frontend.deployed.submit(batch.state)
 
     def expired(self, batch: Batch) -> None:
-        """Remove the batch's task if it still waits."""
+        """Remove the batch's task if it is queued."""
         if batch.state is not None:
             self.frontend.deployed.cancel(batch.state)
             batch.state = None

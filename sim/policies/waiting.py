@@ -1,4 +1,4 @@
-"""How long a policy waits before it does more: a fixed time, or a running quantile of the latencies it has seen."""
+"""How long a policy waits before it does more: a fixed time, or a running quantile of latencies."""
 
 from __future__ import annotations
 
@@ -12,7 +12,7 @@ from sim.kinds import Options
 
 
 class Wait(Options):
-    """One wait, given in one of two ways."""
+    """A wait in seconds or as a quantile of latencies."""
 
     after: NonNegativeFloat | None = None
     """Seconds."""
@@ -26,7 +26,7 @@ class Wait(Options):
         return self
 
     def waiting(self, otherwise: float) -> Waiting:
-        """Return the wait in one simulation: the quantile `otherwise` of the latencies where neither is given."""
+        """Return the wait in one simulation; if neither option is given, the quantile `otherwise`."""
         return Waiting(self.after, self.after_quantile or otherwise)
 
 
@@ -42,17 +42,17 @@ class Waiting:
         self._sees = fixed is None
 
     def beside(self, other: Waiting) -> None:
-        """Leave it to `other` to see the latencies, where both have to."""
+        """Share the latencies that `other` sees, if both need them."""
         if self._sees and other._sees:
             self._latencies = other._latencies.beside(self._quantile)
             self._sees = False
 
     def now(self) -> float | None:
-        """Return the wait as it stands, in seconds, or None where too few latencies have been seen."""
+        """Return the current wait in seconds, or None if too few latencies have been seen."""
         return self._latencies.now() if self._fixed is None else self._fixed
 
     def see(self, latency: float) -> None:
-        """Take a latency in, where it matters."""
+        """Add a latency, if the wait depends on it."""
         if self._sees:
             self._latencies.see(latency)
 
@@ -60,30 +60,30 @@ class Waiting:
 class RunningQuantile:
     """The exact quantile of the last `window` values: the least of them that `share` of them do not exceed.
 
-    A sorted list, since moving the rest of a list of a thousand costs less than any tree would.
+    It keeps a sorted list, which is faster than a tree at a thousand values.
     """
 
     __slots__ = ("_count", "_latest", "_least", "_place", "_share", "_sorted", "_window")
 
     def __init__(self, share: float, window: int = 1000, least: int = 100) -> None:
-        """Keep `window` values; there is no quantile before the first `least` of them."""
+        """Keep `window` values; there is no quantile before the first `least` values."""
         self._share = share
         self._window = window
         self._least = least
         self._latest: deque[float] = deque()
         self._sorted: list[float] = []
         self._count = 0
-        """Values for which `_place` holds: where the quantile is among them, or -1."""
+        """Number of values for which `_place` is valid: the index of the quantile, or -1."""
         self._place = -1
 
     def beside(self, share: float) -> RunningQuantile:
-        """Return another quantile of the values that this one sees."""
+        """Return another quantile of the same values."""
         other = RunningQuantile(share, self._window, self._least)
         other._latest, other._sorted = self._latest, self._sorted
         return other
 
     def see(self, value: float) -> None:
-        """Take a value in, and drop the oldest where there are more than the window holds."""
+        """Add a value, and drop the oldest if the window is full."""
         ordered, latest = self._sorted, self._latest
         if len(latest) == self._window:
             del ordered[bisect_left(ordered, latest.popleft())]
@@ -91,7 +91,7 @@ class RunningQuantile:
         insort(ordered, value)
 
     def now(self) -> float | None:
-        """Return the quantile, or None where too few values have been seen."""
+        """Return the quantile, or None if too few values have been seen."""
         count = len(self._sorted)
         if count != self._count:
             self._count = count

@@ -9,8 +9,7 @@ import pytest
 import torch
 from torch import Tensor, nn
 
-from backends.fusion import FusedConvolution, fused, has_onednn
-from backends.runner import trusted_copy
+from backends.runner import FusedConvolution, fused, has_onednn, trusted_copy
 from parity.networks import LeNet5, MobileNetV2, Network, ResNet18
 
 

@@ -336,11 +336,11 @@ def test_queries_whose_task_never_ran_are_compared_all_the_same(world: World, cl
 
 
 def test_what_the_hardware_lacks_is_said(world: World, clock: FakeClock) -> None:
-    with pytest.raises(ValueError, match="role parity, row 0, is to run, but no model"):
+    with pytest.raises(ValueError, match="role parity, row 0, has no model"):
         world.run(world.loop(), Coded(k=2, r=1))
-    with pytest.raises(ValueError, match="role parity, row 1, is to run, but no model"):
+    with pytest.raises(ValueError, match="role parity, row 1, has no model"):
         world.run(world.loop(Addition(), world.parities[:1]), Coded(k=3, r=2))
-    with pytest.raises(ValueError, match="role backup, row 0, is to run, but no model"):
+    with pytest.raises(ValueError, match="role backup, row 0, has no model"):
         world.loop(Addition()).modifier(Role.BACKUP, 0)
     loop, other = world.loop(), world.loop()
     trace, overloaded = world.run(loop, Uncoded()), world.run(other, Uncoded(), deadline=0.03, instances=1)

@@ -5,7 +5,6 @@ from __future__ import annotations
 import multiprocessing
 import time
 from pathlib import Path
-from types import SimpleNamespace
 
 import pytest
 import torch
@@ -16,7 +15,7 @@ from backends.contention import contending
 from backends.measuring import TimedCode, by_events, clock_of, measure, take_turns
 from backends.torch_backend import TorchBackend
 from parity.codes import Addition
-from sim.distributions.measured import Profile
+from sim.distributions.profile import Profile
 from sim.errors import ParmError
 
 
@@ -128,32 +127,14 @@ def test_contention_runs_while_it_is_measured_and_no_longer() -> None:
         assert set(multiprocessing.active_children()) == before
 
 
-class DeadOnArrival:
-    """A process that never comes to anything."""
-
-    exitcode = 7
-
-    def __init__(self, **_given: object) -> None:
-        self.joined = False
-
-    def start(self) -> None:
-        pass
-
-    def is_alive(self) -> bool:
-        return False
-
-    def join(self, timeout: float) -> None:
-        self.joined = True
-
-
-def test_an_interfering_process_that_dies_is_told(monkeypatch: pytest.MonkeyPatch) -> None:
-    context = SimpleNamespace(Process=DeadOnArrival, Event=multiprocessing.Event)
-    monkeypatch.setattr(multiprocessing, "get_context", lambda _method: context)
+def test_an_interfering_process_that_dies_is_told(capfd: pytest.CaptureFixture[str]) -> None:
     with (
-        pytest.raises(ParmError, match=r"an interfering process did not start \(exit status 7\)"),
-        contending(2, module(), (1,), 1, "cpu"),
+        pytest.raises(ParmError, match=r"an interfering process did not start \(exit status 1\)"),
+        contending(1, module(), (1,), 1, "cpu"),
     ):
         raise AssertionError("nothing interferes")
+    assert "shapes cannot be multiplied" in capfd.readouterr().err
+    assert not multiprocessing.active_children()
 
 
 def _cpu_ticks(pid: int) -> int:

@@ -8,7 +8,7 @@ import torch
 from hypothesis import given
 from hypothesis import strategies as st
 
-from backends.metrics import in_top, top_answer
+from backends.answers import in_top, top_answer
 
 
 @given(st.integers(1, 12), st.integers(1, 6), st.integers(0, 2**32 - 1))

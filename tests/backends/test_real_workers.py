@@ -57,7 +57,7 @@ def test_a_failure_is_one_sentence_and_a_death_is_noticed() -> None:
     with Workers(Failing(), 2) as workers:
         with pytest.raises(ParmError, match=r"^worker 0 failed: RuntimeError: out of luck$"):
             ask(workers, 0)
-        with pytest.raises(WorkerDiedError, match=r"^worker 1 \(process \d+\) ended with exit status 7 in the midst"):
+        with pytest.raises(WorkerDiedError, match=r"^worker 1 \(process \d+\) ended with exit status 7 during the run"):
             ask(workers, 1, model=1)
         with pytest.raises(WorkerDiedError):
             workers.send(1, 0, 1.0, ONE)

@@ -146,7 +146,7 @@ def test_an_unknown_device_is_refused(name: str) -> None:
 def test_an_absent_device_is_refused_and_auto_takes_what_there_is(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(torch.cuda, "is_available", lambda: False)
     assert TorchBackend().device.type == "cpu"
-    with pytest.raises(ParmError, match="'cuda' is not here"):
+    with pytest.raises(ParmError, match="there is no device 'cuda'"):
         TorchBackend("cuda")
     monkeypatch.setattr(torch.cuda, "is_available", lambda: True)
     monkeypatch.setattr(torch.cuda, "device_count", lambda: 2)

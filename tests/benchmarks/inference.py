@@ -24,7 +24,8 @@ from torch.utils.flop_counter import FlopCounterMode
 from backends.runner import ModelRunner
 from backends.torch_backend import TorchBackend
 from experiments.run.manifest import git_revision, versions
-from parity.networks import LeNet5, Mlp, MobileNetV2, Network, ResNet18, Shape
+from parity.networks import LeNet5, Mlp, MobileNetV2, Network, ResNet18
+from parity.shape import Shape
 from tests.benchmarks import stages
 from tests.benchmarks.roofline import draw
 

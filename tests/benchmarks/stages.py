@@ -9,8 +9,7 @@ from typing import TYPE_CHECKING
 import numpy as np
 import torch
 
-from backends.answers import Predictor, reconstruct
-from backends.metrics import in_top, top_answer
+from backends.answers import Predictor, in_top, reconstruct, top_answer
 from backends.reconstruction import reconstructed_words
 from backends.torch_backend import TorchBackend
 from parity.codes import Addition

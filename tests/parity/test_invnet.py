@@ -12,7 +12,7 @@ from torch import nn
 
 from parity.codes import InvNet
 from parity.evaluation import degraded, predict
-from parity.invertible import Fusion, InvertibleNetwork
+from parity.modules import Fusion, InvertibleNetwork
 from parity.networks import Invertible, Mlp
 from parity.objectives import TrainingData
 from parity.recipes import Best
@@ -129,5 +129,6 @@ def test_training_learns_what_the_mean_of_the_images_lacks(tmp_path: Path) -> No
     untrained.begin_with_mean()
     assert agreement(code, [fusion.module]) > agreement(code, [untrained]) + 0.1
     assert agreement(InvNet(fusion="exact"), []) == 1
-    (again,) = store.parts(deployed, data, code, 2, 1, recipe, 0, progress=lambda _: pytest.fail("again"))
+    store.progress = lambda _: pytest.fail("again")
+    (again,) = store.parts(deployed, data, code, 2, 1, recipe, 0)
     assert again.key == fusion.key

@@ -4,11 +4,10 @@ import pytest
 import torch
 from torch import Generator, nn
 
-from parity.augment import Moves
 from parity.codes import Addition
+from parity.codes.linear import ParityRow
 from parity.evaluation import degraded, predict, quality, random_groups
-from parity.objectives import Reconstruction, Supervised, TrainingData
-from parity.parts import ParityRow
+from parity.objectives import Moves, Reconstruction, Supervised, TrainingData
 from parity.recipes import Best, Paper, Recipe
 from sim.errors import ParmError
 

@@ -15,7 +15,7 @@ from parity.codes import Addition, Exact
 from parity.networks import LeNet5, Mlp
 from parity.objectives import TrainingData
 from parity.recipes import Best, Paper
-from parity.store import ModelStore, TrainedModel
+from parity.store import ModelStore, TrainedModel, quiet
 from parity.training import TrainingStatus
 from sim.errors import ParmError
 from workloads.datasets.digits import Digits
@@ -37,12 +37,13 @@ def trained(data: TrainingData, tmp_path: Path) -> tuple[ModelStore, TrainedMode
 
 def test_what_is_trained_is_found(data: TrainingData, trained: tuple[ModelStore, TrainedModel, TrainedModel]) -> None:
     store, deployed, parity = trained
-    again = ModelStore(store.root).classifier(NETWORK, data, RECIPE, 1, progress=refuse)
+    again = ModelStore(store.root, progress=refuse).classifier(NETWORK, data, RECIPE, 1)
     assert (again.key, again.path, again.card) == (deployed.key, deployed.path, deployed.card)
     for name, value in deployed.module.state_dict().items():
         assert torch.equal(value, again.module.state_dict()[name])
     assert not again.module.training
-    assert store.parts(again, data, Addition(), 2, 1, RECIPE, 1, progress=refuse)[0].key == parity.key
+    store.progress = refuse
+    assert store.parts(again, data, Addition(), 2, 1, RECIPE, 1)[0].key == parity.key
 
 
 def test_the_card_says_what_it_is(data: TrainingData, trained: tuple[ModelStore, TrainedModel, TrainedModel]) -> None:
@@ -66,14 +67,15 @@ def test_a_backup_is_trained_like_a_deployed_model_and_kept_apart(
 ) -> None:
     store, deployed, _ = trained
     seen: list[TrainingStatus] = []
-    backup = store.classifier(NETWORK, data, RECIPE, 1, role="backup", progress=seen.append)
+    store.progress = seen.append
+    backup = store.classifier(NETWORK, data, RECIPE, 1, role="backup")
     assert {(status.role, status.label) for status in seen} == {("backup", "backup mlp on blobs")}
     assert backup.key != deployed.key
     assert backup.path.name == f"backup-mlp-blobs-{backup.key[:12]}"
     assert backup.card["identity"] == deployed.card["identity"] | {"role": "backup"}
     assert backup.card["test"] == deployed.card["test"]
     assert (
-        ModelStore(store.root).classifier(NETWORK, data, RECIPE, 1, role="backup", progress=refuse).card == backup.card
+        ModelStore(store.root, progress=refuse).classifier(NETWORK, data, RECIPE, 1, role="backup").card == backup.card
     )
 
 
@@ -82,7 +84,8 @@ def test_row_0_of_two_parities_is_the_model_of_one(
 ) -> None:
     store, deployed, parity = trained
     seen: list[str] = []
-    both = store.parts(deployed, data, Addition(), 2, 2, RECIPE, 1, progress=lambda s: seen.append(s.label))
+    store.progress = lambda s: seen.append(s.label)
+    both = store.parts(deployed, data, Addition(), 2, 2, RECIPE, 1)
     assert both[0].key == parity.key
     assert both[1].card["identity"]["code"]["weights"] == [1.0, 2.0]
     assert seen == ["parity mlp on blobs, k = 2, row 1"] * 2
@@ -90,7 +93,8 @@ def test_row_0_of_two_parities_is_the_model_of_one(
 
 def test_the_oracle_needs_no_model(data: TrainingData, trained: tuple[ModelStore, TrainedModel, TrainedModel]) -> None:
     store, deployed, _ = trained
-    assert store.parts(deployed, data, Exact(), 2, 2, RECIPE, 1, progress=refuse) == []
+    store.progress = refuse
+    assert store.parts(deployed, data, Exact(), 2, 2, RECIPE, 1) == []
     with pytest.raises(ValueError, match="weights: 1 x 2 given"):
         store.parts(deployed, data, Addition(weights=((1.0, 1.0),)), 3, 1, RECIPE, 1)
 
@@ -168,8 +172,9 @@ def test_damaged_files_are_named_with_what_to_do(
 ) -> None:
     store, deployed, _ = trained
     harm(deployed.path / name)
+    store.progress = refuse
     with pytest.raises(ParmError, match=sentence) as caught:
-        store.classifier(NETWORK, data, RECIPE, 1, progress=refuse)
+        store.classifier(NETWORK, data, RECIPE, 1)
     assert str(deployed.path / name) in str(caught.value)
     assert f"delete the folder {deployed.path} to have it trained anew" in str(caught.value)
 
@@ -178,13 +183,13 @@ def test_damaged_files_are_named_with_what_to_do(
 def test_a_damaged_half_trained_model_is_named_with_what_to_do(
     data: TrainingData, tmp_path: Path, content: bytes | None
 ) -> None:
-    store = ModelStore(tmp_path, checkpoint_seconds=0)
-
     def stop(status: TrainingStatus) -> None:
         raise KeyboardInterrupt
 
+    store = ModelStore(tmp_path, progress=stop, checkpoint_seconds=0)
     with pytest.raises(KeyboardInterrupt):
-        store.classifier(NETWORK, data, RECIPE, 1, progress=stop)
+        store.classifier(NETWORK, data, RECIPE, 1)
+    store.progress = quiet
     (state,) = tmp_path.glob("*.part/state.safetensors")
     whole = state.read_bytes()
     state.write_bytes(whole[:-100] if content is None else content)
@@ -213,7 +218,7 @@ def test_a_model_asked_for_twice_at_once_is_trained_once(data: TrainingData, tmp
 
     def ask() -> None:
         found.append(
-            ModelStore(tmp_path).classifier(NETWORK, data, RECIPE, 1, progress=lambda s: epochs.append(s.epoch))
+            ModelStore(tmp_path, progress=lambda s: epochs.append(s.epoch)).classifier(NETWORK, data, RECIPE, 1)
         )
 
     threads = [threading.Thread(target=ask) for _ in range(3)]
@@ -250,9 +255,9 @@ def test_what_is_published_is_found_like_a_trained_model_and_says_what_rounding_
 ) -> None:
     store, deployed, parity = trained
     shelf = tmp_path / "shelf"
-    publishing = ModelStore(store.root, publish=shelf)
-    rounded = publishing.classifier(NETWORK, data, RECIPE, 1, progress=refuse)
-    both = [rounded, *publishing.parts(rounded, data, Addition(), 2, 1, RECIPE, 1, progress=refuse)]
+    publishing = ModelStore(store.root, progress=refuse, publish=shelf)
+    rounded = publishing.classifier(NETWORK, data, RECIPE, 1)
+    both = [rounded, *publishing.parts(rounded, data, Addition(), 2, 1, RECIPE, 1)]
     assert sorted(one.name for one in shelf.iterdir() if one.is_dir()) == sorted(
         one.path.name for one in (deployed, parity)
     )
@@ -265,8 +270,8 @@ def test_what_is_published_is_found_like_a_trained_model_and_says_what_rounding_
             assert value.dtype == torch.float16
             assert torch.equal(value.float(), model.module.state_dict()[name])
             torch.testing.assert_close(value.float(), before.module.state_dict()[name], atol=1e-3, rtol=1e-3)
-    elsewhere = ModelStore(tmp_path / "empty", zoo=shelf)
-    found = elsewhere.classifier(NETWORK, data, RECIPE, 1, progress=refuse)
+    elsewhere = ModelStore(tmp_path / "empty", zoo=shelf, progress=refuse)
+    found = elsewhere.classifier(NETWORK, data, RECIPE, 1)
     assert found.path.parent == shelf
     assert torch.equal(found.module(data.test), rounded.module(data.test))
     assert not (tmp_path / "empty").exists()
@@ -291,6 +296,6 @@ def test_publishing_that_is_killed_leaves_nothing_that_is_taken_for_a_model(
     with pytest.raises(KeyboardInterrupt):
         ModelStore(store.root, publish=shelf).classifier(NETWORK, data, RECIPE, 1)
     monkeypatch.undo()
-    assert ModelStore(store.root, zoo=shelf).classifier(NETWORK, data, RECIPE, 1, progress=refuse).path.parent != shelf
+    assert ModelStore(store.root, zoo=shelf, progress=refuse).classifier(NETWORK, data, RECIPE, 1).path.parent != shelf
     ModelStore(store.root, publish=shelf).classifier(NETWORK, data, RECIPE, 1)
-    assert ModelStore(tmp_path / "empty", zoo=shelf).classifier(NETWORK, data, RECIPE, 1, progress=refuse)
+    assert ModelStore(tmp_path / "empty", zoo=shelf, progress=refuse).classifier(NETWORK, data, RECIPE, 1)

@@ -11,9 +11,9 @@ import torch
 from pydantic import ValidationError
 from torch import Tensor, nn
 
-from parity.coders import ConditionalParity, LearnedCoder
 from parity.codes import Addition, Concatenation, Conditional, Exact, Learned, TensorCode
 from parity.evaluation import degraded, predict, quality
+from parity.modules import ConditionalParity, LearnedCoder
 from parity.networks import Mlp
 from parity.objectives import TrainingData
 from parity.recipes import Best, Paper
@@ -170,7 +170,8 @@ def test_every_trained_code_learns_to_reconstruct(
     # What the card says was measured with one row; with r = 1 that is the same.
     if r == 1:
         assert trained[0].card["test"]["accuracy_degraded"] == pytest.approx(found.quality)
-    again = store.parts(deployed, data, code, k, r, Best(epochs=30), 0, progress=lambda status: pytest.fail("again"))
+    store.progress = lambda status: pytest.fail("again")
+    again = store.parts(deployed, data, code, k, r, Best(epochs=30), 0)
     assert [one.key for one in again] == [one.key for one in trained]
 
 
@@ -189,9 +190,8 @@ def test_the_oracle_reconstructs_what_the_deployed_model_says_whatever_is_lost(d
 def test_early_stopping_ends_a_training_that_gets_no_better(data: TrainingData, tmp_path: Path) -> None:
     epochs: list[int] = []
     recipe = Paper(epochs=40, lr=1e-6, patience=3)
-    model = ModelStore(tmp_path).classifier(
-        Mlp(hidden=(4,)), data, recipe, 0, progress=lambda status: epochs.append(status.epoch)
-    )
+    store = ModelStore(tmp_path, progress=lambda status: epochs.append(status.epoch))
+    model = store.classifier(Mlp(hidden=(4,)), data, recipe, 0)
     assert model.card["validation"]["epochs"] == epochs[-1] == model.card["validation"]["epoch"] + 3
 
 
@@ -246,7 +246,7 @@ def test_a_label_among_the_likeliest_classes_counts_where_that_is_asked_for() ->
 def test_boxes_are_not_moved_away_from_their_images(data: TrainingData, tmp_path: Path) -> None:
     boxes = torch.rand(len(data.train), 4)
     found = replace(data, outputs=4, train_labels=boxes, test_labels=boxes[:120], task_name="localisation")
-    with pytest.raises(ParmError, match="has boxes, which 'shift' and 'flip' would leave"):
+    with pytest.raises(ParmError, match="has boxes, which 'shift' and 'flip' do not move: leave both out"):
         ModelStore(tmp_path).classifier(Mlp(), found, Best(epochs=1, flip=True), 0)
     trained = ModelStore(tmp_path).classifier(Mlp(), found, Best(epochs=1), 0)
     assert 0 <= trained.card["test"]["accuracy"] <= 1

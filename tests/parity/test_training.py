@@ -8,9 +8,10 @@ import torch
 from torch import Generator, Tensor, nn
 
 from parity.codes import Addition
-from parity.networks import Mlp, Network, ResNet18, Shape
+from parity.networks import Mlp, Network, ResNet18
 from parity.objectives import Supervised, TrainingData
 from parity.recipes import Best, Paper, Recipe
+from parity.shape import Shape
 from parity.store import ModelStore, TrainedModel
 from parity.training import Fit, TrainingStatus, train
 from sim.errors import ParmError
@@ -34,8 +35,9 @@ def run(
         if kill_at.get(status.role) == status.epoch:
             raise Killed
 
-    deployed = store.classifier(network, data, recipe, seed, progress=progress)
-    return [deployed, *store.parts(deployed, data, Addition(), 2, 1, recipe, seed, progress=progress)], epochs
+    store.progress = progress
+    deployed = store.classifier(network, data, recipe, seed)
+    return [deployed, *store.parts(deployed, data, Addition(), 2, 1, recipe, seed)], epochs
 
 
 def same(left: nn.Module, right: nn.Module) -> bool:

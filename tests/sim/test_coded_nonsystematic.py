@@ -140,9 +140,9 @@ def test_codes_are_given_to_the_policy_that_they_are_for() -> None:
             if r != k + 1:
                 raise ValueError(f"{r} coded queries for k = {k}")
 
-    with pytest.raises(ValidationError, match="with code 'decoded' no reply is a prediction as it is: give it to"):
+    with pytest.raises(ValidationError, match="code 'decoded' is non-systematic: give it to"):
         Coded(code=Decoded())
-    with pytest.raises(ValidationError, match="with code 'whole' predictions are replies as they are: give it to"):
+    with pytest.raises(ValidationError, match="code 'whole' is systematic: give it to"):
         CodedNonsystematic(code=Whole())
     assert CodedNonsystematic(code=Decoded()).erasure_code == Decoded()
     with pytest.raises(ValidationError, match="4 coded queries for k = 2"):

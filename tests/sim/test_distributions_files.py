@@ -222,20 +222,28 @@ def test_ways_to_name_a_profile(profiles: Path, name: str) -> None:
 @pytest.mark.parametrize(
     ("text", "says"),
     [
-        ("{", "is not a JSON file"),
-        ("[1]", "is not a service-time profile of format 1"),
-        (json.dumps({**PROFILE, "format": 2}), "is not a service-time profile of format 1"),
+        ("{", "is not JSON"),
+        ("[1]", "is malformed: Input should be"),
+        (json.dumps({**PROFILE, "format": 2}), "is malformed at format: Input should be 1"),
         (
             json.dumps({**PROFILE, "roles": {"backup": {"1": ONE}}}),
             "has no service times for the role 'deployed'; it has backup",
         ),
-        (json.dumps({**PROFILE, "roles": {"deployed": {"0": ONE}}}), "has a batch size '0'"),
-        (json.dumps({**PROFILE, "roles": {"deployed": {"1": [1, 2]}}}), "lacks a list of numbers"),
-        (json.dumps({**PROFILE, "roles": {"deployed": {"1": curve([0, 1], [1, 2, 3])}}}), "as many 'seconds'"),
-        (json.dumps({**PROFILE, "roles": {"deployed": {"1": curve([0.1, 1], [1, 2])}}}), "increase from 0 to 1"),
-        (json.dumps({**PROFILE, "roles": {"deployed": {"1": curve([0, 0, 1], [1, 2, 3])}}}), "increase from 0 to 1"),
-        (json.dumps({**PROFILE, "roles": {"deployed": {"1": curve([0, 1], [2, 1])}}}), "negative or decrease"),
-        (json.dumps({**PROFILE, "roles": {"deployed": {"1": curve([0, 1], [-1, 1])}}}), "negative or decrease"),
+        (
+            json.dumps({**PROFILE, "roles": {"deployed": {"0": ONE}}}),
+            "needs batch sizes, each at least 1",
+        ),
+        (json.dumps({**PROFILE, "roles": {"deployed": {"1": [1, 2]}}}), "at roles.deployed.1: "),
+        (
+            json.dumps({**PROFILE, "roles": {"deployed": {"1": curve([0, 1], [1, 2, 3])}}}),
+            "2 probabilities but 3",
+        ),
+        (json.dumps({**PROFILE, "roles": {"deployed": {"1": curve([0.1, 1], [1, 2])}}}), "must go from 0 to 1"),
+        (json.dumps({**PROFILE, "roles": {"deployed": {"1": curve([0, 0, 1], [1, 2, 3])}}}), "must increase"),
+        (json.dumps({**PROFILE, "roles": {"deployed": {"1": curve([0, 1], [2, 1])}}}), "positive and never decrease"),
+        (json.dumps({**PROFILE, "roles": {"deployed": {"1": curve([0, 1], [-1, 1])}}}), "positive and never decrease"),
+        (json.dumps({**PROFILE, "roles": {"deployed": {"1": curve([0, 1], [0, 1])}}}), "positive and never decrease"),
+        (json.dumps({**PROFILE, "roles": {"deployed": {"1": curve([0, 1], [1, math.inf])}}}), "a finite number"),
     ],
 )
 def test_refuses_a_bad_profile(tmp_path: Path, text: str, says: str) -> None:

@@ -86,7 +86,7 @@ def test_refuses(yaml: Any, place: tuple[str | int, ...], says: str) -> None:
 
 
 def test_all_members_are_there_and_documented() -> None:
-    members = Distribution.members()
+    members = {name: kind for name, kind in Distribution.members().items() if kind.__module__.startswith("sim.")}
     assert list(members) == [
         "bimodal", "deterministic", "empirical", "erlang", "exponential", "gamma", "hyperexponential", "lognormal",
         "mixture", "pareto", "profile", "scaled", "shifted_exponential", "sum", "truncated", "uniform", "weibull",

@@ -184,7 +184,7 @@ def test_the_budget_pays_for_the_backup_as_well() -> None:
     assert policy.uses(Role.BACKUP, cluster)
     cheap = cluster.model_copy(update={"prices": type(cluster.prices)(backup=0.5)})
     assert [plan.instances for plan in policy.pools(cheap)] == [12, 5, 2]
-    with pytest.raises(ValueError, match="the backup's 7 instances take more than the budget"):
+    with pytest.raises(ValueError, match="the backup's 7 instances cost more than the budget"):
         Coded(parity_instances="budget", backup=LastResort(instances=7)).pools(cluster)
     with pytest.raises(
         ValueError, match="hedge: 3 copies need as many instances of the deployed model, but there are 2"

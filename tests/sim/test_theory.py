@@ -81,15 +81,15 @@ def test_mmc_is_continuous_where_wait_and_service_have_the_same_rate() -> None:
 @pytest.mark.parametrize(
     ("make", "says"),
     [
-        (lambda: MMc(50.0, MEAN), "1 server at a load of 1 fall behind for ever"),
+        (lambda: MMc(50.0, MEAN), "unstable: the load of 1 server is 1, and must be below 1"),
         (lambda: MMc(0.0, MEAN), "a positive rate"),
         (lambda: MMc(1.0, MEAN, 0), "at least one server"),
-        (lambda: redundancy_d(200.0, MEAN, 4, 2), "4 servers at a load of 1 fall behind"),
+        (lambda: redundancy_d(200.0, MEAN, 4, 2), "the load of 4 servers is 1"),
         (lambda: redundancy_d(1.0, MEAN, 2, 3), "3 copies need as many servers"),
-        (lambda: order_statistic_quantiles(SERVICE, np.array([0.5]), 3, 2), "of 2 times there is no smallest number 3"),
+        (lambda: order_statistic_quantiles(SERVICE, np.array([0.5]), 3, 2), "the k-th smallest of 2 times needs"),
         (lambda: coded_quantiles(SERVICE, np.array([0.5]), 0), "at least one query and one parity"),
-        (lambda: coded_quantiles(UNKNOWN, np.array([0.5]), 2), "does not know its quantiles"),
-        (lambda: hedged_beyond(UNKNOWN, np.array([0.5]), 1.0), "does not know its distribution function"),
+        (lambda: coded_quantiles(UNKNOWN, np.array([0.5]), 2), "the quantiles of .* are unknown"),
+        (lambda: hedged_beyond(UNKNOWN, np.array([0.5]), 1.0), "the distribution function of .* is unknown"),
         (lambda: waits([0.0], [1.0], 0), "at least one server"),
     ],
 )

@@ -63,6 +63,43 @@ def test_images_are_resized_and_turned_grey(tmp_path):
     assert (np.concatenate([data.x_train, data.x_test]) == 77).all(axis=(1, 2, 3)).sum() == 1
 
 
+@pytest.mark.parametrize("suffix", ["png", "tif", "pgm"])
+@pytest.mark.parametrize("options", [{"grey": True}, {}, {"grey": True, "size": [3, 5]}])
+def test_grey_levels_of_16_bits_are_those_of_8_bits(tmp_path, suffix, options):
+    generator = np.random.default_rng(0)
+    for number in range(10):
+        levels = generator.integers(0, 256, (6, 4)).astype(np.uint8)
+        for name, image in (("eight", levels), ("sixteen", levels.astype(np.uint16) * 257)):
+            folder = tmp_path / name / "ab"[number % 2]
+            folder.mkdir(parents=True, exist_ok=True)
+            Image.fromarray(image).save(folder / f"{number}.{suffix}")
+    eight, sixteen = load(tmp_path / "eight", **options), load(tmp_path / "sixteen", **options)
+    assert (eight.x_train.dtype, sixteen.x_train.dtype) == (np.uint8, np.float32)
+    assert eight.shape == sixteen.shape
+    for ours, theirs in ((eight.x_train, sixteen.x_train), (eight.x_test, sixteen.x_test)):
+        np.testing.assert_allclose(ours, theirs, atol=1.01 if "size" in options else 0)
+    assert not sixteen.note
+    Image.fromarray(levels).save(tmp_path / "sixteen" / "a" / "0.png")  # the depths may be mixed
+    assert load(tmp_path / "sixteen", **options).x_train.max() <= 255
+
+
+def test_16_bits_keep_what_8_bits_would_lose(tmp_path):
+    for number in range(8):
+        (tmp_path / "dark" / "ab"[number % 2]).mkdir(parents=True, exist_ok=True)
+        dark = np.arange(24, dtype=np.uint16).reshape(6, 4) + 10 * number
+        Image.fromarray(dark).save(tmp_path / "dark" / "ab"[number % 2] / f"{number}.png")
+    data = load(tmp_path / "dark", grey=True)
+    assert all(len(np.unique(image)) == 24 for image in data.x_train)
+
+
+@pytest.mark.parametrize(("kind", "what"), [(np.float32, "fractions"), (np.int32, "whole numbers of 32 bits")])
+def test_pixels_whose_range_nothing_says_are_refused(tmp_path, kind, what):
+    write(tmp_path / "zoo")
+    Image.fromarray(np.ones((4, 6), dtype=kind)).save(tmp_path / "zoo" / "bee" / "odd.tiff")
+    with pytest.raises(ParmError, match=rf"odd\.tiff has {what} as pixels.*save it with 8 or 16 bits"):
+        load(tmp_path / "zoo")
+
+
 def test_images_of_different_sizes_need_a_size(tmp_path):
     write(tmp_path / "zoo")
     Image.new("RGB", (5, 5)).save(tmp_path / "zoo" / "bee" / "odd.png")

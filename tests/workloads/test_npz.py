@@ -64,6 +64,18 @@ def test_other_types_of_pixels_and_labels(tmp_path):
     assert whole.y_test.dtype == np.int64
 
 
+@pytest.mark.parametrize(
+    "scaled", [lambda x: x * 255, lambda x: 2 * x - 1, lambda x: (x - 0.5) / 0.3, lambda x: x - 0.5]
+)
+def test_a_test_set_on_another_scale_is_told(tmp_path, scaled):
+    fractions = {key: x / 255 if key.startswith("x") else x for key, x in sound(train=200, test=80).items()}
+    assert load(tmp_path, fractions).note == ""
+    assert load(tmp_path, fractions | {key: scaled(fractions[key]) for key in ("x_train", "x_test")}).note == ""
+    for key in ("x_train", "x_test"):
+        note = load(tmp_path, fractions | {key: scaled(fractions[key])}, note="mine").note
+        assert note.startswith("mine; training and test images look scaled differently: pixels have mean ")
+
+
 @pytest.mark.parametrize("low", [0, 100])
 def test_wide_whole_numbers_in_one_split_only_are_still_one_type(tmp_path, low):
     arrays = sound()

@@ -22,6 +22,10 @@ Images = NDArray[np.uint8] | NDArray[np.float32]
 DEFAULT_FOLDER = Path(".parm/data")
 """Where public data sets are looked for, and downloaded to, unless `--data` names another folder."""
 
+SPREADS, SHIFT = 1.8, 0.5
+"""How far training and test pixels may be apart before `scale_note` says so: the ratio of their standard deviations,
+and the difference of their means in standard deviations. Scaling to -1 .. 1 instead of 0 .. 1 doubles the former."""
+
 
 @dataclass(frozen=True, eq=False)
 class Data:
@@ -135,6 +139,23 @@ class Dataset(Kind):
     def _noted(self, *others: str) -> str:
         """Join this data set's caveats, each once."""
         return "; ".join(dict.fromkeys(text for text in (self.note, *others) if text))
+
+
+def scale_note(train: Images, test: Images) -> str:
+    """Return a caveat where training and test pixels look scaled differently, such as 0 .. 1 and 0 .. 255, else ''.
+
+    Images are (n, c, h, w); a thousand of each are looked at.
+    """
+    (mean, std), (test_mean, test_std) = (
+        (float(some.mean()), float(some.std()))
+        for some in (x[:: max(1, len(x) // 1000)].astype(np.float64) for x in (train, test))
+    )
+    if max(std, test_std) <= SPREADS * min(std, test_std) and abs(mean - test_mean) <= SHIFT * max(std, test_std):
+        return ""
+    return (
+        f"training and test images look scaled differently: pixels have mean {mean:.3g} and standard deviation "
+        f"{std:.3g} in training, {test_mean:.3g} and {test_std:.3g} in test; scale both alike"
+    )
 
 
 def seeded_split(labels: Labels, test: int) -> tuple[NDArray[np.int64], NDArray[np.int64]]:

@@ -20,7 +20,6 @@ class Digits(Dataset):
 
     def load(self, folder: Path | None) -> Data:
         """Return 1,297 training and 500 test images with pixels 0 .. 16; `folder` is not used."""
-        del folder
         with np.load(FILE) as arrays:
             images, labels = arrays["images"][:, None], arrays["labels"].astype(np.int64)
         train, test = seeded_split(labels, TEST)

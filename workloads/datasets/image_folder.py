@@ -9,7 +9,7 @@ import numpy as np
 from pydantic import Field, PositiveInt
 
 from sim.errors import ParmError
-from workloads.datasets.base import Data, Dataset, Labels, data_folder, fixed_order, seeded_split
+from workloads.datasets.base import Data, Dataset, Labels, data_folder, fixed_order, scale_note, seeded_split
 from workloads.datasets.pictures import SUFFIXES, read_pictures
 from workloads.files import DataFolder
 
@@ -28,7 +28,7 @@ class ImageFolder(Dataset):
     """Share that is tested, in a fixed random choice stratified by class, where there are no train/ and test/."""
 
     def load(self, folder: Path | None) -> Data:
-        """Return the images as uint8, in a fixed random order; classes by alphabet. Raises as `Dataset.load`."""
+        """Return the images, see `read_pictures`, in a fixed random order. Raises as `Dataset.load`."""
         path = data_folder(self.path, folder)
         if (path / "train").is_dir() and (path / "test").is_dir():
             names = _class_names(path / "train")
@@ -46,7 +46,9 @@ class ImageFolder(Dataset):
                 raise ParmError(f"{path} has too few images ({len(files)}) to test {self.test_fraction:.0%} of them")
             train, test = seeded_split(labels, tested)
         images, _ = read_pictures(files, self.size, self.grey)
-        return Data(path.name, images[train], labels[train], images[test], labels[test], len(names), self._noted())
+        x_train, x_test = images[train], images[test]
+        note = self._noted(scale_note(x_train, x_test))
+        return Data(path.name, x_train, labels[train], x_test, labels[test], len(names), note)
 
 
 def _class_names(folder: Path) -> list[str]:

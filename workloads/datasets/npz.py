@@ -12,7 +12,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from sim.errors import ParmError
-from workloads.datasets.base import Data, Dataset, Images, Labels
+from workloads.datasets.base import Data, Dataset, Images, Labels, scale_note
 from workloads.files import ExistingFile
 
 NAMES = ("x_train", "y_train", "x_test", "y_test")
@@ -42,7 +42,6 @@ class Npz(Dataset):
 
     def load(self, folder: Path | None) -> Data:
         """Return the file's arrays; an optional text array `note` is kept as a caveat. `folder` is not used."""
-        del folder
         return load_npz(self.file, self.file.stem, self.layout, self._noted)
 
 
@@ -66,7 +65,7 @@ def load_npz(file: Path, name: str, layout: Layout, noted: Any) -> Data:
     classes = 1 + int(max(y_train.max(), y_test.max()))
     if not 2 <= classes <= len(x_train):
         raise ParmError(f"labels in {file} go up to {classes - 1}; they should number the classes from 0, two or more")
-    return Data(name, x_train, y_train, x_test, y_test, classes, noted(arrays["note"]))
+    return Data(name, x_train, y_train, x_test, y_test, classes, noted(arrays["note"], scale_note(x_train, x_test)))
 
 
 def _read(file: Path) -> dict[str, Any]:

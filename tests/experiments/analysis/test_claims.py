@@ -161,7 +161,7 @@ def test_nothing_to_judge_is_not_reproduced() -> None:
         ({}, "a claim gives 'between', or 'below', 'above' or both of these"),
         ({"between": [0, 1], "below": 1}, "a claim gives 'between', or 'below', 'above' or both of these"),
         ({"between": [1, 0]}, "the range goes from 1 down to 0"),
-        ({"between": [0, 1], "metric": "p99.9"}, "there is no metric 'p99.9'"),
+        ({"between": [0, 1], "metric": "p100"}, "'p100' is not a percentile"),
     ],
 )
 def test_impossible_claims(options: dict[str, object], sentence: str) -> None:

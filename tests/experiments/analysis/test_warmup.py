@@ -57,7 +57,7 @@ def run(tmp_path: Path, text: str) -> list[Outcome]:
     file.write_text(text)
     experiment = loader.load(file)
     found = []
-    for cell in cells(experiment, loader.context(file)):
+    for cell in cells(experiment):
         trace, _ = simulate_cell(cell)
         found.append(_measured(cell, trace, None, {}))
     return found

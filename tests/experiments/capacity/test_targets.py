@@ -21,6 +21,8 @@ from sim.errors import ParmError
         ("mean=1500us", "mean", 1.5),
         ("p99 = 4e1 ms", "p99", 40.0),
         ("p995=40ms", "p995", 40.0),
+        ("p99.5=40ms", "p995", 40.0),
+        ("p99.9=40ms", "p999", 40.0),
         ("gap=1s", "gap", 1000.0),
     ],
 )
@@ -34,7 +36,10 @@ def test_targets_in_any_unit(text: str, metric: str, bound: float) -> None:
     [
         ([], None, "say what is to be met"),
         (["p999"], None, "must look like p999=40ms"),
-        (["p99.9=40ms"], None, "there is no latency 'p99.9'; did you mean 'p999'?"),
+        (["p100=40ms"], None, "--slo p100=40ms: 'p100' is not a percentile: it would be the largest value of all"),
+        (["p1000=40ms"], None, "--slo p1000=40ms: 'p1000' is not a percentile: 1000% is more than all"),
+        (["p00=40ms"], None, "--slo p00=40ms: 'p00' is not a percentile"),
+        (["p99.9=40ms", "p999=50ms"], None, "p999: is given twice"),
         (["medain=40ms"], None, "there is no latency 'medain'; did you mean 'mean'?"),
         (["colour=40ms"], None, "there are mean, p50, p99, p999, gap"),
         (["accuracy_overall=0.9s"], None, "there is no latency 'accuracy_overall'"),

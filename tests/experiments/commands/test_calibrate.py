@@ -12,16 +12,17 @@ import yaml
 from pydantic import ValidationError
 from typer.testing import CliRunner
 
-from backends.profile import ServiceProfile
 from experiments.calibration.fitting import fit, residuals, simulated, summary, total_loss, workers
-from experiments.calibration.options import Calibration, load
+from experiments.calibration.options import Calibration
 from experiments.calibration.profiles import TAIL, curve, profile_of
-from experiments.commands.calibrate import calibrate_command
+from experiments.commands.calibrate import calibrate
+from experiments.config import loader
 from experiments.run.cells import cells
 from sim.distributions import Distribution
 from sim.distributions.combined import Mixture
 from sim.distributions.families import Deterministic, Exponential, Gamma
 from sim.distributions.heavy import Weibull
+from sim.distributions.profile import ServiceProfile
 from sim.errors import ParmError
 
 TRUTH = {"service": 0.02, "stall": 0.1}
@@ -144,7 +145,7 @@ def test_a_written_curve_is_the_law(law: Distribution) -> None:
 
 def command(*words: str) -> Any:
     app = typer.Typer()
-    app.command()(calibrate_command)
+    app.command()(calibrate)
     return CliRunner().invoke(app, list(words))
 
 
@@ -203,4 +204,4 @@ def test_a_calibration_s_mistakes_are_told_with_their_lines(tmp_path: Path) -> N
     file = tmp_path / "bad.yaml"
     file.write_text(yaml.safe_dump(described(search=[{"queries": -1}])))
     with pytest.raises(ParmError, match=r"bad.yaml:\d+: search.0.queries: "):
-        load(file)
+        loader.load_as(Calibration, file)

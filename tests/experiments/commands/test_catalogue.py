@@ -83,7 +83,7 @@ def test_what_an_option_holds_can_be_looked_up() -> None:
     assert "after_quantile: " in catalogue("coded.backup")
 
 
-@pytest.mark.parametrize("key", ["workload.queue", "trials", "nothing.arrivals"])
+@pytest.mark.parametrize("key", ["workload.queue", "execution", "nothing.arrivals"])
 def test_a_key_that_names_no_kind_is_refused(key: str) -> None:
     with pytest.raises(ParmError, match="there is nothing called"):
         catalogue(key)

@@ -5,6 +5,7 @@ from __future__ import annotations
 import csv
 import json
 import os
+import re
 import signal
 import subprocess
 import sys
@@ -243,7 +244,7 @@ def test_an_interrupted_run_says_how_to_continue(stop: signal.Signals, workers: 
     wait_for_cells(out, process, 2)
     os.killpg(process.pid, stop)  # the terminal sends Ctrl-C to the workers as well
     _, errors = process.communicate()
-    assert process.returncode == cli.INTERRUPTED
+    assert process.returncode == 130
     last = errors.splitlines()[-1]
     assert last.startswith("Interrupted; ")
     assert f"parm run {tmp_path / 'experiment.yaml'} --out {out} --workers {workers}" in last
@@ -422,11 +423,46 @@ def test_the_help_says_what_an_option_is_without_being_given(
         assert f"[default: ({default})]" in shown
 
 
-def test_the_help_imports_nothing_heavy() -> None:
+@pytest.mark.parametrize("words", [["--help"], ["--version"], ["run", "--help"]])
+def test_help_and_version_import_nothing_heavy(words: list[str]) -> None:
     code = (
-        "import sys, experiments.cli; sys.exit(any(n in sys.modules for n in ('torch', 'numpy', 'pydantic', 'pandas')))"
+        f"import atexit, sys, experiments.cli; sys.argv[1:] = {words}\n"
+        "heavy = {'torch', 'numpy', 'pandas', 'matplotlib', 'pyarrow', 'scipy', 'yaml'}\n"
+        "atexit.register(lambda: print('heavy:', *sorted(heavy & set(sys.modules))))\n"
+        "experiments.cli.main()"
     )
-    assert subprocess.run([sys.executable, "-c", code], cwd=ROOT, check=False).returncode == 0
+    done = subprocess.run([sys.executable, "-c", code], cwd=ROOT, check=True, capture_output=True, text=True)
+    assert done.stdout.splitlines()[-1] == "heavy:"
+
+
+def test_a_verb_imports_its_own_module_alone() -> None:
+    code = (
+        "import sys, experiments.cli as cli; cli.verb('claims')\n"
+        "print(*sorted(name for name in sys.modules if name.startswith('experiments.commands.')))"
+    )
+    done = subprocess.run([sys.executable, "-c", code], cwd=ROOT, check=True, capture_output=True, text=True)
+    assert done.stdout.split() == ["experiments.commands.claims"]
+
+
+def test_the_help_shows_every_verb_in_one_line(
+    monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+) -> None:
+    monkeypatch.setenv("COLUMNS", "80")
+    assert parm("--help", monkeypatch=monkeypatch) == 0
+    shown = [line.strip("\u2502 ") for line in capsys.readouterr().out.splitlines()]
+    for name in cli.VERBS:
+        (line,) = [line for line in shown if line.split(" ")[0] == name]
+        assert line.endswith(".")
+        assert cli.verb(name).help.splitlines()[0] in line
+        assert parm(name, "--help", monkeypatch=monkeypatch) == 0
+        assert "--debug" in capsys.readouterr().out
+
+
+def test_the_version_names_what_numbers_depend_on(
+    monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+) -> None:
+    assert parm("--version", monkeypatch=monkeypatch) == 0
+    assert re.fullmatch(r"parm \S+, Python 3\.\S+, torch \S+\n", capsys.readouterr().out)
 
 
 def test_list_shows_families_and_plugins(

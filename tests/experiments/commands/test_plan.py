@@ -13,7 +13,7 @@ from pathlib import Path
 import pytest
 
 from experiments import cli
-from experiments.commands import plan
+from experiments.capacity import trials
 from tests.command import parm
 
 ROOT = Path(cli.__file__).resolve().parents[1]
@@ -71,7 +71,7 @@ def test_a_table_the_answer_and_json(
 
 
 def test_the_answers_are_the_same_for_any_number_of_workers(file: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr(plan, "WORTH_A_WORKER", 1)
+    monkeypatch.setattr(trials, "WORTH_A_WORKER", 1)
     for workers in (1, 2):
         words = ["plan", file, "--slo", "p50=40ms", "--workers", workers, "--out", f"{workers}.json", "--fresh"]
         words += ["--most", 3, "--set", "policies=[none]"]
@@ -98,7 +98,7 @@ def test_accuracy_is_a_target_of_the_clients_answers(
     ("words", "says"),
     [
         ([], "say what is to be met, such as --slo p999=40ms or --accuracy 0.92."),
-        (["--slo", "p99.9=40ms"], "did you mean 'p999'?"),
+        (["--slo", "p100=40ms"], "--slo p100=40ms: 'p100' is not a percentile: it would be the largest value of all"),
         (["--slo", "p999=40"], "it needs a unit"),
         (["--accuracy", "0.9"], "has no 'model', so that there are no answers to be right."),
         (["--slo", "p99=40ms", "--confidence", "95"], "--confidence 95: must be above 0.5 and below 1."),

@@ -151,7 +151,7 @@ REFUSED: dict[str, tuple[str, str]] = {
         changed(
             "kind: slow_periods, factor: 4, mean_normal: 9.0, mean_slow: 1.0", "kind: crashes, mean_up: 9, retry: false"
         ),
-        ":12: stragglers.0: loses work for good, which leaves queries without an answer: give the cluster a 'deadline'",
+        ":12: stragglers.0: loses work permanently, which leaves queries without an answer: give the cluster a",
     ),
     "unknown_figure": (added("figures: [pie]\n"), ":18: figures.0: there is no figure 'pie'"),
     "figure_without_model": (added("figures: [accuracy]\n"), ":18: figures.0: accuracy needs a 'model'"),

@@ -34,7 +34,7 @@ def again(folder: Path) -> tuple[RunStore, list[Cell]]:
     experiment = loader.load(folder / "experiment.yaml")
     store = RunStore(folder / "run")
     store.open(experiment)
-    return store, cells(experiment, loader.context(folder / "experiment.yaml"))
+    return store, cells(experiment)
 
 
 @pytest.mark.parametrize("name", ["times.csv", "arrivals.csv"])

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import copy
 import errno
+import os
 from pathlib import Path
 from typing import Any
 
@@ -67,7 +68,7 @@ def test_the_columns_of_a_latency_only_trace(tmp_path: Path) -> None:
 def test_the_experiment_in_the_directory_runs_again_as_it_is(tmp_path: Path) -> None:
     finished_run(tmp_path)
     again = loader.load(tmp_path / "experiment.yaml")
-    assert again == experiment()
+    assert again.resolved() == experiment().resolved()
     assert [cell.id for cell in cells(again)] == [cell.id for cell in cells(experiment())]
 
 
@@ -118,22 +119,23 @@ def test_another_experiment_in_the_directory_is_refused(tmp_path: Path) -> None:
     store, todo = finished_run(tmp_path)
     with pytest.raises(ParmError) as refusal:
         store.open(experiment(seed=2, trials=3))
-    assert "differs in seed, trials" in str(refusal.value)
+    assert "differs in seed)" in str(refusal.value)
     assert "--out" in str(refusal.value)
     assert "--fresh" in str(refusal.value)
     store.open(experiment(figures=["ccdf"]))
     (tmp_path / "notes.txt").write_text("mine")
     store.open(experiment(seed=2), fresh=True)
     assert not list(tmp_path.rglob("*.parquet"))
-    assert store.outcomes(todo) == []
+    assert store.finished(todo, traces=False) == ({}, [])
     assert (tmp_path / "notes.txt").read_text() == "mine"
 
 
 def test_a_damaged_experiment_in_the_directory_is_refused(tmp_path: Path) -> None:
     store, _ = finished_run(tmp_path)
     (tmp_path / "experiment.yaml").write_text("{")
-    with pytest.raises(ParmError, match="another experiment"):
-        store.open(experiment())
+    with pytest.raises(ParmError, match="holds files, but no run"):
+        store.open(experiment(), fresh=True)
+    assert store.outcomes(cells(experiment()))
 
 
 def test_what_a_killed_run_left_half_written_is_removed(tmp_path: Path) -> None:
@@ -166,5 +168,78 @@ def test_a_full_disk_is_one_sentence_and_leaves_the_cell_unfinished(
     monkeypatch.setattr(pq, "write_table", full)
     with pytest.raises(ParmError, match=r"cannot be written: No space left on device\.$"):
         run_cell(cell, store)
-    assert store.outcomes([cell]) == []
+    assert store.finished([cell], traces=False) == ({}, [])
     assert [file.name for file in tmp_path.rglob("*") if file.is_file()] == ["experiment.yaml"]
+
+
+def test_a_longer_run_keeps_the_cells_that_are_the_same(tmp_path: Path) -> None:
+    key = "workload.arrivals.rate"
+    store, before = finished_run(tmp_path, sweep={key: [50, 90]})
+    longer = experiment(sweep={key: [30, 50, 90]}, trials=3, policies=["equal_resources", "none"])
+    store.open(longer)
+    found, warnings = store.finished(cells(longer), traces=True)
+    assert set(found) == {cell.id for cell in before}
+    assert warnings == []
+    for shorter in ({"trials": 1}, {"sweep": {key: [50]}}, {"sweep": {}}, {"policies": ["equal_resources"]}):
+        with pytest.raises(ParmError, match=f"differs in .*{next(iter(shorter))}"):
+            store.open(experiment(**({"sweep": {key: [30, 50, 90]}, "trials": 3, "policies": ["none"]} | shorter)))
+
+
+def test_the_cells_of_another_name_are_refused(tmp_path: Path) -> None:
+    store, _ = finished_run(tmp_path)
+    with pytest.raises(ParmError, match=r"differs in name.*--out.*--fresh"):
+        store.open(experiment(name="other"))
+
+
+@pytest.mark.parametrize("fresh", [False, True])
+def test_a_folder_that_was_never_a_run_is_left_alone(tmp_path: Path, fresh: bool) -> None:
+    files = ["cells/1.json", "traces/a.parquet", "figures/a.png", "summary.csv", ".a.csv.1.part", "experiment.yaml"]
+    for name in files:
+        (tmp_path / name).parent.mkdir(exist_ok=True)
+        (tmp_path / name).write_text("name: mine\n")
+    with pytest.raises(ParmError, match=r"holds files, but no run of parm.*--out"):
+        RunStore(tmp_path).open(experiment(), fresh=fresh)
+    assert all((tmp_path / name).read_text() == "name: mine\n" for name in files)
+
+
+def test_files_of_others_in_a_run_outlive_fresh(tmp_path: Path) -> None:
+    store, _ = finished_run(tmp_path)
+    others = [tmp_path / name for name in ("cells/notes.json", "traces/.mine.part", "figures/drawn.svg", ".a.part")]
+    for file in others:
+        file.parent.mkdir(exist_ok=True)
+        file.write_text("mine")
+    store.open(experiment(seed=3), fresh=True)
+    assert all(file.read_text() == "mine" for file in others)
+    assert not [*tmp_path.rglob("*.parquet")]
+
+
+def test_a_directory_that_is_in_use_is_refused_with_the_process(tmp_path: Path) -> None:
+    store, says = RunStore(tmp_path / "run"), rf"in use by another parm command \(process {os.getpid()}\).*--out"
+    with store.locked(), pytest.raises(ParmError, match=says), RunStore(tmp_path / "run").locked():
+        pass
+    with RunStore(tmp_path / "run").locked():
+        pass
+
+
+def test_exchanged_cells_edited_numbers_and_damaged_traces_run_again(tmp_path: Path) -> None:
+    store, todo = finished_run(tmp_path, trials=4)
+    one, two, three = (tmp_path / "cells" / f"{cell.id}.json" for cell in todo[:3])
+    first, second = one.read_text(), two.read_text()
+    one.write_text(second)
+    two.write_text(first)
+    three.write_text(three.read_text().replace('"queries": 297', '"queries": 298').replace("0.0", "0.1", 1))
+    trace = store.trace_files(todo[3])[0]
+    trace.write_bytes(trace.read_bytes()[:-100])
+    found, warnings = store.finished(todo, traces=True)
+    assert found == {}
+    for warning, says in zip(warnings, ("another cell", "another cell", "edited", "edited"), strict=True):
+        assert says in warning
+    with pytest.raises(ParmError, match=r"4 of 4 cells are missing or damaged: .*and 1 more.*parm run"):
+        store.outcomes(todo)
+
+
+def test_tables_of_fewer_cells_are_refused(tmp_path: Path) -> None:
+    store, todo = finished_run(tmp_path)
+    (tmp_path / "cells" / f"{todo[1].id}.json").unlink()
+    with pytest.raises(ParmError, match=r"1 of 2 cells .*none, trial 1\) is not finished"):
+        store.outcomes(todo)

@@ -57,7 +57,7 @@ def test_the_joint_experiments_need_no_training(name: str) -> None:
         del parity_recipe[option]
     (deployed,) = [one for one in mine if (one["role"], one["recipe"]) == ("deployed", recipe)]
     assert deployed["network"] == model.network.model_dump(mode="json", exclude_none=True)
-    for cell in cells(experiment, loader.context(file)):
+    for cell in cells(experiment):
         for one in need(cell):
             if one.backup is not None:
                 network = one.backup.network.model_dump(mode="json", exclude_none=True)

@@ -8,11 +8,11 @@ from pathlib import Path
 import pytest
 import torch
 
-from experiments.commands.profiling import Effort, measure_network
+from experiments.calibration.profiling import Effort, measure_network
 from parity.codes import Conditional, Exact
 from parity.networks import LeNet5, Mlp
 from sim.cluster import Cluster
-from sim.distributions.measured import Profile
+from sim.distributions.profile import Profile
 from sim.policies import Coded, Uncoded
 
 ONCE = Effort("cpu", (1, 2), repeats=3)

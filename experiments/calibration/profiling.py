@@ -15,7 +15,8 @@ from experiments.config.schema import Model
 from experiments.run.manifest import command_line, git_revision
 from experiments.run.models import load_data
 from parity.codes import Addition, TensorCode
-from parity.networks import Network, Shape
+from parity.networks import Network
+from parity.shape import Shape
 from sim.errors import ParmError
 from sim.kinds import Options
 from sim.policies import Coded, Policy
@@ -24,8 +25,8 @@ if TYPE_CHECKING:
     from torch import nn
 
     from backends.measuring import TimedCode
-    from backends.profile import RoleName, ServiceProfile
     from backends.runner import Precision
+    from sim.distributions.profile import RoleName, ServiceProfile
 
 SEED = 0
 """Of the untrained weights and of the inputs' noise."""
@@ -103,7 +104,7 @@ def measure_network(
         codings=codings,
         contention=effort.contention,
     )
-    made = {"revision": git_revision() or "unknown", "seed": str(SEED), "command": " ".join(command_line())}
+    made = {"revision": git_revision() or "unknown", "seed": str(SEED), "command": command_line()}
     return measured.model_copy(update={"made": measured.made | made})
 
 

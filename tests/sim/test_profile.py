@@ -9,9 +9,7 @@ from typing import Any
 import numpy as np
 import pytest
 
-from backends.profile import Quantiles, ServiceProfile
-from sim.distributions.measured import Profile
-from sim.errors import ParmError
+from sim.distributions.profile import Profile, Quantiles, ServiceProfile
 
 PROFILES = Path(__file__).parents[2] / "backends" / "profiles"
 
@@ -86,7 +84,7 @@ def times(probabilities: list[Any], seconds: list[Any], size: str = "1") -> dict
         ([], "is malformed: Input should be"),
         ({**GOOD, "format": 2}, "at format: Input should be 1"),
         ({**GOOD, "colour": "red"}, "at colour: Extra inputs are not permitted"),
-        ({key: value for key, value in GOOD.items() if key != "device"}, "at device: Field required"),
+        ({key: value for key, value in GOOD.items() if key != "roles"}, "at roles: Field required"),
         ({**GOOD, "roles": {}}, "at roles: .* at least 1 item"),
         ({**GOOD, "roles": {"deployed": {}}}, "role 'deployed' needs batch sizes"),
         ({**GOOD, "roles": {"spare": {}}}, "at roles.spare"),
@@ -106,20 +104,20 @@ def test_a_malformed_profile_is_refused_in_one_sentence(tmp_path: Path, content:
     path.write_text(json.dumps(GOOD))
     ServiceProfile.read(path)
     path.write_text(json.dumps(content))
-    with pytest.raises(ParmError, match=sentence) as refused:
+    with pytest.raises(ValueError, match=sentence) as refused:
         ServiceProfile.read(path)
     assert str(path) in str(refused.value)
     assert "\n" not in str(refused.value)
 
 
 def test_a_file_that_is_no_profile_at_all_is_refused(tmp_path: Path) -> None:
-    with pytest.raises(ParmError, match="cannot be read: No such file"):
+    with pytest.raises(ValueError, match="cannot be read: No such file"):
         ServiceProfile.read(tmp_path / "none.json")
     (tmp_path / "text.json").write_text('{"format": 1,\n oops')
-    with pytest.raises(ParmError, match=r"is not JSON: .* in line 2"):
+    with pytest.raises(ValueError, match=r"is not JSON: .* in line 2"):
         ServiceProfile.read(tmp_path / "text.json")
     (tmp_path / "bytes.json").write_bytes(b"\xff\xfe\x00")
-    with pytest.raises(ParmError, match="not UTF-8"):
+    with pytest.raises(ValueError, match="not UTF-8"):
         ServiceProfile.read(tmp_path / "bytes.json")
 
 

@@ -1,0 +1,377 @@
+"""What each column of each table means, and its unit: printed tables, CSV files and Parquet files.
+
+`parm list column` prints this, and the reference of the documentation is made from it.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from dataclasses import dataclass
+
+from experiments.analysis import percentiles
+
+
+@dataclass(frozen=True)
+class Column:
+    """One column; or several with one meaning, such as a value and the ends of its interval."""
+
+    names: tuple[str, ...]
+    unit: str
+    """Empty for words."""
+    meaning: str
+
+    def __str__(self) -> str:
+        return f"{', '.join(self.names)}{f' ({self.unit})' if self.unit else ''}: {self.meaning}"
+
+
+@dataclass(frozen=True)
+class Table:
+    """A table that is printed or written."""
+
+    name: str
+    """The file, or the verb that prints it."""
+    rows: str
+    """What a row is, and what holds for all columns."""
+    columns: tuple[Column, ...]
+
+    def text(self, columns: Sequence[Column] | None = None) -> str:
+        """Return a heading and a line for each column, or for some of them."""
+        lines = (f"    {column}" for column in (self.columns if columns is None else columns))
+        return "\n".join([f"{self.name}: {self.rows}", *lines])
+
+
+def find(wanted: str) -> str:
+    """Return the text of all tables, for `column` or `columns`; of one table; or of all columns with a name.
+
+    After `column.` the table of a verb may be named by the verb alone, and a name means no kind. Percentiles may be
+    written either way. Empty where there is nothing of that name.
+    """
+    name = wanted.removeprefix("column.")
+    if name in ("column", "columns"):
+        return "\n\n".join(table.text() for table in TABLES)
+    names = (name,) if name == wanted else (name, f"parm {name}")
+    whole = [table.text() for table in TABLES if table.name in names]
+    some = [
+        table.text(columns)
+        for table in TABLES
+        if (columns := [one for one in table.columns if _key(name) in map(_key, one.names)])
+    ]
+    return "\n\n".join(whole or some)
+
+
+def _key(name: str) -> str:
+    try:
+        return percentiles.canonical(name)
+    except ValueError:
+        return name.lower()
+
+
+def _measured(name: str, unit: str, meaning: str) -> Column:
+    """Return a column with those of its interval."""
+    return Column((name, f"{name}_lo", f"{name}_hi"), unit, meaning)
+
+
+_LATENCY = {
+    "mean": "Mean latency; a query's latency is the time of its reply less that of its arrival.",
+    "p50": "Median latency: half of the queries have their reply within it.",
+    "p99": "99th percentile of latency: one query in 100 takes longer.",
+    "p999": "99.9th percentile of latency: one query in 1000 takes longer.",
+    "gap": "p99.9 less p50: how much longer the slow answers take than the usual ones.",
+}
+_UNAVAILABLE = "Share of queries whose reply is a reconstruction, a backup model's answer or the default answer."
+_ACCURACY = {
+    "available": "Share of correct answers among the queries that the deployed model answered (A_a).",
+    "degraded": "Share of correct answers among all other queries, those that count as unavailable (A_d).",
+    "overall": "Share of correct answers among all queries (A_o); with f the share unavailable, (1 - f) A_a + f A_d.",
+}
+_POLICY = Column(("policy",), "", "Name of the policy: its `name` in the YAML, or its kind.")
+_KEY = Column(
+    ("KEY",), "", "For each swept key a column of its name, such as `workload.arrivals.rate`: its value here."
+)
+_METRIC = Column(("metric",), "", "Which metric the row is about: a metric of summary.csv or another percentile.")
+_TRIALS = "averaged over the trials after their warm-up"
+
+TABLES = (
+    Table(
+        "parm run",
+        f"Printed by `parm run` and `parm figures`: a row for each policy, {_TRIALS}; the number below another "
+        "is half of its 95% interval. One table for each sweep point.",
+        (
+            _POLICY,
+            *(
+                Column(({"p999": "p99.9"}.get(name, name),), "ms", _LATENCY[name])
+                for name in _LATENCY
+                if name != "mean"
+            ),
+            Column(("unavail.",), "%", _UNAVAILABLE),
+            *(Column((f"A_{name[0]}",), "%", meaning) for name, meaning in _ACCURACY.items()),
+            Column(("instances",), "", "Instances launched, all pools together."),
+            Column(("price",), "", "Price of all instances by `cluster.prices`; shown where some price is not 1."),
+            Column(("busy",), "ms/query", "Time for which instances were busy, per query, wasted work included."),
+            Column(("kB/query",), "", "Kilobytes sent over the cluster's network per query, replies included."),
+        ),
+    ),
+    Table(
+        "summary.csv",
+        f"Written by `parm run`: a row for each policy at each sweep point, {_TRIALS}; NAME_lo and NAME_hi are the "
+        "ends of the 95% interval. An empty cell is a number that was not measured.",
+        (
+            _POLICY,
+            _KEY,
+            *(_measured(name, "ms", meaning) for name, meaning in _LATENCY.items()),
+            _measured("unavailable", "fraction", _UNAVAILABLE),
+            *(_measured(f"accuracy_{name}", "fraction", meaning) for name, meaning in _ACCURACY.items()),
+            Column(("instances",), "count", "Instances launched, all pools together."),
+            Column(("price",), "unit of `cluster.prices`", "Price of all instances, each 1 by default."),
+            Column(
+                ("utilisation",),
+                "fraction",
+                "Share of all instances' time that went into service, from the first arrival to the end of the run.",
+            ),
+            Column(("busy_seconds_per_query",), "s", "Time for which instances were in service, per query."),
+            Column(("bytes_per_query",), "B", "Bytes sent over the cluster's network per query, replies included."),
+            Column(
+                ("relative_cost",),
+                "ratio",
+                "Cost by the rule in equal_cost, as a multiple of the first policy's there.",
+            ),
+            Column(("equal_cost",), "", "Rule by which costs are compared: instances, price or busy_seconds."),
+            Column(("queries",), "count", "Queries that were measured, all trials together."),
+            Column(("trials",), "count", "Trials that the row rests on."),
+        ),
+    ),
+    Table(
+        "differences.csv",
+        "Written by `parm run`: a row for each metric of each policy but the first, at each sweep point. Both policies "
+        "meet the same random numbers, so that their difference is paired trial by trial.",
+        (
+            _POLICY,
+            Column(("against",), "", "Policy that it is compared with: the first of the experiment."),
+            _KEY,
+            _METRIC,
+            Column(
+                ("difference", "lo", "hi"),
+                "ms, or fraction",
+                "The policy's value less that of `against`, and the ends of the 95% interval of this difference.",
+            ),
+            Column(("relative_percent",), "%", "The difference in percent of the value of `against`."),
+        ),
+    ),
+    Table(
+        "reference.csv",
+        "Written by `parm run` where an experiment has a `reference`: a row for each number that others measured.",
+        (
+            Column(("source",), "", "Where the number comes from."),
+            _POLICY,
+            Column(("key",), "", "Swept key that the numbers run along."),
+            Column(("at",), "", "Value of that key."),
+            _METRIC,
+            _measured("simulated", "ms, or fraction", "Simulated value, and the ends of its 95% interval."),
+            Column(("reference",), "ms, or fraction", "The number that others measured."),
+            Column(("ratio",), "ratio", "Simulated value divided by the reference."),
+        ),
+    ),
+    Table(
+        "frontier.csv",
+        "Written by `parm run` with the figure `frontier`: a row for each policy with each combination of swept "
+        "options. The latency is that of the figure's `metric`, p999 by default.",
+        (
+            _POLICY,
+            _KEY,
+            _measured("p999", "ms", _LATENCY["p999"]),
+            _measured("accuracy_overall", "fraction", _ACCURACY["overall"]),
+            Column(("cost",), "see cost_in", "Cost by the experiment's rule `equal_cost`."),
+            Column(("cost_in",), "", "Column of summary.csv that holds this cost, with its unit."),
+            Column(
+                ("on_frontier",),
+                "yes or no",
+                "Whether no other row dominates it.",
+            ),
+            Column(
+                ("dominated_by",), "", "Rows that are better in latency, accuracy or cost, and in none of them worse."
+            ),
+        ),
+    ),
+    Table(
+        "traces/*.parquet",
+        "Written by `parm run` for each cell: a row for each query in order of arrival, warm-up included. Times are "
+        "simulated seconds from the beginning.",
+        (
+            Column(("query",), "", "Number of the query, from 0."),
+            Column(("trial",), "", "Number of the trial, from 0."),
+            Column(("sample",), "", "Row of the test set that the query carried; null without a model."),
+            Column(("arrival",), "s", "When the query arrived at the frontend."),
+            Column(("dispatch",), "s", "When the frontend gave the query's batch to the policy."),
+            Column(("reply",), "s", "When the reply was sent; reply - arrival is the latency."),
+            Column(
+                ("route",),
+                "",
+                "Whose answer the reply is: own (the deployed model, first copy), replica (the deployed model, a later "
+                "copy), reconstruction, backup (the cheaper model) or default (none came before the deadline).",
+            ),
+            Column(("batch",), "", "Number of the query's batch, from 0 in order of dispatch."),
+            Column(("group",), "", "Number of the batch's coding group, from 0; -1 for none."),
+            Column(("slot",), "", "Place of the batch in its coding group, 0 to k - 1; -1 for none."),
+            Column(
+                ("used",),
+                "bits",
+                "Answers that a reconstruction was made of: bit i < k for slot i, bit k + j for parity row j; else 0.",
+            ),
+            Column(("label",), "", "True class of the sample; null without a model."),
+            Column(("answer",), "", "Class that the client was given; null without a model."),
+            Column(("correct",), "yes or no", "Whether the answer counts as correct; null without a model."),
+        ),
+    ),
+    Table(
+        "traces/tasks/*.parquet",
+        "Written by `parm run` for each cell: a row for each task (one batch, or one parity query of a group, on one "
+        "instance) in the order in which tasks ended. Times are simulated seconds from the beginning.",
+        (
+            Column(("owner",), "", "Number of the batch; of a parity task that of the coding group."),
+            Column(("role",), "", "Which model the task was for: deployed, parity or backup."),
+            Column(("row",), "", "Parity row of a parity task, 0 to r - 1; else 0."),
+            Column(("attempt",), "", "0 for the first copy; later copies and retries count up."),
+            Column(("size",), "count", "Queries in the task."),
+            Column(("instance",), "", "Number of the instance that ran it, over the whole cluster; -1 for none."),
+            Column(("queued",), "s", "When the task was submitted to its pool."),
+            Column(("start",), "s", "When its service began; NaN where it never did."),
+            Column(("finish",), "s", "When its service ended, or when it was removed from the queue."),
+            Column(("back",), "s", "When the frontend had its answer; NaN where none came."),
+            Column(("fate",), "", "How it ended: done, cancelled (in the queue or in service) or lost (in a crash)."),
+        ),
+    ),
+    Table(
+        "parm compare",
+        "Printed: a row for each metric of each policy and sweep point that runs have in common; behind a value stands "
+        "half of its 95% interval.",
+        (
+            _POLICY,
+            Column(("metric",), "", "The metric and its unit; see summary.csv."),
+            Column(("BASE",), "ms, or %", "The value in the first run; the column has the run's name."),
+            Column(("run",), "", "Name of the other run."),
+            Column(("value",), "ms, or %", "The value in the other run."),
+            Column(("difference",), "ms, or %", "The other run's value less the first run's."),
+            Column(("intervals",), "", "Whether the two 95% intervals overlap or are apart."),
+        ),
+    ),
+    Table(
+        "parm claims",
+        "Printed by `parm claims`, and by `parm run` where an experiment has `claims`: a row for each claim.",
+        (
+            Column(("run",), "", "Name of the experiment."),
+            Column(("claim",), "", "The statement, in words."),
+            Column(("claimed",), "ms, % or x", "Range in which the claim puts the value; x is a factor."),
+            Column(("simulated",), "ms, % or x", "Mean over the sweep, and half of its 95% interval."),
+            Column(("over the sweep",), "ms, % or x", "Least and greatest value of all sweep points."),
+            Column(("verdict",), "", "Whether the claim is reproduced by the rule below the table, or why not."),
+        ),
+    ),
+    Table(
+        "parm plan",
+        "Printed: a row for each policy, the cheapest first.",
+        (
+            _POLICY,
+            Column(
+                ("deployed",),
+                "count",
+                "Fewest deployed instances that meet all targets with confidence; 'a?..b' where "
+                "it could not be told of a to b - 1.",
+            ),
+            Column(("in all",), "count", "Instances of all pools together that go with these."),
+            Column(("price",), "unit of `cluster.prices`", "Price of them all, each 1 by default."),
+            Column(("trials",), "count", "Trials simulated, all numbers of instances together."),
+            Column(
+                ("measured there, and what is certain",),
+                "ms, or fraction",
+                "For each target the mean over the trials, "
+                "and the one-sided bound that holds with the confidence asked for.",
+            ),
+            Column(
+                ("with one fewer",), "", "Which targets one deployed instance fewer misses, or cannot be told to meet."
+            ),
+        ),
+    ),
+    Table(
+        "parm accuracy",
+        "Printed: a row for each code with each model, recipe and seed; a selection of accuracy.csv in percent.",
+        (
+            Column(("model",), "", "Name of the deployed model in the study."),
+            Column(("code",), "", "Name of the code with its group size."),
+            Column(("recipe",), "", "How what the code needs was trained; empty where it needs nothing."),
+            Column(("seed",), "", "Seed of training."),
+            Column(("A_a",), "%", _ACCURACY["available"]),
+            Column(("A_d",), "%", "Accuracy of reconstructions, and its 95% interval over the test images."),
+            Column(("default",), "%", "Accuracy of the one answer that is most often right."),
+        ),
+    ),
+    Table(
+        "accuracy.csv",
+        "Written by `parm accuracy`: a row for each code with each model, recipe and seed, on the whole test set. "
+        "For boxes an accuracy is the mean of intersection over union.",
+        (
+            Column(("dataset",), "", "Kind of the data set."),
+            Column(("network",), "", "Kind of the deployed model's network."),
+            Column(("width",), "channels", "The network's `width`; empty where it has none."),
+            Column(("code",), "", "Kind of the code."),
+            Column(("k",), "count", "Queries in a coding group."),
+            Column(("r",), "count", "Parity queries of a coding group."),
+            Column(("recipe",), "", "How what the code needs was trained; empty where it needs nothing."),
+            Column(("seed",), "", "Seed of training."),
+            Column(("epochs",), "count", "Epochs of training what the code needs; empty where it needs nothing."),
+            Column(("device",), "", "Device on which that was trained, or else the deployed model."),
+            Column(("available",), "fraction", "Accuracy of the deployed model (A_a)."),
+            Column(
+                ("degraded", "degraded_lo", "degraded_hi"),
+                "fraction",
+                "Accuracy of reconstructions (A_d), over all ways to lose `losses` answers of a group and several "
+                "random groupings of the test set; and its 95% interval over the test images.",
+            ),
+            Column(
+                ("default",), "fraction", "Accuracy of the one answer that is most often right in the training set."
+            ),
+            Column(("train_seconds",), "s", "Time spent on training what the code needs."),
+            Column(("losses",), "count", "Answers of each group that are lost and reconstructed."),
+            Column(
+                ("agreement",), "fraction", "How often a reconstruction is the answer that the deployed model gives."
+            ),
+            Column(
+                ("encode_us", "decode_us"),
+                "us",
+                "Median time to encode, and to decode, one group on the study's device.",
+            ),
+            Column(("model",), "", "Name of the deployed model in the study."),
+            Column(("coding",), "", "Name of the code with its group size."),
+            Column(("note",), "", "What is special about the data set; mostly empty."),
+        ),
+    ),
+    Table(
+        "parm calibrate",
+        "Printed: a row for each measured value that was fitted.",
+        (
+            _POLICY,
+            Column(("metric",), "", "Mean of the latencies, or a percentile of them."),
+            Column(("at",), "", "Sweep point: the values of the swept keys."),
+            Column(("measured",), "ms", "The value on the real cluster."),
+            Column(("simulated",), "ms", "The value with the fitted options: the median over the trials."),
+            Column(("ratio",), "", "Simulated value divided by the measured one."),
+            Column(("within",), "", "Whether it is as close as the metric's tolerance, which is in brackets."),
+        ),
+    ),
+    Table(
+        "parm validate",
+        "Printed: a row for each percentile of each policy, over the queries of all trials.",
+        (
+            _POLICY,
+            Column(("metric",), "", "Percentile of latency."),
+            Column(("real",), "ms", "The value on real worker processes."),
+            Column(("simulated",), "ms", "The mean of the values in all simulations of the same queries."),
+            Column(("error",), "", "Simulated value divided by the real one, minus 1."),
+            Column(("95% interval",), "", "Interval of this error over the trials; empty with one trial."),
+            Column(
+                ("model expects",),
+                "ms",
+                "Range that holds the real value in 95 of 100 cases if the simulation is right; 'not there' if not.",
+            ),
+        ),
+    ),
+)

@@ -1,0 +1,81 @@
+"""`parm check`: what a file would run, or everything that is wrong with it."""
+
+from __future__ import annotations
+
+from pathlib import Path
+from typing import TYPE_CHECKING
+
+from experiments.commands.arguments import File, Overrides, Plugins
+
+if TYPE_CHECKING:
+    from experiments.accuracy.options import Study
+    from experiments.calibration.options import Calibration
+    from experiments.config.schema import Experiment
+
+
+def check(file: File, overrides: Overrides = None, plugin: Plugins = None) -> None:
+    """Say what a file would run, or everything that is wrong with it.
+
+    FILE may be an experiment, a bundle of experiments, a study of accuracy or a calibration. Nothing is run.
+    """
+    from experiments.config import bundle, loader
+
+    sort = loader.sort_of(loader.read(file).data)
+    if sort == "study":
+        from experiments.accuracy.options import Study
+
+        _describe_study(loader.load_as(Study, file, overrides or (), plugin or ()), file)
+    elif sort == "calibration":
+        from experiments.calibration.options import Calibration
+
+        _describe_calibration(loader.load_as(Calibration, file, overrides or (), plugin or ()), file)
+    else:
+        for path, experiment in bundle.load(file, overrides or (), plugin or ()).experiments:
+            _describe(experiment, path)
+
+
+def _describe(experiment: Experiment, file: Path) -> None:
+    """Say what an experiment would run."""
+    from experiments.run.cells import cells
+
+    todo = cells(experiment)
+    points = experiment.points()
+    print(f"{file} is valid: {experiment.name}, seed {experiment.seed}")
+    print(
+        f"{len(todo)} cells: {len(experiment.policies)} policies x {len(points)} sweep points "
+        f"x {experiment.trials} trials, of {experiment.workload.queries} queries each"
+    )
+    for key, values in experiment.sweep.items():
+        print(f"sweep {key}: {', '.join(str(value) for value in values)}")
+    for policy in experiment.policies:
+        mine = [cell for cell in todo if cell.policy.label == policy.label]
+        instances = sorted({cell.policy.instances(cell.experiment.machines) for cell in mine})
+        print(f"policy {policy.label}: {' to '.join(str(count) for count in instances)} instances")
+    if experiment.model is None:
+        print("no model: latency only")
+        return
+    from experiments.run.models import needs
+
+    for need in needs(todo):
+        print(f"model: {need}")
+
+
+def _describe_study(study: Study, file: Path) -> None:
+    """Say what a study would train and measure."""
+    print(f"{file} is valid: {study.name}, a study of accuracy; 'parm accuracy' runs it")
+    print(f"{len(list(study.cases()))} lines: every model with every code, recipe and seed")
+    for model in study.models:
+        print(f"model {model.title}: recipes {', '.join(model.recipes or study.recipes)}")
+    for coding in study.codes:
+        print(f"code {coding.title}: {coding.losses} lost of {coding.k} predictions")
+    print(f"seeds: {', '.join(str(seed) for seed in study.seeds)}")
+
+
+def _describe_calibration(calibration: Calibration, file: Path) -> None:
+    """Say what a calibration would fit, and to what."""
+    points = len(calibration.experiment.points())
+    print(f"{file} is valid: {calibration.profile.name}, a calibration; 'parm calibrate' runs it")
+    for name, free in calibration.free.items():
+        print(f"free {name}: {free.low:g} to {free.high:g}, from {free.start:g}")
+    for target in calibration.targets:
+        print(f"target {target.policy} {target.metric}: {points} sweep points")
