@@ -1,4 +1,4 @@
-"""Which engine simulates: SimPy, which can do everything, or the compiled kernel, which is faster. The trace is the same."""
+"""Which engine simulates: SimPy, which can do everything, or the compiled kernel, which is faster. Traces are alike."""
 
 from __future__ import annotations
 
@@ -50,12 +50,10 @@ def choose(
         if not compiled.installed():
             raise ParmError("the compiled engine needs numba: install parm with its extra 'fast', as parm[fast]")
         return Choice("compiled", "as asked for")
+    if obstacle is None and not compiled.installed():
+        obstacle = "anything without numba"
     if obstacle is not None:
         return Choice("simpy", f"the compiled engine cannot simulate {obstacle}")
-    if not compiled.installed():
-        return Choice("simpy", "numba is not installed")
-    if compiled.ready():
+    if queries >= WORTH_COMPILING or compiled.ready():
         return Choice("compiled", "it can simulate all of this")
-    if queries >= WORTH_COMPILING:
-        return Choice("compiled", "it can simulate all of this, and so many queries are worth compiling it")
-    return Choice("simpy", f"the compiled engine is not compiled yet, and fewer than {WORTH_COMPILING:,} queries are not worth it")
+    return Choice("simpy", f"the engine is not compiled yet, and {queries:,} queries are not worth it")

@@ -14,7 +14,7 @@ from sim import compiled
 from sim.clock import Call, Clock
 from sim.cluster import Cluster
 from sim.dispatching import uniform
-from sim.engines import Engine, choose
+from sim.engines import Choice, Engine, choose
 from sim.errors import ParmError
 from sim.frontend import Frontend
 from sim.policies import Policy
@@ -62,15 +62,8 @@ def simulate(
     cluster = _with_code(cluster, policy)
     plans = policy.pools(cluster)
     effects = _attach(cluster, stragglers, streams, plans)
-    kinds = [str(straggler.name_in_yaml()) for straggler in stragglers]
-    choice = choose(
-        engine,
-        cluster,
-        policy,
-        list(zip(kinds, effects, strict=True)),
-        queries=len(schedule),
-        measured=hardware is not None,
-    )
+    by_kind = _by_kind(stragglers, effects)
+    choice = choose(engine, cluster, policy, by_kind, queries=len(schedule), measured=hardware is not None)
     if choice.engine == "compiled":
         return compiled.run(cluster, policy, effects, schedule, streams, deadline)
     clock = Clock()
@@ -110,6 +103,24 @@ def check(cluster: Cluster, policy: Policy, stragglers: Sequence[Straggler]) -> 
     """Raise ValueError, in one sentence, if `simulate` cannot run these together."""
     _with_code(cluster, policy)
     _attach(cluster, stragglers, Streams(0), policy.pools(cluster))
+
+
+def engine_for(
+    engine: Engine,
+    cluster: Cluster,
+    policy: Policy,
+    stragglers: Sequence[Straggler],
+    *,
+    queries: int,
+    measured: bool = False,
+) -> Choice:
+    """Return the engine with which `simulate` runs these together; raises as `sim.engines.choose` and `check` do."""
+    effects = _attach(cluster, stragglers, Streams(0), policy.pools(cluster))
+    return choose(engine, cluster, policy, _by_kind(stragglers, effects), queries=queries, measured=measured)
+
+
+def _by_kind(stragglers: Sequence[Straggler], effects: Sequence[Effect]) -> list[tuple[str, Effect]]:
+    return [(str(straggler.name_in_yaml()), effect) for straggler, effect in zip(stragglers, effects, strict=True)]
 
 
 def _with_code(cluster: Cluster, policy: Policy) -> Cluster:

@@ -55,7 +55,7 @@ def cells(experiment: Experiment) -> list[Cell]:
 def _hashes(alone: Experiment, trials: int) -> Iterator[str]:
     """Yield the id of each trial."""
     data = alone.resolved()
-    for key in ("name", "trials", "sweep", "figures", "traces", "reference", "claims"):
+    for key in ("name", "trials", "sweep", "figures", "traces", "engine", "reference", "claims"):
         del data[key]
     data["warmup"] = str(alone.warmup_rule)
     common = hashlib.sha256(f"[{json.dumps(data, sort_keys=True, ensure_ascii=True)}, ".encode())

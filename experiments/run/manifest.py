@@ -22,7 +22,7 @@ MEASURED = (
     "the service times were measured with the hardware in the loop: the same seed gives the same queries and machines, "
     "but not the same traces byte for byte"
 )
-PACKAGES = ("parm", "numpy", "simpy", "pydantic", "pyarrow", "torch", "torchvision")
+PACKAGES = ("parm", "numpy", "numba", "simpy", "pydantic", "pyarrow", "torch", "torchvision")
 
 
 def manifest(
@@ -121,6 +121,7 @@ def _cell(cell: Cell, outcome: Outcome) -> dict[str, Any]:
         "queries": outcome.queries,
         "warmup": outcome.warmup,
         "seconds": outcome.seconds,
+        "engine": outcome.engine,
         "passes": outcome.passes,
         "reused": outcome.reused,
     }

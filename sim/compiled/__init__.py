@@ -1,9 +1,9 @@
-"""The compiled engine: the common simulations, compiled by numba, ten to twenty times as fast as on SimPy, the same trace.
+"""The compiled engine: common simulations as machine code, ten to twenty times as fast as on SimPy, with the same trace.
 
 It is to `sim.simulation` what `_heapq` is to `heapq`: the modules outside this package are the reference, which runs
 everything, and this package does again what they do, in the same order, down to the last bit of every number. What it
-does not know (`world.unsupported`) runs on SimPy. A change of `sim.frontend`, `sim.pool` or a policy has to be made here
-as well; the tests simulate random worlds on both engines and compare every array.
+does not know (`world.unsupported`) runs on SimPy. A change of `sim.frontend`, `sim.pool` or a policy has to be made
+here as well; the tests simulate random worlds on both engines and compare every array.
 
 Read in this order:
 

@@ -1,4 +1,4 @@
-"""The compiled kernel on disk: compiled once for these sources, this numba and this processor, then loaded in a moment."""
+"""The compiled kernel on disk: compiled once for these sources, this numba and this processor, then loaded."""
 
 from __future__ import annotations
 
@@ -13,6 +13,7 @@ from pathlib import Path
 from typing import Any
 
 HERE = Path(__file__).parent
+
 
 @dataclass(frozen=True, slots=True)
 class Kernel:
@@ -46,7 +47,7 @@ def on_disk() -> bool:
 
 @cache
 def kernel() -> Kernel:
-    """Return the kernel: from disk if it is there, else compiled, which takes about 15 s, and kept on disk if it can."""
+    """Return the kernel: from disk if it is there, else compiled, which takes about 12 s, and kept there."""
     import numba
 
     from sim.compiled import loop

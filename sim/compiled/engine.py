@@ -1,5 +1,4 @@
-"""One simulation on the kernel: what it needs is laid out in arrays, it asks for more where it runs out, and the trace is
-made of the columns that it leaves."""
+"""One simulation on the kernel: what it needs is laid out in arrays, and more is added to them where it runs out."""
 
 from __future__ import annotations
 
@@ -100,7 +99,7 @@ class Engine:
         arrays["meets"]["stream"] = -1
         arrays.world["attempts"] = FIRST_ATTEMPTS
         arrays.world["instances_total"] = len(arrays["instances"])
-        self._scratch: list[NDArray[np.int64]] = []
+        self._scratch: list[NDArray[Any]] = []
         count = first = 0
         self._homes: list[tuple[int, int]] = []
         for number, (plan, pool) in enumerate(zip(plans, pools, strict=True)):
@@ -133,7 +132,7 @@ class Engine:
         arrays["queues"] = np.zeros(queues, layout.QUEUE)
         arrays["queues"]["front"] = arrays["queues"]["back"] = -1
 
-    def _address(self, array: NDArray[np.int64]) -> int:
+    def _address(self, array: NDArray[Any]) -> int:
         """Keep an array, and return its address."""
         self._scratch.append(array)
         return array.ctypes.data
@@ -163,7 +162,9 @@ class Engine:
         arrays.world["queries"] = n
         k, r = self._policy.group
         each = r / k if arrays.get("policy") == layout.COLLECTED else 1 + (r / k if k else 0)
-        copies = 1.1 if isinstance(self._policy, Hedged) else 2 if arrays.get("backup_pool") == 1 else arrays.get("copies")
+        copies = (
+            1.1 if isinstance(self._policy, Hedged) else 2 if arrays.get("backup_pool") == 1 else arrays.get("copies")
+        )
         room = int(n * each * (copies if not k else 1)) + arrays.get("r") + 64
         arrays.world["column_room"] = room
         for name, kind in layout.COLUMN_TYPES.items():
@@ -214,17 +215,18 @@ class Engine:
         bulk = [form for form in forms if isinstance(form, Traffic)]
         arrays["delays"] = np.zeros(len(bulk), layout.DELAY)
         arrays.world["delay_count"] = len(bulk)
-        for form, delay in zip(bulk, arrays["delays"], strict=True):
+        for flows, delay in zip(bulk, arrays["delays"], strict=True):
             delay["at"] = self._address(np.zeros(instances, np.int64))
             delay["crossed"] = self._address(np.zeros(2 * instances, np.int64))
-            delay["streams"] = [self._blocks.add(stream) for both in form.backlog for stream in both][0]
-            self._traffic.append(TrafficLine(delay, form.pieces, instances))
+            numbers = [self._blocks.add(stream) for both in flows.backlog for stream in both]
+            delay["streams"] = numbers[0]  # the others follow it
+            self._traffic.append(TrafficLine(delay, flows.pieces, instances))
         crashes = [form for form in forms if isinstance(form, Crashing)]
         arrays["outages"] = np.zeros(len(crashes), layout.OUTAGE)
         arrays.world["outage_count"] = len(crashes)
-        for i, (form, outage) in enumerate(zip(crashes, arrays["outages"], strict=True)):
-            outage["detect"], outage["retry"] = form.detect, form.retry
-            outage["values"] = self._line_rows(-1 - i, form.of_instance, Line)
+        for i, (crashing, outage) in enumerate(zip(crashes, arrays["outages"], strict=True)):
+            outage["detect"], outage["retry"] = crashing.detect, crashing.retry
+            outage["values"] = self._line_rows(-1 - i, crashing.of_instance, Line)
 
     def _line_rows(self, number: int, of_instance: Sequence[Any], kind: type[Line]) -> int:
         rows = np.zeros(len(of_instance), layout.LINE)

@@ -1,9 +1,9 @@
 """How the kernel's state lies in memory: records of numbers that are reached by address, as structs are in C.
 
-NumPy owns the memory. The one `WORLD` record, `w` in all of the kernel, holds the addresses, and everything else is a row
-number. A record reached this way is a plain pointer to the compiler, so nothing is reference-counted and a call passes
-one pointer. Python may move an array as long as it updates the address in `w`: no function of the kernel keeps a
-pointer into an array while that array may grow (see `growth.py`).
+NumPy owns the memory. The one `WORLD` record, `w` in all of the kernel, holds the addresses, and everything else is
+named by its row. To the compiler such a record is a plain pointer, so nothing is reference-counted, and a call passes
+one pointer. Python may move an array when the kernel asks it for something, and then updates the address in `w`. Rows
+of tasks, batches and groups are only asked for between events, so that within one their pointers hold.
 """
 
 from __future__ import annotations
@@ -71,15 +71,15 @@ TASK = record(
     "queued_at start finish",
     rows="entry pool batch group owner first size attempt instance state loss before after copy",
 )
-"""A task that has not ended. `entry` is its number in the heap, `before` and `after` its neighbours in the queue, `copy`
-the next copy of its batch; `loss` says whether it will be lost, 1 if it is then retried and 2 if not."""
+"""A task that has not ended. `entry` is its number in the heap, `before` and `after` are its neighbours in the queue,
+`copy` is the next copy of its batch; `loss` says whether it will be lost: 1, and then retried, or 2, for good."""
 
 BATCH = record(
     "dispatched",
     rows="number first size holds group slot task ghost head tail sent avoided timer backup backup_timer",
 )
-"""A batch that somebody may still ask for: `holds` counts who may. `head` to `tail` are its copies; `ghost` counts those
-that were lost for good, of which a policy is not told."""
+"""A batch that somebody may still ask for: `holds` counts who may. `head` to `tail` are its copies; `ghost` counts
+those that were lost for good, of which a policy is not told."""
 
 GROUP = record(rows="number holds size members listed unanswered returned used settled")
 """A coding group that somebody may still ask for. `members` counts its batches, `listed` the slots that they fill."""

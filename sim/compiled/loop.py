@@ -261,7 +261,7 @@ def happen(w: Any, what: int, item: int) -> None:
 
 @kernel
 def room(w: Any) -> bool:
-    """Have rows for whatever one event may make: at most one batch with its tasks, and one group; False to stop here."""
+    """Have rows for what one event may make: at most one batch with its tasks, and one group. False: stop here."""
     if w.spare_tasks < w.most_tasks or w.spare_batches < 2 or w.spare_groups < 2:
         ask(w.python, NEED_ROWS, 0, 0)
     return w.halted == 0

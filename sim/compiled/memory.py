@@ -46,7 +46,7 @@ def _records(dtype: Any) -> Any:
     record = numba.from_dtype(dtype)
     width = ir.Constant(WORD, dtype.itemsize)
 
-    @intrinsic  # type: ignore[misc, untyped-decorator, unused-ignore]
+    @intrinsic  # type: ignore[untyped-decorator]
     def at(context: Any, address: Any, row: Any) -> Any:
         def generate(context: Any, builder: Any, signature: Any, arguments: Any) -> Any:
             place = builder.add(arguments[0], builder.mul(arguments[1], width))
@@ -65,14 +65,14 @@ def _numbers(number: Any, kind: Any) -> tuple[Any, Any]:
         place = builder.add(arguments[0], builder.mul(arguments[1], width))
         return builder.inttoptr(place, kind.as_pointer())
 
-    @intrinsic  # type: ignore[misc, untyped-decorator, unused-ignore]
+    @intrinsic  # type: ignore[untyped-decorator]
     def get(context: Any, address: Any, place: Any) -> Any:
         def generate(context: Any, builder: Any, signature: Any, arguments: Any) -> Any:
             return builder.load(pointer(builder, arguments))
 
         return number(types.int64, types.int64), generate
 
-    @intrinsic  # type: ignore[misc, untyped-decorator, unused-ignore]
+    @intrinsic  # type: ignore[untyped-decorator]
     def put(context: Any, address: Any, place: Any, value: Any) -> Any:
         def generate(context: Any, builder: Any, signature: Any, arguments: Any) -> Any:
             builder.store(arguments[2], pointer(builder, arguments))
@@ -107,8 +107,7 @@ get_i1, put_i1 = _numbers(types.int8, ir.IntType(8))
 get_u1, put_u1 = _numbers(types.uint8, ir.IntType(8))
 
 
-@intrinsic  # type: ignore[misc, untyped-decorator, unused-ignore]
-def ask(context: Any, function: Any, what: Any, first: Any, second: Any) -> Any:
+def _ask(context: Any, function: Any, what: Any, first: Any, second: Any) -> Any:
     """Call `function(what, first, second)`, the address of a Python function that takes and returns integers."""
 
     def generate(context: Any, builder: Any, signature: Any, arguments: Any) -> Any:
@@ -116,3 +115,6 @@ def ask(context: Any, function: Any, what: Any, first: Any, second: Any) -> Any:
         return builder.call(pointer, arguments[1:])
 
     return types.int64(types.int64, types.int64, types.int64, types.int64), generate
+
+
+ask: Any = intrinsic(_ask)

@@ -155,7 +155,6 @@ def submit_shared(w: Any, t: int) -> None:
 def submit_routed(w: Any, t: int) -> None:
     """Let the task join the chosen instance's queue, and start there if nothing is before it."""
     task = tasks(w.tasks, t)
-    farm = farms(w.farms, pools(w.pools, task.pool).farm)
     b = avoiding(w, t)
     instance = choose(w, pools(w.pools, task.pool).farm, b)
     avoid(w, b, instance)

@@ -6,7 +6,7 @@ import math
 from typing import Any
 
 from sim.compiled.heap import cancelled, push
-from sim.compiled.layout import CANCELLED, ENDED, NEED_COLUMNS, QUEUED, RUNNING, STOPPED
+from sim.compiled.layout import CANCELLED, DONE, ENDED, NEED_COLUMNS, QUEUED, RUNNING, STOPPED
 from sim.compiled.memory import (
     ask,
     batches,
@@ -97,7 +97,7 @@ def end(w: Any, t: int, fate: int, back: float) -> None:
     put_f8(w.back, n, back)
     put_u1(w.fate, n, fate)
     w.end = max(w.end, task.finish)
-    if back == back:
+    if fate == DONE:
         w.end = max(w.end, back)
         put_i8(w.sent_bytes, 3, get_i8(w.sent_bytes, 3) + task.size)
     if task.instance >= 0:
@@ -255,4 +255,3 @@ def cancel_copies(w: Any, b: int, running: bool) -> None:
             stop(w, t)
         t = following
     batches(w.batches, b).ghost = 0
-

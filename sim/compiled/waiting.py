@@ -1,4 +1,4 @@
-"""Waits that follow a running quantile, and the timers of hedges: `sim.quantile`, `sim.policies.waiting` and `hedged`."""
+"""Waits that follow a running quantile, and the timers of hedges: `sim.policies.waiting` and `hedged`."""
 
 from __future__ import annotations
 
@@ -53,7 +53,7 @@ def quantile(w: Any, share: float) -> float:
     """Return the quantile of what was seen, or -1 where that is too little."""
     if w.seen < w.least:
         return -1.0
-    return get_f8(w.ordered, int(math.ceil(share * w.seen)) - 1)
+    return get_f8(w.ordered, math.ceil(share * w.seen) - 1)
 
 
 @kernel

@@ -52,7 +52,7 @@ class Outages(Protocol):
 
 @dataclass(frozen=True, slots=True)
 class Pieces:
-    """Work is integrated over pieces of time: for each instance (end, factor), with ends that increase without bound."""
+    """Work is integrated over pieces of time: for each instance (end, factor), with increasing ends."""
 
     of_instance: Sequence[Iterator[tuple[float, float]]]
 

@@ -13,7 +13,7 @@ from hypothesis import strategies as st
 from sim.distributions.families import Deterministic, Exponential, Uniform
 from sim.stragglers import Crashes, Heterogeneous, Multitenancy, Shuffles, Straggler
 from sim.trace import Trace
-from tests.worlds import STRAGGLERS, World, worlds
+from tests.worlds import World, worlds
 
 pytest.importorskip("numba")
 
