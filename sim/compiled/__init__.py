@@ -1,4 +1,4 @@
-"""The compiled engine: common simulations as machine code, ten to twenty times as fast as on SimPy, with the same trace.
+"""The compiled engine: common simulations as machine code, ten to twenty times as fast as on SimPy, the same trace.
 
 It is to `sim.simulation` what `_heapq` is to `heapq`: the modules outside this package are the reference, which runs
 everything, and this package does again what they do, in the same order, down to the last bit of every number. What it
