@@ -128,7 +128,9 @@ def main() -> NoReturn:
         if debug_wanted:
             raise
         says = " ".join(str(error).split())
-        print(f"parm failed ({type(error).__name__}: {says}); --debug shows where.", file=sys.stderr)
+        from backends.blame import blamed
+
+        print(f"parm failed{blamed(error)} ({type(error).__name__}: {says}); --debug shows where.", file=sys.stderr)
         sys.exit(1)
     sys.exit(2)
 

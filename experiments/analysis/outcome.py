@@ -6,6 +6,7 @@ import dataclasses
 import hashlib
 import itertools
 import json
+import math
 from collections.abc import Mapping
 from dataclasses import dataclass, field
 from typing import TYPE_CHECKING, Any, Self
@@ -80,7 +81,7 @@ class Outcome(Measured):
     """Offered load of each pool, by role: seconds for which its tasks held an instance, per instance and second in
     which queries arrived. From 1 on the pool has no steady state."""
     cost: dict[str, float]
-    """Each of `COSTS`."""
+    """Each of `COSTS`; without `utilisation` where no time passes."""
     quantiles: dict[str, list[float]]
     """`probabilities` (the `GRID`) and `seconds`: the latency's quantile function."""
     blocks: tuple[Measured, ...]
@@ -197,7 +198,7 @@ def _load(trace: Trace) -> dict[str, float]:
     if arrivals <= 0:
         return {}
     tasks = trace.tasks
-    held = np.nan_to_num(np.fmax(tasks.finish, tasks.back) - tasks.start)
+    held = np.nan_to_num(tasks.occupied)
     load: dict[str, float] = {}
     for role in Role:
         mine = (tasks.role == role) & (tasks.instance >= 0)
@@ -210,10 +211,11 @@ def _load(trace: Trace) -> dict[str, float]:
 def _cost(trace: Trace, price: float | None) -> dict[str, float]:
     count = len(trace.queries)
     span = trace.end - float(trace.queries.arrival[0])
-    return {
+    cost = {
         "instances": trace.instances,
         "price": trace.instances if price is None else price,
-        "utilisation": trace.busy_seconds / (trace.instances * span),
+        "utilisation": trace.occupied_seconds / (trace.instances * span) if span > 0 else math.nan,
         "busy_seconds_per_query": trace.busy_seconds / count,
         "bytes_per_query": trace.bytes / count,
     }
+    return {name: value for name, value in cost.items() if not math.isnan(value)}

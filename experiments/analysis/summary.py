@@ -188,7 +188,7 @@ def _row(trials: list[Outcome]) -> Row:
         kind=first.kind,
         point=first.point,
         metrics=metrics,
-        cost={name: float(np.mean([trial.cost[name] for trial in trials])) for name in COSTS},
+        cost={name: float(np.mean([trial.cost.get(name, math.nan) for trial in trials])) for name in COSTS},
         queries=sum(trial.queries for trial in trials),
         trials=len(trials),
         routes=_sum([trial.routes for trial in trials]),
@@ -300,7 +300,8 @@ def _row_as_json(row: Row) -> dict[str, Any]:
             return None
         return {"value": _finite(interval.value), "lo": _finite(interval.lo), "hi": _finite(interval.hi)}
 
-    return vars(row) | {"metrics": {name: ends(interval) for name, interval in row.metrics.items()}}
+    cost = {name: _finite(value) for name, value in row.cost.items()}
+    return vars(row) | {"cost": cost, "metrics": {name: ends(interval) for name, interval in row.metrics.items()}}
 
 
 def _row_from_json(fields: dict[str, Any]) -> Row:
@@ -311,4 +312,5 @@ def _row_from_json(fields: dict[str, Any]) -> Row:
     }
     if metrics.keys() != set(METRICS) or fields["cost"].keys() != set(COSTS):
         raise ValueError("a row has other metrics or costs")
-    return TypeAdapter(Row).validate_python(fields | {"metrics": metrics})
+    cost = {name: number(value) for name, value in fields["cost"].items()}
+    return TypeAdapter(Row).validate_python(fields | {"cost": cost, "metrics": metrics})

@@ -14,6 +14,7 @@ from typing import TYPE_CHECKING, Any, TypeVar
 import yaml
 
 from backends import profiles
+from backends.blame import blamed
 from experiments.config.keys import Key, put, spell
 from sim.errors import ParmError
 
@@ -287,11 +288,15 @@ def import_plugins(plugins: Sequence[str], folder: Path) -> None:
             importlib.import_module(name)
         except ModuleNotFoundError as error:
             if error.name is None or not f"{name}.".startswith(f"{error.name}."):
-                raise ParmError(f"--plugin {plugin}: it imports '{error.name}', which is not installed.") from error
+                raise ParmError(
+                    f"--plugin {plugin}: it imports '{error.name}', which is not installed{blamed(error)}."
+                ) from error
             places = ", in ".join(dict.fromkeys((str(folder.resolve()), str(Path.cwd()))))
             raise ParmError(f"--plugin {plugin}: there is no module '{name}' in {places} or installed.") from error
         except Exception as error:
-            raise ParmError(f"--plugin {plugin}: fails when imported: {type(error).__name__}: {error}.") from error
+            raise ParmError(
+                f"--plugin {plugin}: fails when imported{blamed(error)}: {type(error).__name__}: {error}."
+            ) from error
 
 
 def refuse(source: Source) -> None:

@@ -77,6 +77,13 @@ class Workload(Options):
     queries: int = Field(gt=0, le=1_000_000_000)
     """Queries per trial."""
 
+    @model_validator(mode="after")
+    def _enough(self) -> Self:
+        available = self.arrivals.available()
+        if available is not None and available < self.queries:
+            raise ValueError(f"queries: {self.queries} are asked for, but the recorded arrivals are {available}")
+        return self
+
 
 class Experiment(Options):
     """One question: a cluster, its workload and stragglers, the policies to compare and what to sweep."""
@@ -221,7 +228,8 @@ class Experiment(Options):
                     f"is called '{policy.label}' like policies.{first}; tell them apart with a 'name' each",
                 )
             try:
-                check(self.machines, policy, self.stragglers)
+                clients = getattr(self.workload.arrivals, "clients", None)
+                check(self.machines, policy, self.stragglers, self.workload.queries, clients)
             except ValueError as error:
                 yield ("policies", index), str(error)
             else:

@@ -94,8 +94,13 @@ def _of_key(data: dict[str, Any], key: str, values: Sequence[Any]) -> Iterator[s
         yield f"there is no '{key}' to sweep" + (f"; did you mean '{near[0]}'?" if near else "")
     elif where[0] not in SWEEPABLE or where[-1] in ("kind", "name"):
         yield f"'{key}' cannot be swept; a sweep changes options under {', '.join(SWEEPABLE)}"
-    elif isinstance(get(data, where), (dict, list)) and not all(isinstance(value, str) for value in values):
+    elif _is_group(get(data, where)) and not all(isinstance(value, str) for value in values):
         yield f"'{key}' is not a single value; sweep one of the options in it"
+
+
+def _is_group(value: Any) -> bool:
+    """Say whether a value is several, none of which a number can stand for; it can for what has a `kind`, at times."""
+    return isinstance(value, list) or (isinstance(value, dict) and "kind" not in value)
 
 
 def _all_keys(data: Any, prefix: str = "") -> Iterator[str]:

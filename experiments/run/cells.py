@@ -44,10 +44,8 @@ def cells(experiment: Experiment) -> list[Cell]:
         there = experiment.at(point)
         for policy in there.policies:
             alone = there.model_copy(update={"policies": (policy,), "figures": None})
-            ids = _hashes(alone, experiment.trials)
-            found.extend(
-                Cell(one, _name(policy, point, trial), policy, point, trial, alone) for trial, one in enumerate(ids)
-            )
+            stem, ids = _stem(policy, point), _hashes(alone, experiment.trials)
+            found.extend(Cell(one, f"{stem}-t{trial}", policy, point, trial, alone) for trial, one in enumerate(ids))
     names = Counter(cell.name.lower() for cell in found)  # lower: some file systems know no case
     return [replace(cell, name=f"{cell.name}-{cell.id}") if names[cell.name.lower()] > 1 else cell for cell in found]
 
@@ -65,9 +63,9 @@ def _hashes(alone: Experiment, trials: int) -> Iterator[str]:
         yield one.hexdigest()[:16]
 
 
-def _name(policy: Policy, point: dict[str, Scalar], trial: int) -> str:
+def _stem(policy: Policy, point: dict[str, Scalar]) -> str:
     parts = [policy.label, *(f"{_last(key)}={value}" for key, value in point.items())]
-    return f"{re.sub(r'[^A-Za-z0-9_.=-]+', '_', '-'.join(parts))[:_LONGEST]}-t{trial}"
+    return re.sub(r"[^A-Za-z0-9_.=-]+", "_", "-".join(parts))[:_LONGEST]
 
 
 def _last(key: str) -> str:

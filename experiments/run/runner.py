@@ -15,6 +15,7 @@ from functools import partial
 from time import perf_counter
 from typing import TYPE_CHECKING, Protocol, TypeVar
 
+from backends.blame import blamed
 from backends.processes import Pool, WorkerKilledError
 from experiments.analysis.cost import price
 from experiments.analysis.outcome import Outcome, measure
@@ -160,7 +161,7 @@ def _naming(cell: Cell) -> Iterator[None]:
         ) from error
     except Exception as error:
         says = " ".join(str(error).split())
-        raise ParmError(f"cell ({cell}) failed: {type(error).__name__}: {says}.") from error
+        raise ParmError(f"cell ({cell}) failed{blamed(error)}: {type(error).__name__}: {says}.") from error
 
 
 def _predict_and_keep(cell: Cell, simulated: Simulated, store: RunStore, answerer: AnswerSource) -> Outcome:

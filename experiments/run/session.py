@@ -10,6 +10,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from experiments.analysis import claims, frontier, reference, summary, tables
+from experiments.analysis.load import questions
 from experiments.analysis.outcome import Outcome
 from experiments.analysis.theory import Theory, theory
 from experiments.figures.base import FigureData
@@ -58,6 +59,8 @@ class Session:
     def _run(self, experiment: Experiment, store: RunStore) -> None:
         todo, reporter = cells(experiment), Reporter()
         store.open(experiment, fresh=self.fresh)
+        for question in questions(experiment):
+            reporter.say(f"warning: {question}")
         outcomes, warnings = store.finished(todo, traces=experiment.traces)
         for warning in warnings:
             reporter.say(f"warning: {warning}")
@@ -86,7 +89,7 @@ class Session:
             raise InterruptedRunError from None
         if missing:
             _write_manifest(store, experiment, todo, outcomes, answerer, count)
-        for note in [*(answerer.notes if answerer else ()), *notes(experiment)]:
+        for note in [*(answerer.notes if answerer else ()), *notes(experiment, todo)]:
             print(f"note: {note}")
         conclude(store, experiment, todo, [outcomes[cell.id] for cell in todo])
 

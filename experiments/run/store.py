@@ -373,12 +373,20 @@ def query_table(
 
 
 def task_table(trace: Trace) -> pa.Table:
-    """Return one row per task, in the order in which they ended."""
+    """Return one row per task, in the order in which they ended.
+
+    Without `together` each task was served alone; without `sent` each was sent when it started.
+    """
     import pyarrow as pa
 
     columns: dict[str, pa.Array] = {}
-    for field in dataclasses.fields(trace.tasks):
-        values = getattr(trace.tasks, field.name)
+    tasks = trace.tasks
+    for field in dataclasses.fields(tasks):
+        values = getattr(tasks, field.name)
+        if field.name == "together" and np.all(values == 1):
+            continue
+        if field.name == "sent" and np.array_equal(values, tasks.start, equal_nan=True):
+            continue
         words = _TASK_WORDS.get(field.name)
         columns[field.name] = pa.array(values) if words is None else _words(values, words)
     return pa.table(columns)
@@ -386,6 +394,10 @@ def task_table(trace: Trace) -> pa.Table:
 
 def read_trace(queries: pa.Table, tasks: pa.Table) -> Trace:
     """Return the trace that `query_table` and `task_table` were made of."""
+    if "together" not in tasks.column_names:
+        tasks = tasks.append_column("together", [np.ones(len(tasks), dtype=np.int32)])
+    if "sent" not in tasks.column_names:
+        tasks = tasks.append_column("sent", tasks["start"])
     batch = queries["batch"].to_numpy()
     _, first, size = np.unique(batch, return_index=True, return_counts=True)
     return Trace(

@@ -16,6 +16,9 @@ from sim.recorder import UNANSWERED
 from sim.schedule import ClosedSchedule, Schedule
 from sim.trace import Batches, Queries, Role, Route, Tasks, Trace
 
+NAMES = {"task_size": "size", "sent_at": "sent"}
+"""Columns of the tasks whose names in the `WORLD` are others."""
+
 
 def trace(arrays: Arrays, cluster: Cluster, policy: Policy, schedule: Schedule, plans: Sequence[PoolPlan]) -> Trace:
     """Return what was simulated. Raises ValueError where a query has no reply."""
@@ -31,7 +34,10 @@ def trace(arrays: Arrays, cluster: Cluster, policy: Policy, schedule: Schedule, 
     return Trace(
         queries=queries,
         batches=_batches(arrays, len(arrival), k),
-        tasks=Tasks(**{"size" if name == "task_size" else name: arrays[name] for name in layout.COLUMN_TYPES}),
+        tasks=Tasks(
+            **{NAMES.get(name, name): arrays[name] for name in layout.COLUMN_TYPES},
+            together=np.ones(arrays.get("ended"), np.int32),
+        ),
         k=k,
         r=r,
         instances=sum(plan.instances for plan in plans),

@@ -142,7 +142,7 @@ def delayed(w: Any, instance: int, when: float, outbound: int, seconds: float) -
         backlog = 0.0
         for number in range(count, count + flows):
             backlog += draw(w, delay.streams + link, number)
-        total += flows * seconds + backlog
+        total += flows * max(0.0, seconds - delay.latency) + backlog
     return total
 
 

@@ -219,6 +219,7 @@ class Engine:
             delay["at"] = self._address(np.zeros(instances, np.int64))
             delay["crossed"] = self._address(np.zeros(2 * instances, np.int64))
             numbers = [self._blocks.add(stream) for both in flows.backlog for stream in both]
+            delay["latency"] = flows.latency
             delay["streams"] = numbers[0]  # the others follow it
             self._traffic.append(TrafficLine(delay, flows.pieces, instances))
         crashes = [form for form in forms if isinstance(form, Crashing)]

@@ -62,13 +62,13 @@ WORLD = record(
     "adapts max_size closed sent think thought arrivals sees_arrivals instances_total",
     pools="pools farms instances queues meets attempts bends bend_count delays delay_count outages outage_count",
     draws="streams latest ordered window seen oldest least",
-    columns="ended column_room owner role row attempt task_size instance queued start finish back fate sent_bytes "
-    "reply route used answered sizes firsts dispatched batch_row defaults default_count",
+    columns="ended column_room owner role row attempt task_size instance queued sent_at start finish "
+    "back fate sent_bytes reply route used answered sizes firsts dispatched batch_row defaults default_count",
 )
 """Everything there is once: the clock, options, counts, and addresses."""
 
 TASK = record(
-    "queued_at start finish",
+    "queued_at sent start finish",
     rows="entry pool batch group owner first size attempt instance state loss before after copy",
 )
 """A task that has not ended. `entry` is its number in the heap, `before` and `after` are its neighbours in the queue,
@@ -105,7 +105,7 @@ QUEUE = record(rows="front back")
 BEND = record(rows="how values")
 """A straggler's bend: `values` are its `LINE` rows, factors, or streams."""
 
-DELAY = record(rows="values flows count at crossed streams")
+DELAY = record("latency", rows="values flows count at crossed streams")
 """Bulk traffic: when each piece of time ends, how many flows cross each link then, and where each instance is."""
 
 OUTAGE = record("detect", rows="retry values")
@@ -121,7 +121,7 @@ BLOCK_BITS = 12
 """A block has 4,096 draws (`sim.streams.BLOCK`)."""
 
 COLUMN_TYPES = {
-    "owner": "i4", "role": "u1", "row": "i1", "attempt": "i2", "task_size": "i4", "instance": "i4", "queued": "f8",
-    "start": "f8", "finish": "f8", "back": "f8", "fate": "u1",
+    "owner": "i4", "role": "u1", "row": "i1", "attempt": "i2", "task_size": "i4", "instance": "i4",
+    "queued": "f8", "sent_at": "f8", "start": "f8", "finish": "f8", "back": "f8", "fate": "u1",
 }  # fmt: skip
-"""The columns of `sim.trace.Tasks`; `task_size` is `size` there."""
+"""The columns of `sim.trace.Tasks`; `task_size` and `sent_at` are `size` and `sent` there."""

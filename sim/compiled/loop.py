@@ -103,11 +103,9 @@ def arrive(w: Any, query: int) -> None:
 
 
 @kernel
-def flush(w: Any) -> bool:
-    """Dispatch the queries that wait for their batch to fill; return whether there were any."""
+def flush(w: Any) -> None:
+    """Dispatch the batch that is filling."""
     size = w.waiting
-    if size == 0:
-        return False
     first, number = w.first, w.batch_count
     put_i4(w.sizes, number, size)
     put_i8(w.firsts, number, first)
@@ -119,7 +117,6 @@ def flush(w: Any) -> bool:
         put_i8(w.batch_row, number, b)
         if defaulted(w, first + size - 1):  # it fell due while the batch was filling
             give_up(w, number)
-    return True
 
 
 @kernel
@@ -305,7 +302,7 @@ def simulate(world: Any) -> None:
             arrive(w, query)
     while not w.halted:
         drain(w)
-        if room(w) and not flush(w):
-            if w.policy != COLLECTED or groups(w.groups, w.group).members == 0:
-                break
+        if w.policy != COLLECTED or groups(w.groups, w.group).members == 0:
+            break
+        if room(w):
             close(w)

@@ -55,6 +55,7 @@ def start(w: Any, t: int, instance: int) -> None:
     finish = begin + seconds
     task.state = RUNNING
     task.instance = instance
+    task.sent = now
     task.start = begin
     task.finish = finish
     back = finish + reply

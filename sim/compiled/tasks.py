@@ -92,6 +92,7 @@ def end(w: Any, t: int, fate: int, back: float) -> None:
     put_i4(w.task_size, n, task.size)
     put_i4(w.instance, n, task.instance)
     put_f8(w.queued, n, task.queued_at)
+    put_f8(w.sent_at, n, task.sent)
     put_f8(w.start, n, task.start)
     put_f8(w.finish, n, task.finish)
     put_f8(w.back, n, back)
@@ -190,7 +191,7 @@ def remove(w: Any, t: int) -> None:
     if not farms(w.farms, pools(w.pools, task.pool).farm).shared:
         instances(w.instances, task.instance).load -= 1
     task.instance = -1
-    task.start = math.nan
+    task.sent = task.start = math.nan
     task.finish = w.now
     end(w, t, CANCELLED, math.nan)
     free(w, t)

@@ -45,17 +45,24 @@ def unsupported(cluster: Cluster, policy: Policy, effects: Sequence[tuple[str, E
 
     `effects` are those of the stragglers, with their kinds.
     """
+    return next(_obstacles(cluster, policy, effects), None)
+
+
+def _obstacles(cluster: Cluster, policy: Policy, effects: Sequence[tuple[str, Effect]]) -> Iterator[str]:
+    queue, batching = cluster.queue, cluster.batching
     if type(policy) not in POLICIES:
-        return f"policy '{policy.name_in_yaml()}'"
-    if type(cluster.queue) not in DISCIPLINES:
-        return f"queue discipline '{cluster.queue.name_in_yaml()}'"
-    if type(cluster.batching) not in (Fixed, Aimd):
-        return f"batching '{cluster.batching.name_in_yaml()}'"
+        yield f"policy '{policy.name_in_yaml()}'"
+    if type(queue) not in DISCIPLINES:
+        yield f"queue discipline '{queue.name_in_yaml()}'"
+    if type(batching) not in (Fixed, Aimd):
+        yield f"batching '{batching.name_in_yaml()}'"
+    if batching.forms_at_instances:
+        yield "batches that form at instances"
+    if not isinstance(queue, SingleQueue) and any(effect.outages for _, effect in effects):
+        yield "crashes where each instance has a queue of its own"
     for kind, effect in effects:
-        does_something = effect.modifier or effect.delay or effect.outages
-        if effect.form is None and does_something:
-            return f"straggler '{kind}', whose effect is a function"
-    return None
+        if effect.form is None and (effect.modifier or effect.delay or effect.outages):
+            yield f"straggler '{kind}', whose effect is a function"
 
 
 def options(cluster: Cluster, policy: Policy, deadline: float | None) -> dict[str, Any]:
@@ -67,11 +74,9 @@ def options(cluster: Cluster, policy: Policy, deadline: float | None) -> dict[st
         "backup_after": -1.0,
         "budget": float("inf"),
         "group_max_wait": -1.0,
-        "max_wait": -1.0 if cluster.batching.max_wait is None else cluster.batching.max_wait,
         "overhead": overhead,
         "has_deadline": int(deadline is not None),
         "deadline": 0.0 if deadline is None else max(0.0, deadline - overhead),
-        "alone": int(cluster.batching == Fixed() and deadline is None),
         "backup_pool": -1,
         "group_timer": -1,
         "copies": 1,
@@ -82,14 +87,20 @@ def options(cluster: Cluster, policy: Policy, deadline: float | None) -> dict[st
         **dict(_of_policy(policy)),
     }
     found["k"], found["r"] = policy.group
+    found["alone"] = int(deadline is None and not found["adapts"] and found["max_size"] == 1)
     return found
 
 
 def _batching(cluster: Cluster) -> dict[str, Any]:
+    """Return how the frontend forms batches: of one query each, where it is the instances that form them."""
     batching = cluster.batching
+    wait = batching.frontend_wait
+    if batching.formed_at == "instance":
+        return {"adapts": 0, "filled_to": 1, "max_size": 1, "max_wait": -1.0}
     if isinstance(batching, Aimd):
         return {
             "adapts": 1,
+            "max_wait": wait,
             "filled_to": 1,
             "exact": 1.0,
             "objective": batching.objective,
@@ -98,7 +109,8 @@ def _batching(cluster: Cluster) -> dict[str, Any]:
             "max_size": batching.max_size,
         }
     assert isinstance(batching, Fixed)
-    return {"filled_to": batching.size, "max_size": batching.size}
+    size = batching.size
+    return {"adapts": 0, "filled_to": size, "max_size": size, "max_wait": -1.0 if wait is None else wait}
 
 
 def _of_policy(policy: Policy) -> Iterator[tuple[str, Any]]:

@@ -16,7 +16,8 @@ ServiceModifier = Callable[[Task, int, float, float], float]
 """`bend(task, instance, start, seconds) -> seconds`: how long a service of `seconds` takes that begins at `start`."""
 
 Delay = Callable[[int, float, bool, float], float]
-"""`delay(instance, when, outbound, seconds) -> seconds`: what is added to a message of `seconds` on an instance's link.
+"""`delay(instance, when, outbound, seconds) -> seconds`: what is added to a message that takes `seconds`, propagation
+and transmission, on an instance's link.
 
 `outbound` says whether it leaves the instance. Messages of one instance come with times that never decrease by much:
 a reply is asked for when its task starts.
@@ -88,6 +89,8 @@ class Traffic:
     """(end, for each instance the flows in and out until then), with ends that increase without bound."""
     backlog: Sequence[tuple[Stream, Stream]]
     """For each instance the seconds that a flow's backlog takes, in and out, numbered in the order of the waits."""
+    latency: float
+    """Seconds of each message that flows do not multiply."""
 
 
 @dataclass(frozen=True, slots=True)

@@ -5,11 +5,12 @@ from __future__ import annotations
 from collections.abc import Iterator
 from typing import Literal
 
-from pydantic import NonNegativeFloat, PositiveFloat
+from pydantic import Field, NonNegativeFloat
 
 from sim.distributions import Distribution
 from sim.distributions.families import Exponential
 from sim.stragglers.base import Crashing, Effect, Setting, Straggler
+from sim.stragglers.timeline import SHORTEST
 from sim.streams import Streams
 
 
@@ -17,7 +18,7 @@ class Crashes(Straggler):
     """Crash instances; what runs is lost and retried (or reconstructed, if that is sooner)."""
 
     kind: Literal["crashes"] = "crashes"
-    mean_up: PositiveFloat
+    mean_up: float = Field(ge=SHORTEST)
     """Mean seconds from a repair to the next crash (exponential)."""
     repair: Distribution = Exponential(mean=10.0)
     """Seconds from a crash to the instance's return."""

@@ -4,9 +4,10 @@ from __future__ import annotations
 
 from typing import Literal
 
-from pydantic import Field, PositiveFloat, model_validator
+from pydantic import Field, PositiveFloat, field_validator, model_validator
 
 from sim.distributions import Distribution
+from sim.distributions.base import above_zero
 from sim.stragglers.base import Effect, Factors, Setting, Straggler
 from sim.task import Task
 
@@ -19,6 +20,11 @@ class Heterogeneous(Straggler):
     """Factors of instances 0, 1, ...; repeated from the beginning where there are more instances."""
     factor: Distribution | None = None
     """Instead of `factors`: what each instance's factor is drawn from, once per trial."""
+
+    @field_validator("factor")
+    @classmethod
+    def _above_zero(cls, factor: Distribution | None) -> Distribution | None:
+        return None if factor is None else above_zero(factor)
 
     @model_validator(mode="after")
     def _one_of_two(self) -> Heterogeneous:

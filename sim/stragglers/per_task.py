@@ -6,9 +6,10 @@ from typing import Literal
 
 import numpy as np
 from numpy.typing import NDArray
-from pydantic import Field
+from pydantic import Field, model_validator
 
 from sim.distributions import Distribution
+from sim.distributions.base import above_zero
 from sim.stragglers.base import Draws, Effect, Setting, Straggler
 from sim.streams import Stream
 from sim.task import Task
@@ -24,6 +25,12 @@ class PerTask(Straggler):
     """Whether `slowdown` multiplies the service time or is added to it."""
     probability: float = Field(default=1.0, gt=0, le=1)
     """Share of the tasks that are slowed down."""
+
+    @model_validator(mode="after")
+    def _above_zero(self) -> PerTask:
+        if self.how == "multiply":
+            above_zero(self.slowdown)
+        return self
 
     def attach(self, setting: Setting) -> Effect:
         """ServiceModifier by a draw per task, keyed like the task's service time."""

@@ -16,11 +16,12 @@ from collections import deque
 from collections.abc import Iterator
 from typing import Literal
 
-from pydantic import Field, PositiveFloat, PositiveInt, model_validator
+from pydantic import Field, PositiveFloat, model_validator
 
 from sim.distributions import Distribution
 from sim.distributions.families import Exponential
 from sim.stragglers.base import Effect, Setting, Straggler, Traffic
+from sim.stragglers.timeline import SHORTEST
 from sim.streams import Stream
 
 IN, OUT = 0, 1
@@ -30,7 +31,7 @@ class Shuffles(Straggler):
     """Send bulk data between random pairs of instances, there and back, over and over (network shuffles)."""
 
     kind: Literal["shuffles"] = "shuffles"
-    concurrent: PositiveInt = 4
+    concurrent: int = Field(default=4, ge=1, le=1000)
     """Shuffles at any time; each draws two distinct instances among all that are launched."""
     megabytes: tuple[PositiveFloat, PositiveFloat] = Field(default=(128.0, 256.0))
     """Least and most that a shuffle sends, uniform; the same amount then goes back."""
@@ -48,6 +49,11 @@ class Shuffles(Straggler):
         gbps = setting.network.gbps
         if gbps is None:
             raise ValueError("shuffles need links to fill: give cluster.network.gbps")
+        if (seconds := 8e-3 * self.megabytes[0] / gbps) < SHORTEST:
+            raise ValueError(
+                f"a shuffle of {self.megabytes[0]:g} MB takes {seconds:.3g} s at {gbps:g} Gbps; at least "
+                f"{SHORTEST:g} s can be simulated"
+            )
         if len(setting.pools) < 2:
             raise ValueError("shuffles go between instances, but there is only one")
         traffic = _Traffic(self, setting, capacity=gbps * 1e9 / 8)
@@ -56,6 +62,7 @@ class Shuffles(Straggler):
             return setting.streams.stream(self.backlog.sample, "backlog", setting.number, instance, way)
 
         streams = [(backlog(instance, IN), backlog(instance, OUT)) for instance in range(len(setting.pools))]
+        latency = setting.network.latency  # of the link, not of its bandwidth: flows do not multiply it
         crossed = [[0, 0] for _ in setting.pools]
 
         def delay(instance: int, when: float, outbound: bool, seconds: float) -> float:
@@ -69,9 +76,9 @@ class Shuffles(Straggler):
             waited = 0.0
             for number in range(count, following):  # `sum` rounds differently from Python 3.12 on
                 waited += stream.at(number)
-            return flows * seconds + waited
+            return flows * max(0.0, seconds - latency) + waited
 
-        return Effect(delay=delay, form=Traffic(traffic.pieces(), streams))
+        return Effect(delay=delay, form=Traffic(traffic.pieces(), streams, latency))
 
 
 class _Flow:

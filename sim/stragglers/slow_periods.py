@@ -6,12 +6,13 @@ from collections.abc import Iterator
 from typing import Literal
 
 import numpy as np
-from pydantic import PositiveFloat
+from pydantic import Field, field_validator
 
 from sim.distributions import Distribution
+from sim.distributions.base import above_zero
 from sim.distributions.families import Deterministic
 from sim.stragglers.base import Effect, Setting, Straggler
-from sim.stragglers.timeline import effect_of
+from sim.stragglers.timeline import SHORTEST, effect_of
 
 PERIODS = 64
 """Periods of each condition that are drawn at once."""
@@ -23,10 +24,15 @@ class SlowPeriods(Straggler):
     kind: Literal["slow_periods"] = "slow_periods"
     factor: Distribution = Deterministic(value=4.0)
     """How many times longer work takes in a slow period; drawn anew for each period."""
-    mean_normal: PositiveFloat
+    mean_normal: float = Field(ge=SHORTEST)
     """Mean seconds between slow periods."""
-    mean_slow: PositiveFloat
+    mean_slow: float = Field(ge=SHORTEST)
     """Mean seconds of a slow period."""
+
+    @field_validator("factor")
+    @classmethod
+    def _above_zero(cls, factor: Distribution) -> Distribution:
+        return above_zero(factor)
 
     def attach(self, setting: Setting) -> Effect:
         """Integrate the work over the instance's periods; a period may end within a service."""

@@ -19,9 +19,10 @@ from collections.abc import Iterator
 from typing import Literal
 
 import numpy as np
-from pydantic import Field
+from pydantic import Field, field_validator
 
 from sim.distributions import Distribution
+from sim.distributions.base import above_zero
 from sim.stragglers.base import Chains, Effect, Setting, Straggler
 from sim.task import Task
 
@@ -40,6 +41,11 @@ class Sticky(Straggler):
     stickiness: float = Field(ge=0, le=1)
     """Probability that a task meets what the one before it on the same instance met, instead of a new draw: the
     correlation of their slowdowns. 0 is `per_task`, 1 `heterogeneous`; each task's distribution is the same for all."""
+
+    @field_validator("slowdown")
+    @classmethod
+    def _above_zero(cls, slowdown: Distribution) -> Distribution:
+        return above_zero(slowdown)
 
     def attach(self, setting: Setting) -> Effect:
         """ServiceModifier by the instance's chain; its n-th task meets the same slowdown under every policy."""

@@ -9,6 +9,9 @@ from itertools import chain
 from sim.stragglers.base import Effect, Pieces, ServiceModifier
 from sim.task import Task
 
+SHORTEST = 1e-6
+"""Seconds: conditions that last less on average would take a simulation for ever."""
+
 
 class SlownessTimeline:
     """A service runs through pieces of time in which the instance is slower by a constant factor.

@@ -370,9 +370,9 @@ def test_a_plugin_beside_the_file_brings_a_kind(tmp_path: Path) -> None:
     ("source", "says"),
     [
         (None, "there is no module 'my_broken_plugin"),
-        ("import nothing_of_that_name", "it imports 'nothing_of_that_name', which is not installed"),
-        ("1 / 0", "fails when imported: ZeroDivisionError: division by zero"),
-        ("def (:", "fails when imported: SyntaxError"),
+        ("import nothing_of_that_name", "it imports 'nothing_of_that_name', which is not installed ({plugin}:1)"),
+        ("1 / 0", "fails when imported ({plugin}:1): ZeroDivisionError: division by zero"),
+        ("def (:", "fails when imported ({plugin}:1): SyntaxError"),
     ],
 )
 def test_a_bad_plugin_is_one_sentence(source: str | None, says: str, tmp_path: Path) -> None:
@@ -382,7 +382,7 @@ def test_a_bad_plugin_is_one_sentence(source: str | None, says: str, tmp_path: P
     with pytest.raises(ParmError) as refusal:
         loader.load(write(tmp_path), plugins=[name])
     assert str(refusal.value).startswith(f"--plugin {name}: ")
-    assert says in str(refusal.value)
+    assert says.format(plugin=tmp_path / f"{name}.py") in str(refusal.value)
     assert "\n" not in str(refusal.value)
 
 

@@ -74,3 +74,27 @@ def test_keys_that_go_together_share_a_panel() -> None:
     assert [panel.title for panel in panels(together, apart_from="size")] == [""]
     crossed = [row(size=size, rate=rate) for size in (1, 2) for rate in (300, 460)]
     assert [panel.title for panel in panels(crossed, apart_from="size")] == ["rate = 300", "rate = 460"]
+
+
+def test_a_number_that_stands_for_a_distribution_can_be_swept(tmp_path: Path) -> None:
+    """Whatever the file may write as a number, written there as a number, a mapping or not at all."""
+    for key in ("cluster.service", "cluster.parity_service", "cluster.encode"):
+        found = experiment(tmp_path, f"  {key}: [0.01, 0.02]")
+        (_, option) = key.split(".")
+        means = [getattr(found.at(point).cluster, option).mean() for point in found.points()]
+        assert means == [0.01, 0.02]
+
+
+@pytest.mark.parametrize(
+    ("sweep", "sentence"),
+    [
+        ("  cluster.network: [1, 2]", "'cluster.network' is not a single value; sweep one of the options in it"),
+        ("  cluster.queue: [1, 2]", "cluster.queue a queue discipline is a mapping with 'kind'"),
+        ("  cluster.service: [-1, 2]", "cluster.service.value must be at least 0"),
+        ("  cluster.service: [true]", "a distribution is a mapping with 'kind'"),
+    ],
+)
+def test_what_no_number_stands_for_cannot_be_swept(tmp_path: Path, sweep: str, sentence: str) -> None:
+    with pytest.raises(ParmError) as refusal:
+        experiment(tmp_path, sweep)
+    assert sentence in str(refusal.value)
