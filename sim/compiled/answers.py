@@ -24,7 +24,8 @@ def answer(w: Any, b: int, route: int, used: int) -> None:
     put_u1(w.answered, number, 1)
     put_f8(w.reply, number, w.now)
     put_u1(w.route, number, route)
-    put_i8(w.used, number, used)
+    if used:  # memory that is never written takes none
+        put_i8(w.used, number, used)
     if w.closed:
         for query in range(batch.first, batch.first + batch.size):
             if not defaulted(w, query):

@@ -24,7 +24,7 @@ def trace(arrays: Arrays, cluster: Cluster, policy: Policy, schedule: Schedule, 
     """Return what was simulated. Raises ValueError where a query has no reply."""
     network = cluster.network
     arrival = arrays["arrivals"] if isinstance(schedule, ClosedSchedule) else schedule.times
-    queries = _queries(arrays, arrival, network.overhead)
+    queries = _queries(arrays, arrival)
     if np.any(queries.reply == UNANSWERED):
         raise ValueError("some queries have no reply")
     for name in layout.COLUMN_TYPES:
@@ -46,10 +46,10 @@ def trace(arrays: Arrays, cluster: Cluster, policy: Policy, schedule: Schedule, 
     )
 
 
-def _queries(arrays: Arrays, arrival: NDArray[np.float64], overhead: float) -> Queries:
+def _queries(arrays: Arrays, arrival: NDArray[np.float64]) -> Queries:
     reply, route, used = arrays["reply"], arrays["route"], arrays["used"]
     if arrays.get("alone"):
-        dispatch, batch = arrival + overhead, np.arange(len(arrival), dtype=np.int32)
+        dispatch, batch = arrays["came"], np.arange(len(arrival), dtype=np.int32)
     else:
         count = arrays.get("batch_count")
         size = arrays["sizes"][:count]

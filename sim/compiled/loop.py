@@ -122,8 +122,6 @@ def flush(w: Any) -> None:
 @kernel
 def expect(w: Any, query: int) -> None:
     """Note a query's deadline. Deadlines fall due in order of arrival, so one pending entry stands for all."""
-    if w.closed:
-        put_f8(w.came, query, w.now)
     w.count = query + 1
     if not w.awaiting:
         w.awaiting = 1
@@ -227,6 +225,7 @@ def happen(w: Any, what: int, item: int) -> None:
     elif what == DEADLINE:
         expire(w)
     elif what == ARRIVAL:
+        put_f8(w.came, w.sees_arrivals, w.now)
         put_f8(w.arrivals, w.sees_arrivals, get_f8(w.thought, item))
         w.sees_arrivals += 1
         arrive(w, w.sees_arrivals - 1)
