@@ -12,7 +12,24 @@ from importlib import metadata
 from pathlib import Path
 from typing import Any
 
+from sim.clock import COMPACT_ABOVE
+
 HERE = Path(__file__).parent
+
+SOURCES = (
+    "answers",
+    "coding",
+    "conditions",
+    "copies",
+    "heap",
+    "layout",
+    "loop",
+    "memory",
+    "queues",
+    "tasks",
+    "waiting",
+)
+"""The modules that are compiled, or whose constants are."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -33,9 +50,9 @@ def folder() -> Path:
     import llvmlite.binding as llvm
 
     entry = (HERE / "loop.py").stat()
-    parts: list[Any] = [HERE, entry.st_mtime_ns, entry.st_size, sys.version, metadata.version("numba")]
+    parts: list[Any] = [HERE, COMPACT_ABOVE, entry.st_mtime_ns, entry.st_size, sys.version, metadata.version("numba")]
     parts += [metadata.version("llvmlite"), llvm.get_host_cpu_name(), llvm.get_host_cpu_features().flatten()]
-    text = "\n".join([*map(str, parts), *(file.read_text(encoding="utf-8") for file in sorted(HERE.glob("*.py")))])
+    text = "\n".join([*map(str, parts), *((HERE / f"{name}.py").read_text(encoding="utf-8") for name in SOURCES)])
     home = Path(os.environ.get("XDG_CACHE_HOME") or Path.home() / ".cache")
     return home / "parm" / f"kernel-{hashlib.sha256(text.encode()).hexdigest()[:16]}"
 

@@ -34,6 +34,9 @@ FIRST_ENTRIES = 1024
 FIRST_ATTEMPTS = 2
 """Attempts of a task to begin with."""
 
+OURS = (layout.NEED_ROWS, layout.NEED_HEAP, layout.NEED_COLUMNS, layout.NEED_ATTEMPTS)
+"""What is asked for that calls no option's own code; it is there after an error, too, until the event has ended."""
+
 
 class Engine:
     """A simulation's memory, and the answers to what the kernel asks."""
@@ -240,12 +243,16 @@ class Engine:
     def _ask(self, what: int, first: int, second: int) -> int:
         """Answer the kernel. It knows no exceptions, so it is halted, and given something to end its event with."""
         try:
-            if self._error is None:
+            if self._error is None or what in OURS:
                 return self._answer(what, first, second)
         except BaseException as error:
             self._error = error
             self._arrays.world["halted"] = 1
-        if what == layout.NEED_LINE:
+        if what == layout.NEED_SERVICE:
+            self._arrays["meets"]["stream"][second] = 0
+        elif what == layout.NEED_DRAW:
+            self._drawn[first][1].flat[second] = 0
+        elif what == layout.NEED_LINE:
             self._lines[first, second].end()
         elif what == layout.NEED_TRAFFIC:
             self._traffic[first].end()
