@@ -112,9 +112,9 @@ class Line:
             raise ValueError("a straggler's timeline has ended")
         self._set(np.append(self._first[:count], new[:, 0]), np.append(self._second[:count], new[:, 1]))
 
-    def end(self) -> None:
-        """Let nothing change any more, so that the kernel can end after an error."""
-        self._set(np.append(self._first, np.inf), np.append(self._second, np.inf))
+    def end(self, second: float) -> None:
+        """Let the last piece go on for ever, so that the kernel can end after an error."""
+        self._set(np.append(self._first, np.inf), np.append(self._second, second))
 
     def _set(self, first: NDArray[np.float64], second: NDArray[np.float64]) -> None:
         self._first, self._second = first, second

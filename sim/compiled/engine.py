@@ -253,7 +253,7 @@ class Engine:
         elif what == layout.NEED_DRAW:
             self._drawn[first][1].flat[second] = 0
         elif what == layout.NEED_LINE:
-            self._lines[first, second].end()
+            self._lines[first, second].end(1.0 if first >= 0 else np.inf)  # a factor, or a repair
         elif what == layout.NEED_TRAFFIC:
             self._traffic[first].end()
         elif what == layout.NEED_HEAP:
