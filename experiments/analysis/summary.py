@@ -130,12 +130,23 @@ def differences(outcomes: Sequence[Outcome]) -> list[Difference]:
     return found
 
 
+def paired_difference(outcomes: Sequence[Outcome], ours: Row, base: Row, metric: str) -> Interval | None:
+    """Return one row's metric less another's at the same sweep point, over the trials that both have.
+
+    In ms for latencies, a fraction otherwise; None where there is nothing to compare.
+    """
+    cells = _cells(outcomes)
+    mine, theirs = (cells.get((row.point_key, row.policy)) for row in (ours, base))
+    return _difference(mine, theirs, metric)[0] if mine and theirs else None
+
+
 def write(outcomes: Sequence[Outcome], folder: Path, equal_cost: Rule = "instances") -> list[Row]:
     """Write `summary.csv`, `summary.json` and `differences.csv` into `folder`, each at once or not at all."""
     table = rows(outcomes, equal_cost)
-    records = _records(table)
-    atomic.write(folder / "summary.csv", as_csv(records[0] if records else ["policy"], map(dict.values, records)))
-    atomic.write(folder / "differences.csv", _differences_as_csv(differences(outcomes), table))
+    written = records(table)
+    atomic.write(folder / "summary.csv", as_csv(written[0] if written else ["policy"], map(dict.values, written)))
+    header, compared = difference_table(differences(outcomes), table)
+    atomic.write(folder / "differences.csv", as_csv(header, compared))
     document = {
         "format": FORMAT,
         "units": dict.fromkeys(LATENCIES, "ms") | {"busy_seconds_per_query": "s", "bytes_per_query": "B"},
@@ -268,8 +279,9 @@ def _sum(counts: Sequence[dict[str, int]]) -> dict[str, int]:
     return {name: sum(count[name] for count in counts) for name in counts[0]}
 
 
-def _records(table: Sequence[Row]) -> list[dict[str, Any]]:
-    records = []
+def records(table: Sequence[Row]) -> list[dict[str, Any]]:
+    """Return the lines of `summary.csv`, each by its columns; None where nothing was measured."""
+    lines = []
     for row in table:
         record: dict[str, Any] = {"policy": row.policy} | row.point
         for name in METRICS:
@@ -277,17 +289,18 @@ def _records(table: Sequence[Row]) -> list[dict[str, Any]]:
             ends = (None,) * 3 if interval is None else (interval.value, interval.lo, interval.hi)
             record |= dict(zip((name, f"{name}_lo", f"{name}_hi"), ends, strict=True))
         compared = {"relative_cost": row.relative_cost, "equal_cost": row.equal_cost}
-        records.append(record | row.cost | compared | {"queries": row.queries, "trials": row.trials})
-    return records
+        lines.append(record | row.cost | compared | {"queries": row.queries, "trials": row.trials})
+    return lines
 
 
-def _differences_as_csv(found: Sequence[Difference], table: Sequence[Row]) -> str:
+def difference_table(found: Sequence[Difference], table: Sequence[Row]) -> tuple[list[str], list[tuple[Any, ...]]]:
+    """Return the columns and the lines of `differences.csv`."""
     swept = table[0].point if table else {}
     rows = []
     for one in found:
         numbers = (one.difference.value, one.difference.lo, one.difference.hi, one.relative)
         rows.append((one.policy, one.against, *one.point.values(), one.metric, *numbers))
-    return as_csv(["policy", "against", *swept, "metric", "difference", "lo", "hi", "relative_percent"], rows)
+    return ["policy", "against", *swept, "metric", "difference", "lo", "hi", "relative_percent"], rows
 
 
 def _finite(value: float) -> float | None:

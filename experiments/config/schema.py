@@ -109,7 +109,8 @@ class Experiment(Options):
     what a budget buys), or as many busy seconds per query, which no budget can hold equal, but tables compare."""
     sweep: dict[str, tuple[Any, ...]] = Field(default_factory=dict)
     """Values for keys such as `workload.arrivals.rate`; several lists are combined. Keys with a comma between them
-    change together: `cluster.instances, cluster.extra: [[12, 6], [24, 12]]` are two points."""
+    change together: `cluster.instances, cluster.extra: [[12, 6], [24, 12]]` are two points. A range stands for a list:
+    `{from: 100, to: 400, steps: 7}`, with `scale: log` evenly spaced by ratio."""
     figures: tuple[Figure, ...] | None = None
     """Figures to draw; all that apply where it is left out."""
     reference: tuple[Reference, ...] = ()
@@ -133,6 +134,8 @@ class Experiment(Options):
     it does not know; `auto` is `compiled` where that can be had, else `simpy`. Results are the same to the last bit."""
     traces: bool = True
     """Whether to keep one row per query and per task as Parquet."""
+    plugins: tuple[str, ...] = ()
+    """Modules with kinds of your own, as with `--plugin`; they may lie beside the file."""
     _folders: tuple[Path, ...] = PrivateAttr(default=())
 
     @field_validator("name")
@@ -144,6 +147,11 @@ class Experiment(Options):
                 "beginning with a letter or a digit"
             )
         return name
+
+    @field_validator("sweep", mode="before")
+    @classmethod
+    def _ranges_are_lists(cls, given: Any) -> Any:
+        return sweep.written_out(given)
 
     @model_validator(mode="after")
     def _fits_together(self, info: ValidationInfo) -> Self:

@@ -135,7 +135,7 @@ def _cell(cell: Cell, outcome: Outcome) -> dict[str, Any]:
         "policy": cell.policy.label,
         "point": cell.point,
         "trial": cell.trial,
-        "trace": f"traces/{cell.name}.parquet" if cell.experiment.traces else None,
+        "trace": f"queries/{cell.name}.parquet" if cell.experiment.traces else None,
         "queries": outcome.queries,
         "warmup": outcome.warmup,
         "seconds": outcome.seconds,

@@ -4,19 +4,19 @@ from __future__ import annotations
 
 import signal
 import threading
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from experiments.analysis import claims, frontier, reference, summary, tables
-from experiments.analysis.load import questions
 from experiments.analysis.outcome import Outcome
 from experiments.analysis.theory import Theory, theory
 from experiments.figures.base import FigureData
 from experiments.figures.drawing import draw_all
 from experiments.figures.frontier import Frontier
 from experiments.run.cells import Cell, cells
+from experiments.run.load import questions
 from experiments.run.manifest import command_line, manifest, notes
 from experiments.run.progress import Reporter
 from experiments.run.runner import default_workers, run_cells
@@ -25,6 +25,7 @@ from experiments.run.store import RunStore, writing
 if TYPE_CHECKING:
     from rich.console import Console
 
+    from experiments.analysis.summary import Row
     from experiments.config.schema import Experiment
     from experiments.run.models import Models
     from sim.trace import Trace
@@ -45,6 +46,8 @@ class Session:
     device: str = "auto"
     fresh: bool = False
     """Whether to discard a run that is in the directory."""
+    quiet: bool = False
+    """Whether to print nothing but progress."""
 
     def run(self, experiment: Experiment, folder: Path) -> None:
         """Run the experiment into `folder`, or what is left of it, and conclude it.
@@ -89,13 +92,47 @@ class Session:
             raise InterruptedRunError from None
         if missing:
             _write_manifest(store, experiment, todo, outcomes, answerer, count)
-        for note in [*(answerer.notes if answerer else ()), *notes(experiment, todo)]:
-            print(f"note: {note}")
-        conclude(store, experiment, todo, [outcomes[cell.id] for cell in todo])
+        if not self.quiet:
+            for note in [*(answerer.notes if answerer else ()), *notes(experiment, todo)]:
+                print(f"note: {note}")
+        conclude(store, experiment, todo, [outcomes[cell.id] for cell in todo], quiet=self.quiet)
 
 
-def conclude(store: RunStore, experiment: Experiment, todo: Sequence[Cell], outcomes: Sequence[Outcome]) -> None:
-    """Write the summary, print the table, draw the figures, judge the claims and name the directory."""
+def conclude(
+    store: RunStore, experiment: Experiment, todo: Sequence[Cell], outcomes: Sequence[Outcome], *, quiet: bool = False
+) -> None:
+    """Write summary, figures and verdicts into the run directory, and print them unless `quiet`."""
+    say: Callable[[str], None] = (lambda _: None) if quiet else print
+    with writing(store.folder):
+        rows = summary.write(outcomes, store.folder, experiment.equal_cost)
+        if not quiet:
+            tables.show(rows, console())
+        material = figure_data(store, experiment, todo, outcomes, rows)
+        for note in draw_all(experiment.figures, material, store.folder / "figures"):
+            say(note)
+    for figure in experiment.figures or ():
+        if isinstance(figure, Frontier):
+            found = frontier.frontiers(rows, outcomes, figure.metric)
+            store.write_text(f"{figure.stem}.csv", frontier.as_text(found, figure.metric))
+            for sentence in frontier.sentences(found):
+                say(sentence)
+    if experiment.reference:
+        compared = reference.compare(experiment.reference, outcomes)
+        store.write_text("reference.csv", reference.as_csv(compared))
+        for sentence in reference.sentences(compared):
+            say(sentence)
+    if experiment.claims:
+        verdicts = claims.judge(experiment.claims, outcomes)
+        store.write_text(claims.FILE, claims.as_json(verdicts))
+        if not quiet:
+            console().print(claims.table({experiment.name: verdicts}))
+    say(str(store.folder))
+
+
+def figure_data(
+    store: RunStore, experiment: Experiment, todo: Sequence[Cell], outcomes: Sequence[Outcome], rows: Sequence[Row]
+) -> FigureData:
+    """Return what a run's figures are drawn from; traces are read when a figure asks for one."""
     by_place = {(cell.policy.label, summary.point_key(cell.point), cell.trial): cell for cell in todo}
 
     def trace(outcome: Outcome) -> Trace | None:
@@ -107,30 +144,8 @@ def conclude(store: RunStore, experiment: Experiment, todo: Sequence[Cell], outc
         measured = there.execution == "in_the_loop"
         return theory(cell.policy, there.cluster, there.workload.arrivals, there.stragglers, measured=measured)
 
-    with writing(store.folder):
-        rows = summary.write(outcomes, store.folder, experiment.equal_cost)
-        tables.show(rows, console())
-        material = FigureData(
-            rows, outcomes, trace if experiment.traces else None, experiment.name, experiment.reference, predicted
-        )
-        for note in draw_all(experiment.figures, material, store.folder / "figures"):
-            print(note)
-    for figure in experiment.figures or ():
-        if isinstance(figure, Frontier):
-            found = frontier.frontiers(rows, outcomes, figure.metric)
-            store.write_text(f"{figure.stem}.csv", frontier.as_text(found, figure.metric))
-            for sentence in frontier.sentences(found):
-                print(sentence)
-    if experiment.reference:
-        compared = reference.compare(experiment.reference, outcomes)
-        store.write_text("reference.csv", reference.as_csv(compared))
-        for sentence in reference.sentences(compared):
-            print(sentence)
-    if experiment.claims:
-        verdicts = claims.judge(experiment.claims, outcomes)
-        store.write_text(claims.FILE, claims.as_json(verdicts))
-        console().print(claims.table({experiment.name: verdicts}))
-    print(store.folder)
+    loads = trace if experiment.traces else None
+    return FigureData(rows, outcomes, loads, experiment.name, experiment.reference, predicted)
 
 
 def sigterm_as_interrupt() -> None:
