@@ -105,7 +105,7 @@ def main() -> None:
     """Run every benchmark and print its table."""
     compiled.compile_kernel()
     fast = partial(ours, engine=FAST)
-    peers.recursion_in_numba(10, 400.0, 10)
+    peers.recursion_in_numba(10, servers=10, rate=400.0)
     versions = f"Python {platform.python_version()}, NumPy {np.__version__}, {platform.machine()}"
     print(f"{versions}, one core, median of {ROUNDS}")
     peer = {"rate": 400.0, "servers": 10}
