@@ -24,7 +24,7 @@ MEASURED = (
     "the service times were measured with the hardware in the loop: the same seed gives the same queries and machines, "
     "but not the same traces byte for byte"
 )
-PACKAGES = ("parm", "numpy", "numba", "simpy", "pydantic", "pyarrow", "torch", "torchvision")
+PACKAGES = ("parm", "numpy", "numba", "simpy", "pydantic", "pyarrow", "torch", "torchvision", "onnxruntime")
 
 
 def manifest(
