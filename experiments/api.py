@@ -100,7 +100,7 @@ def simulate(
     cell = next((cell for cell in found if cell.trial == trial), None)
     if cell is None:
         raise ParmError(f"there is no trial {trial}: the experiment has trials 0 to {experiment.trials - 1}.")
-    trace, _ = simulate_cell(cell)
+    trace = simulate_cell(cell).trace
     warmup = cell.experiment.warmup_queries(trace.queries.arrival)
     return _frame(query_table(cell, trace, warmup))
 

@@ -59,7 +59,18 @@ def cells(experiment: Experiment) -> list[Cell]:
 def _hashes(alone: Experiment, trials: int) -> Iterator[str]:
     """Yield the id of each trial."""
     data = alone.resolved()
-    for key in ("name", "trials", "precision", "sweep", "figures", "traces", "reference", "claims", "plugins"):
+    for key in (
+        "name",
+        "trials",
+        "precision",
+        "sweep",
+        "figures",
+        "traces",
+        "engine",
+        "reference",
+        "claims",
+        "plugins",
+    ):
         del data[key]
     data["warmup"] = str(alone.warmup_rule)
     common = hashlib.sha256(f"[{json.dumps(data, sort_keys=True, ensure_ascii=True)}, ".encode())

@@ -50,7 +50,7 @@ def forecast(cells: Sequence[Cell], trials: int) -> Forecast:
             small = replace(cell, experiment=part)
             simulate_cell(small)  # the first run imports and compiles
             began = perf_counter()
-            trace, _ = simulate_cell(small)
+            trace = simulate_cell(small).trace
             written = 0
             if cell.experiment.traces:
                 for table in (query_table(small, trace, 0), task_table(small, trace)):

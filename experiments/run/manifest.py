@@ -24,7 +24,7 @@ MEASURED = (
     "the service times were measured with the hardware in the loop: the same seed gives the same queries and machines, "
     "but not the same traces byte for byte"
 )
-PACKAGES = ("parm", "numpy", "simpy", "pydantic", "pyarrow", "torch", "torchvision", "onnxruntime")
+PACKAGES = ("parm", "numpy", "numba", "simpy", "pydantic", "pyarrow", "torch", "torchvision", "onnxruntime")
 
 
 def manifest(
@@ -139,6 +139,7 @@ def _cell(cell: Cell, outcome: Outcome) -> dict[str, Any]:
         "queries": outcome.queries,
         "warmup": outcome.warmup,
         "seconds": outcome.seconds,
+        "engine": outcome.engine,
         "passes": outcome.passes,
         "reused": outcome.reused,
     }

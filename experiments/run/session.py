@@ -14,6 +14,7 @@ from typing import TYPE_CHECKING, Any
 from experiments.analysis import claims, frontier, latex, reference, summary, tables
 from experiments.analysis.outcome import Outcome
 from experiments.analysis.theory import Theory, theory
+from experiments.config import precision
 from experiments.figures.base import FigureData
 from experiments.figures.drawing import draw_all
 from experiments.figures.frontier import Frontier

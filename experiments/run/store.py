@@ -80,7 +80,7 @@ _OURS = (
 _WHOLE = b"parm"
 """Metadata key of a query table: what a trace knows of its whole cell."""
 _TASK_WORDS: dict[str, type[IntEnum]] = {"role": Role, "fate": TaskStatus}
-_COSMETIC = ("figures", "reference", "claims", "precision", "plugins")
+_COSMETIC = ("figures", "reference", "claims", "precision", "plugins", "engine")
 """Options that may change between two runs in one directory: no cell depends on them."""
 _NAMED = 3
 """Cells that an error names, at most."""
