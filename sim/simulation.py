@@ -186,7 +186,8 @@ def engine_for(
 
 
 def _by_kind(stragglers: Sequence[Straggler], effects: Sequence[Effect]) -> list[tuple[str, Effect]]:
-    return [(str(straggler.name_in_yaml()), effect) for straggler, effect in zip(stragglers, effects, strict=True)]
+    names = [one.name_in_yaml() if isinstance(one, Straggler) else type(one).__name__ for one in stragglers]
+    return [(str(name), effect) for name, effect in zip(names, effects, strict=True)]
 
 
 def _with_code(cluster: Cluster, policy: Policy) -> Cluster:

@@ -4,15 +4,16 @@ from __future__ import annotations
 
 import re
 from pathlib import Path
-from typing import Annotated, get_args
+from typing import Annotated
 
 import typer
 
-from sim.engines import Engine
 from sim.errors import ParmError
 
 INTERRUPTED = 130
 """The exit status of a run that was interrupted."""
+ENGINES = ("auto", "simpy", "compiled")
+"""As `sim.engines.Engine`, which would import numpy for `parm --help`."""
 
 
 def named_device(device: str) -> str:
@@ -24,8 +25,8 @@ def named_device(device: str) -> str:
 
 def named_engine(engine: str | None) -> str | None:
     """Return the name of an engine, or None. Raises ParmError for any other name."""
-    if engine not in (None, *get_args(Engine)):
-        raise ParmError(f"there is no engine '{engine}': choose {', '.join(get_args(Engine))}.")
+    if engine not in (None, *ENGINES):
+        raise ParmError(f"there is no engine '{engine}': choose {', '.join(ENGINES)}.")
     return engine
 
 

@@ -57,8 +57,7 @@ def test_queries_of_a_policy_at_a_sweep_point(finished: Run) -> None:
     rate, queue = "workload.arrivals.rate", "cluster.queue"
     row = finished.summary().query(f"policy == 'two' and `{rate}` == 60 and `{queue}` == 'round_robin'").iloc[0]
     counted = queries[~queries["warmup"]]
-    medians = counted.groupby("trial")["latency_ms"].median()
-    assert medians.mean() == pytest.approx(row["p50_ms"], rel=1e-9)
+    assert counted["latency_ms"].median() == pytest.approx(row["p50_ms"], rel=0.02)  # of a grid of quantiles
     assert len(counted) == row["queries"]
 
 

@@ -477,3 +477,12 @@ def test_list_shows_families_and_plugins(
     said = capsys.readouterr().out
     for line in ("  coded: ", "  none: ", "  replication: ", "  spare_in_the_list: Brought along."):
         assert line in said
+
+
+def test_the_engines_that_can_be_named_are_those_that_there_are() -> None:
+    from typing import get_args
+
+    from experiments.commands.arguments import ENGINES
+    from sim.engines import Engine
+
+    assert get_args(Engine) == ENGINES

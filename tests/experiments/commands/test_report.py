@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import gzip
 import json
+import re
 import shutil
 from collections.abc import Iterator
 from pathlib import Path
@@ -50,7 +51,7 @@ def test_a_page_needs_nothing_else(
     assert "not reproduced" in text
     assert text.count("data:image/png;base64,") == 2
     for outside in ("http://", "https://", 'src="/', "@import", "url("):
-        assert outside not in text
+        assert outside not in re.sub(r' xmlns(:\w+)?="[^"]*"', "", text)
     assert len(text) < 3_000_000
 
 

@@ -73,7 +73,7 @@ def test_promise_5_the_same_bytes_for_any_number_of_workers(changes: dict[str, A
 def test_promise_6_every_policy_meets_the_same_queries(tmp_path: Path) -> None:
     run(tmp_path / "x", 1, **MODEL)
     tables = [
-        pq.read_table(tmp_path / "x" / "run" / "traces" / f"{policy}-t1.parquet")
+        pq.read_table(tmp_path / "x" / "run" / "queries" / f"{policy}-t1.parquet")
         for policy in ("equal_resources", "replication", "coded")
     ]
     for column in ("arrival", "sample", "label"):
@@ -87,7 +87,7 @@ def test_promise_9_overall_accuracy_follows_from_its_parts(tmp_path: Path) -> No
     outcomes = run(tmp_path / "x", 1, **MODEL)
     coded = [outcome for _, outcome in outcomes if outcome.kind == "coded"]
     for outcome, trial in zip(coded, (0, 1), strict=True):
-        table = pq.read_table(tmp_path / "x" / "run" / "traces" / f"coded-t{trial}.parquet").slice(outcome.warmup)
+        table = pq.read_table(tmp_path / "x" / "run" / "queries" / f"coded-t{trial}.parquet").slice(outcome.warmup)
         correct, route = table["correct"].to_numpy(), np.array(table["route"].to_pylist())
         lost = np.isin(route, ["reconstruction", "backup", "default"])
         counts = outcome.accuracy
@@ -103,7 +103,7 @@ def test_forward_passes_are_those_that_some_answer_needed(tmp_path: Path) -> Non
     outcomes = run(tmp_path / "x", 1, **MODEL)
     seen: set[int] = set()
     for cell, outcome in outcomes:
-        table = pq.read_table(tmp_path / "x" / "run" / "traces" / f"{cell.name}.parquet")
+        table = pq.read_table(tmp_path / "x" / "run" / "queries" / f"{cell.name}.parquet")
         samples = set(table["sample"].to_pylist())
         assert outcome.passes["deployed"] == len(samples - seen)
         seen |= samples
@@ -117,7 +117,7 @@ def test_a_backups_answers_are_the_backup_models(tmp_path: Path) -> None:
     outcomes = run(tmp_path / "x", 1, model=model, policies=policies)
     predictions: dict[tuple[str, int], set[int]] = {}
     for cell, outcome in outcomes:
-        table = pq.read_table(tmp_path / "x" / "run" / "traces" / f"{cell.name}.parquet")
+        table = pq.read_table(tmp_path / "x" / "run" / "queries" / f"{cell.name}.parquet")
         routes = np.array(table["route"].to_pylist())
         backed = routes == "backup"
         assert np.any(backed) == (outcome.kind == "approximate_backup")
