@@ -115,7 +115,7 @@ class _Plane:
         self._costs = sorted({choice.spent for choice in choices})
         self._area = area / self._costs[-1]
         every = [one.value for choice in choices if (one := choice.row.metrics[metric]) is not None]
-        self._end = reach * min(every)
+        self._start, self._end = min(every) / reach, reach * min(every)
         self.latencies = [value for value in every if value <= self._end]
         """All that are on the axis, in ms."""
         right = [at.scaled(100).value for choice in choices if (at := choice.row.metrics[ACCURACY]) is not None]
@@ -125,6 +125,10 @@ class _Plane:
         off += [f"{self._floor:.3g}%"] * (min(right, default=math.inf) < self._floor)
         self.beyond = f"arrows: beyond {' and '.join(off)}" if off else ""
         """What to say of choices that are not in the plane."""
+        bars = [one for choice in choices if _best(choice) and (one := choice.row.metrics[metric]) is not None]
+        if any(one.lo < self._start or one.hi > self._end for one in bars if one.value <= self._end):
+            ends = f"bars are cut at {self._start:.3g} and {self._end:.3g} ms"
+            self.beyond = "; ".join(filter(None, [self.beyond, ends]))
 
     def seen(self, choice: Choice) -> bool:
         """Say whether the choice lies in the plane."""
@@ -138,7 +142,14 @@ class _Plane:
         (x, left, right), (y, *_) = self._at(choice.row)
         best = _best(choice)
         if best and x <= self._end:
-            ax.plot([left, min(right, self._end)], [y, y], color=look.color, linewidth=1.0, alpha=0.7, zorder=4)
+            ax.plot(
+                [max(left, self._start), min(right, self._end)],
+                [y, y],
+                color=look.color,
+                linewidth=1.0,
+                alpha=0.7,
+                zorder=4,
+            )
         ax.scatter(
             min(x, self._end),
             max(y, self._floor),
@@ -164,7 +175,9 @@ class _Plane:
         radius = math.sqrt(self._area * first.spent) / 2
         text = f"{style.label(first.row.policy)} {_options(family)}".strip()
         end = self._end
-        return Label(text, min(x, end), y, radius, look.color, ((min(left, end), min(right, end)), (y, y)))
+        return Label(
+            text, min(x, end), y, radius, look.color, ((max(min(left, end), self._start), min(right, end)), (y, y))
+        )
 
     def sizes(self) -> list[Artist]:
         """Return a legend of the marks' sizes, for at most three of the costs."""

@@ -155,12 +155,10 @@ def facets(
         ax.label_outer()
         if index >= len(titles) - columns:
             ax.tick_params(labelbottom=True)
-    (axes[0].set_xlabel if columns == 1 else figure.supxlabel)(labels[0])
+    (axes[-1].set_xlabel if columns == 1 else figure.supxlabel)(labels[0])
     high = float(figure.get_figheight()) - (0.6 if rows == 1 else 1.2)
     upright = textwrap.fill(labels[1], max(int(0.8 * high / (0.07 * style.zoom())), 8))
     (axes[0].set_ylabel if rows == 1 else figure.supylabel)(upright)
-    if columns == 1:
-        axes[-1].set_xlabel(labels[0])
     return figure, axes
 
 
