@@ -79,6 +79,7 @@ class Accuracy(Figure):
                 hue_order=policies,
                 palette={policy: look.color for policy, look in looks.items()},
                 saturation=1,
+                dodge=False,
                 errorbar=None,
                 width=0.62,
                 alpha=0.85,
@@ -96,7 +97,7 @@ class Accuracy(Figure):
                 ax.text(100 * self.lowest, height, " none", va="center", size=style.points(8), color=style.SOFT)
             ax.set_title(name, color=style.INK)
             ax.set_xlim(100 * self.lowest, 100 + 34 * (1 - self.lowest))
-            ax.set_xticks([tick for tick in (0, 25, 50, 75, 90, 95, 100) if self._ticked(tick)])
+            ax.set_xticks([tick for tick in (0, 25, 50, 75, 90, 95, 100) if self._ticked(tick, ax)])
             ax.set_xlabel("accuracy (%)", loc="left")
             ax.set_ylabel("")
             ax.spines["bottom"].set_bounds(100 * self.lowest, 100)
@@ -108,8 +109,9 @@ class Accuracy(Figure):
         axes[0].set_ylim(len(policies) - 0.5, -0.5)
         return figure
 
-    def _ticked(self, tick: int) -> bool:
-        return tick >= 100 * self.lowest and (self.lowest >= 0.5 or tick not in {90, 95})
+    def _ticked(self, tick: int, ax: Axes) -> bool:
+        crowded = {90, 95} if self.lowest < 0.5 else {95} if style.inches(ax) < 3.5 and self.lowest < 0.8 else set()
+        return tick >= 100 * self.lowest and tick not in crowded
 
     def _lines(self, material: FigureData, frame: pd.DataFrame, key: Along) -> matplotlib.figure.Figure:
         looks = self.looks(material)

@@ -25,6 +25,10 @@ if TYPE_CHECKING:
 
 AREA = 190.0
 """Area of the mark of the dearest choice, in square points; the others in proportion to their cost."""
+FULL = 7.0
+"""Inches of a page on which the marks have that area; they are smaller on a narrower one."""
+NARROWEST = 3.2
+"""Inches that a panel needs for its names."""
 PALE = 0.28
 """How much of its colour a dominated choice keeps."""
 BUDGET = "cluster.extra"
@@ -56,7 +60,8 @@ class Frontier(Figure):
         shown = [every[index] for index in spread(len(every), self.panels)]
         kinds = style.looks(material.coloured_kinds or material.kinds, style.palette(self.page))
         looks = {kind: kinds[kind] for kind in material.kinds}
-        plane = _Plane(self.metric, self.reach, [choice for group in shown for choice in group])
+        area = AREA * min(1.0, (self.page.width or FULL) / FULL)
+        plane = _Plane(self.metric, self.reach, [choice for group in shown for choice in group], area)
         tail = style.METRICS[self.metric]
         title = (
             f"{tail} latency, {'overall accuracy and ' if plane.answers else ''}cost: what no other policy dominates"
@@ -75,6 +80,7 @@ class Frontier(Figure):
             ),
             legend=[*(style.handle(kind, look) for kind, look in looks.items()), *plane.sizes()],
             page=self.page,
+            narrowest=NARROWEST,
         )
         for group, ax in zip(shown, axes, strict=True):
             for choice in sorted(group, key=lambda choice: -choice.spent):
@@ -100,16 +106,16 @@ class Frontier(Figure):
 class _Plane:
     """Where choices lie, and how large they are drawn."""
 
-    def __init__(self, metric: str, reach: float, choices: Sequence[Choice]) -> None:
+    def __init__(self, metric: str, reach: float, choices: Sequence[Choice], area: float) -> None:
         self._metric = metric
         self.answers = any(choice.row.metrics[ACCURACY] is not None for choice in choices)
         rule = cost.RULES[choices[0].row.equal_cost]
         self.unit = rule.unit.removeprefix("in ")
         self._factor = rule.factor
         self._costs = sorted({choice.spent for choice in choices})
-        self._area = AREA / self._costs[-1]
+        self._area = area / self._costs[-1]
         every = [one.value for choice in choices if (one := choice.row.metrics[metric]) is not None]
-        self._end = reach * min(every)
+        self._start, self._end = min(every) / reach, reach * min(every)
         self.latencies = [value for value in every if value <= self._end]
         """All that are on the axis, in ms."""
         right = [at.scaled(100).value for choice in choices if (at := choice.row.metrics[ACCURACY]) is not None]
@@ -119,6 +125,10 @@ class _Plane:
         off += [f"{self._floor:.3g}%"] * (min(right, default=math.inf) < self._floor)
         self.beyond = f"arrows: beyond {' and '.join(off)}" if off else ""
         """What to say of choices that are not in the plane."""
+        bars = [one for choice in choices if _best(choice) and (one := choice.row.metrics[metric]) is not None]
+        if any(one.lo < self._start or one.hi > self._end for one in bars if one.value <= self._end):
+            ends = f"bars are cut at {self._start:.3g} and {self._end:.3g} ms"
+            self.beyond = "; ".join(filter(None, [self.beyond, ends]))
 
     def seen(self, choice: Choice) -> bool:
         """Say whether the choice lies in the plane."""
@@ -132,7 +142,14 @@ class _Plane:
         (x, left, right), (y, *_) = self._at(choice.row)
         best = _best(choice)
         if best and x <= self._end:
-            ax.plot([left, min(right, self._end)], [y, y], color=look.color, linewidth=1.0, alpha=0.7, zorder=4)
+            ax.plot(
+                [max(left, self._start), min(right, self._end)],
+                [y, y],
+                color=look.color,
+                linewidth=1.0,
+                alpha=0.7,
+                zorder=4,
+            )
         ax.scatter(
             min(x, self._end),
             max(y, self._floor),
@@ -158,7 +175,9 @@ class _Plane:
         radius = math.sqrt(self._area * first.spent) / 2
         text = f"{style.label(first.row.policy)} {_options(family)}".strip()
         end = self._end
-        return Label(text, min(x, end), y, radius, look.color, ((min(left, end), min(right, end)), (y, y)))
+        return Label(
+            text, min(x, end), y, radius, look.color, ((max(min(left, end), self._start), min(right, end)), (y, y))
+        )
 
     def sizes(self) -> list[Artist]:
         """Return a legend of the marks' sizes, for at most three of the costs."""

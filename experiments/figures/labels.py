@@ -66,7 +66,7 @@ def put(figure: Figure, axes: Axes, labels: Sequence[Label], size: float = 8.5) 
         assert best is not None
         _, (right, up), away = best
         taken.append(_place(x, y, box.width, box.height, (right, up), away * pixels))
-        axes.annotate(
+        written = axes.annotate(
             label.text,
             (label.x, label.y),
             (right * away, up * away),
@@ -80,6 +80,7 @@ def put(figure: Figure, axes: Axes, labels: Sequence[Label], size: float = 8.5) 
             else None,
             zorder=6,
         )
+        written.set_in_layout(False)  # else the panels would move away from where it was placed
 
 
 def _place(x: float, y: float, width: float, height: float, direction: tuple[int, int], away: float) -> Bbox:

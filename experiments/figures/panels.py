@@ -117,11 +117,14 @@ def together(rows: Sequence[Row], key: str) -> set[str]:
     return {key} | {one for one in rows[0].point if count(one) > 1 and count(one, key) == steps}
 
 
-def grid(count: int, page: style.Page | None = None) -> tuple[int, int]:
-    """Return rows and columns for `count` panels, as many beside each other as the page has room for."""
+def grid(count: int, page: style.Page | None = None, narrowest: float = style.NARROWEST) -> tuple[int, int]:
+    """Return rows and columns for `count` panels, as many beside each other as the page has room for.
+
+    `narrowest` is how many inches a panel needs.
+    """
     columns = count if count <= 3 else 2 if count == 4 else 3
     if page is not None and page.width is not None:
-        columns = max(1, min(columns, int(page.width / (style.NARROWEST * style.zoom()))))
+        columns = max(1, min(columns, int(page.width / (narrowest * style.zoom()))))
     return -(-count // columns), columns
 
 
@@ -135,12 +138,13 @@ def facets(
     labels: tuple[str, str],
     legend: Sequence[Artist] = (),
     page: style.Page | None = None,
+    narrowest: float = style.NARROWEST,
 ) -> tuple[Figure, list[Axes]]:
     """Return a figure with a panel for each title, on common axes with the labels of x and y.
 
     A panel has the size `alone` in inches where there is one, else `beside`.
     """
-    rows, columns = grid(len(titles), page)
+    rows, columns = grid(len(titles), page, narrowest)
     size = alone if len(titles) == 1 else beside
     figure, every = style.sheet(rows, columns, size, headline, small_print, legend, page, sharex=True, sharey=True)
     axes = every[: len(titles)]
@@ -151,12 +155,10 @@ def facets(
         ax.label_outer()
         if index >= len(titles) - columns:
             ax.tick_params(labelbottom=True)
-    (axes[0].set_xlabel if columns == 1 else figure.supxlabel)(labels[0])
+    (axes[-1].set_xlabel if columns == 1 else figure.supxlabel)(labels[0])
     high = float(figure.get_figheight()) - (0.6 if rows == 1 else 1.2)
     upright = textwrap.fill(labels[1], max(int(0.8 * high / (0.07 * style.zoom())), 8))
     (axes[0].set_ylabel if rows == 1 else figure.supylabel)(upright)
-    if columns == 1:
-        axes[-1].set_xlabel(labels[0])
     return figure, axes
 
 

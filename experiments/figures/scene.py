@@ -97,13 +97,10 @@ def about(trace: Trace, query: int, units: int) -> Scene:
     unit = int(unit_of_batch[batch])
     last = int(unit_of_batch.max())
     low = max(0, min(unit - units // 2, last - units + 1))
+    # -1 is what is left at a run's end and fills no coding group.
     shown = list(range(low, min(low + units, last + 1))) if unit >= 0 else [unit]
-    if unit < 0:  # the last queries of a run fill no coding group
-        queries_shown = np.flatnonzero(queries.batch == batch)
-        chosen = np.flatnonzero((trace.tasks.owner == batch) & (trace.tasks.role != Role.PARITY))
-    else:
-        queries_shown = np.flatnonzero(np.isin(unit_of_batch[queries.batch], shown))
-        chosen = np.flatnonzero(np.isin(units_of_tasks(trace), shown))
+    chosen = np.flatnonzero(np.isin(units_of_tasks(trace), shown))
+    queries_shown = np.flatnonzero(np.isin(unit_of_batch[queries.batch], shown))
     used = [own] * (own >= 0) if route == Route.OWN else _used(trace, query, route, chosen)
     return Scene(route, query, own if own >= 0 else None, used, unit, shown, chosen, queries_shown)
 

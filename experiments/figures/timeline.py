@@ -264,7 +264,9 @@ class _Drawing:
     def units_shown(self) -> str:
         """Return the numbers of the units shown, each with its letter."""
         units = "coding groups" if self.trace.k else "batches"
-        return f"{units} " + ", ".join(f"{unit} ({self._letter(unit)})" for unit in self.scene.units)
+        return f"{units} " + ", ".join(
+            f"{unit if unit >= 0 else 'none'} ({self._letter(unit)})" for unit in self.scene.units
+        )
 
     def legend(self) -> list[Artist]:
         """Return what the marks mean, as artists with labels."""

@@ -10,6 +10,7 @@ import pandas as pd
 import pytest
 
 from experiments.figures import lines, style
+from experiments.figures.accuracy import Accuracy
 from experiments.figures.frames import metrics, quantiles
 from experiments.figures.heatmap import Heatmap
 from experiments.figures.latency_vs_sweep import LatencyVsSweep
@@ -106,3 +107,14 @@ def test_crowded_ticks_do_not_touch_and_every_point_is_drawn() -> None:
     boxes = [tick.get_window_extent() for tick in ax.get_xticklabels()]
     assert len(boxes) >= 3
     assert not any(one.overlaps(two) for one, two in pairwise(boxes))
+
+
+def test_bars_of_accuracy_lie_on_their_policys_row_and_end_at_its_number() -> None:
+    data = material()
+    figure = Accuracy().draw(data)
+    assert figure is not None
+    for ax, metric in zip(figure.axes, ("accuracy_available", "accuracy_degraded", "accuracy_overall"), strict=True):
+        rows = [(index, one) for index, row in enumerate(data.rows) if (one := row.metrics[metric])]
+        bars = [patch for patch in ax.patches if patch.get_width() > 0]  # type: ignore[attr-defined]
+        found = sorted((bar.get_y() + bar.get_height() / 2, bar.get_width()) for bar in bars)  # type: ignore[attr-defined]
+        assert found == [(pytest.approx(index), pytest.approx(100 * one.value)) for index, one in rows]

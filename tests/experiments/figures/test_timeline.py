@@ -76,7 +76,8 @@ def test_a_query_of_every_route_can_be_drawn(traces: list[Trace]) -> None:
 def test_the_last_queries_which_fill_no_group_can_be_drawn(traces: list[Trace]) -> None:
     assert traces[2].group[-1] < 0
     for trace in traces:
-        assert Timeline(query=len(trace.queries) - 1).draw(data(trace)) is not None
+        figure = Timeline(query=len(trace.queries) - 1).draw(data(trace))
+        assert ("coding groups none (A)" in texts(figure)) == (trace.group[-1] < 0 and bool(trace.k))
 
 
 def test_the_slowest_queries_are_the_slowest_that_count(traces: list[Trace]) -> None:
