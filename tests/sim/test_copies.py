@@ -86,7 +86,7 @@ def test_the_timers_of_answered_queries_leave_the_heap() -> None:
     Clock.advance = watched  # type: ignore[method-assign]
     try:
         cluster = Cluster(instances=10, service=Exponential(mean=0.02))
-        simulate(cluster, Hedged(after=60.0), (), poisson(300.0, 20_000, streams), streams)
+        simulate(cluster, Hedged(after=60.0), (), poisson(300.0, 20_000, streams), streams, engine="simpy")
     finally:
         Clock.advance = advance  # type: ignore[method-assign]
     assert max(most) < 4 * COMPACT_ABOVE, "20,000 timers of a minute each would all be there"

@@ -172,7 +172,7 @@ def test_the_timers_of_answered_queries_leave_the_heap(monkeypatch: pytest.Monke
     streams = Streams(5)
     cluster = Cluster(instances=10, service=Exponential(mean=0.02))
     policy = Coded(k=2, hedge=Hedging(after=60.0), backup=LastResort(after=60.0))
-    simulate(cluster, policy, (), poisson(300.0, 10_000, streams), streams)
+    simulate(cluster, policy, (), poisson(300.0, 10_000, streams), streams, engine="simpy")
     assert max(most) < 4 * COMPACT_ABOVE, "20,000 timers of a minute each would all be there"
 
 

@@ -326,7 +326,7 @@ def test_a_simulation_leaves_no_cycles_behind() -> None:
             gc.collect()
             gc.disable()
             try:
-                trace: Trace = simulate(cluster, policy, slow, schedule, streams)
+                trace: Trace = simulate(cluster, policy, slow, schedule, streams, engine="simpy")
                 left = sum(
                     type(thing) in (Task, Batch, Group, Pending, CopySet, Fallbacks, Call) for thing in gc.get_objects()
                 )
