@@ -19,6 +19,8 @@ from multiprocessing.connection import Connection
 from multiprocessing.process import BaseProcess
 from typing import Any, Generic, Self, TypeVar
 
+from backends.blame import portable
+
 Item = TypeVar("Item")
 Result = TypeVar("Result")
 
@@ -166,7 +168,7 @@ def _work(pipe: Connection, function: Callable[[Any], Any]) -> None:
         try:
             answer = True, function(item)
         except BaseException as error:  # the main process raises it, and names the item
-            answer = False, error
+            answer = False, portable(error)
         try:
             pipe.send(answer)
         except BrokenPipeError:

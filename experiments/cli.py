@@ -19,10 +19,13 @@ from sim.errors import ParmError
 
 RUN, ASK, MACHINES, LOOK = "Run experiments", "Other questions", "Real machines", "Look up"
 VERBS = {
+    "init": (RUN, "init"),
     "run": (RUN, "run"),
     "check": (RUN, "check"),
     "train": (RUN, "train"),
     "figures": (RUN, "figures"),
+    "report": (RUN, "report"),
+    "trace": (RUN, "trace"),
     "compare": (RUN, "compare"),
     "claims": (RUN, "claims"),
     "plan": (ASK, "plan"),
@@ -128,7 +131,9 @@ def main() -> NoReturn:
         if debug_wanted:
             raise
         says = " ".join(str(error).split())
-        print(f"parm failed ({type(error).__name__}: {says}); --debug shows where.", file=sys.stderr)
+        from backends.blame import blamed
+
+        print(f"parm failed{blamed(error)} ({type(error).__name__}: {says}); --debug shows where.", file=sys.stderr)
         sys.exit(1)
     sys.exit(2)
 

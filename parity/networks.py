@@ -3,9 +3,9 @@
 from __future__ import annotations
 
 from abc import abstractmethod
-from typing import TYPE_CHECKING, Any, ClassVar, Literal
+from typing import TYPE_CHECKING, Any, ClassVar, Literal, Self
 
-from pydantic import Field, PositiveInt, SerializerFunctionWrapHandler, model_serializer
+from pydantic import Field, PositiveInt, SerializerFunctionWrapHandler, model_serializer, model_validator
 
 from parity.shape import Shape
 from sim.errors import ParmError
@@ -125,6 +125,48 @@ class MobileNetV2(Network):
         from parity.modules import MobileNet
 
         return MobileNet(shape, outputs, self.width)
+
+
+class Speedrun(Network):
+    """A network that learns in few passes over small images: whitening filters, three blocks of two convolutions."""
+
+    kind: Literal["speedrun"] = "speedrun"
+    width: int = Field(default=64, gt=0)
+    """Channels of the first block; the other two have 4 times as many. 64 is the source's network."""
+
+    def build(self, shape: Shape, outputs: int) -> nn.Module:
+        """See `Network.build`."""
+        if min(shape[1:]) < 3:
+            raise ParmError(
+                f"speedrun needs images of at least 3x3 pixels, not {shape[1]}x{shape[2]}; mlp takes any size"
+            )
+        from parity.speedrun import SpeedrunNetwork
+
+        return SpeedrunNetwork(shape, outputs, self.width)
+
+
+class Transformer(Network):
+    """A transformer whose words are the places of an image, each with its channels; for `sentences`."""
+
+    kind: Literal["transformer"] = "transformer"
+    width: int = Field(default=64, gt=0)
+    """Numbers of a word inside the network, a multiple of `heads`."""
+    heads: int = Field(default=4, gt=0)
+    """Attention heads of a layer."""
+    layers: int = Field(default=3, gt=0)
+    """Layers of attention and a perceptron."""
+
+    @model_validator(mode="after")
+    def _heads_fit(self) -> Self:
+        if self.width % self.heads:
+            raise ValueError(f"width ({self.width}) is no multiple of heads ({self.heads})")
+        return self
+
+    def build(self, shape: Shape, outputs: int) -> nn.Module:
+        """See `Network.build`."""
+        from parity.transformer import TransformerNetwork
+
+        return TransformerNetwork(shape, outputs, self.width, self.heads, self.layers)
 
 
 class Invertible(Network):

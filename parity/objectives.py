@@ -7,6 +7,7 @@ images that the deployed model has not been fitted to either.
 from __future__ import annotations
 
 from dataclasses import dataclass
+from functools import cached_property
 from typing import Any, Protocol
 
 import torch
@@ -163,11 +164,16 @@ class Reconstruction:
             )
         self.deployed, self.part, self.recipe, self.task = deployed.requires_grad_(False), part, recipe, data.task
         self.images, self.held = data.train[train].to(device), data.train[held].to(device)
-        self.outputs, self.held_outputs = predict(deployed, self.images), predict(deployed, self.held)
+        self.held_outputs = predict(deployed, self.held)
         self._views: dict[int, _View] = {}
         self._view: _View | None = None
         """The one of this epoch, where the recipe has a fixed number of them."""
         _refuse_moved_boxes(data, recipe)
+
+    @cached_property
+    def outputs(self) -> Tensor:
+        """What the deployed model answers to the images without augmentation, (n, c)."""
+        return predict(self.deployed, self.images)
 
     def rows(self, generator: Generator) -> Tensor:
         """See `Objective.rows`; shape (groups, k)."""
@@ -180,7 +186,7 @@ class Reconstruction:
 
     def loss(self, module: nn.Module, rows: Tensor, generator: Generator) -> Tensor:
         """See `Objective.loss`."""
-        queries, outputs = self.images[rows], self.outputs[rows]
+        queries = self.images[rows]
         if self._view is not None:
             queries = self._view.moves.of(rows.flatten()).apply(queries.flatten(0, 1)).reshape(queries.shape)
             outputs = self._view.outputs[rows]
@@ -190,7 +196,11 @@ class Reconstruction:
             queries = flat.reshape(queries.shape)
             if self.recipe.augments_targets:
                 with torch.no_grad():
-                    outputs = self.deployed(flat).float().reshape(outputs.shape)
+                    outputs = self.deployed(flat).float().reshape(*rows.shape, -1)
+            else:
+                outputs = self.outputs[rows]
+        else:
+            outputs = self.outputs[rows]
         decoded = self.part.reconstruct(module, self.deployed, queries, outputs, generator)
         return self.recipe.parity_loss(decoded, outputs, self.task)
 

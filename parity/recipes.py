@@ -130,10 +130,9 @@ class Paper(Recipe):
         return functional.mse_loss(decoded, outputs)
 
 
-class Best(Recipe):
-    """The best found here: AdamW with one-cycle learning rate, from the deployed weights, for decoded predictions."""
+class OneCycle(Recipe):
+    """One-cycle learning rate, from the deployed weights, for decoded predictions; members differ in their steps."""
 
-    kind: Literal["best"] = "best"
     warmup: float = Field(default=0.25, ge=0, lt=1)
     """Fraction of all steps during which the learning rate rises; it falls to zero in the rest."""
     mse: float = Field(default=0.1, ge=0)
@@ -147,12 +146,6 @@ class Best(Recipe):
     def warm_start(self) -> bool:
         """See the option `warm`."""
         return self.warm
-
-    def optimiser(self, parameters: Iterable[nn.Parameter]) -> Optimizer:
-        """AdamW."""
-        import torch
-
-        return torch.optim.AdamW(parameters, lr=self.lr, weight_decay=self.weight_decay, fused=True)
 
     def rate(self, progress: float) -> float:
         """One cycle: half a cosine up from lr / 25, half a cosine down to zero (Smith and Topin 2018)."""
@@ -169,3 +162,33 @@ class Best(Recipe):
         from torch.nn import functional
 
         return self.mse * functional.mse_loss(decoded, outputs) + self.kl * task.divergence(decoded, outputs)
+
+
+class Best(OneCycle):
+    """The best found here: AdamW with one-cycle learning rate, from the deployed weights, for decoded predictions."""
+
+    kind: Literal["best"] = "best"
+
+    def optimiser(self, parameters: Iterable[nn.Parameter]) -> Optimizer:
+        """AdamW."""
+        import torch
+
+        return torch.optim.AdamW(parameters, lr=self.lr, weight_decay=self.weight_decay, fused=True)
+
+
+class Muon(OneCycle):
+    """As `best`, but convolutions take Muon's steps: fewer passes for networks with batch norm after each of them."""
+
+    kind: Literal["muon"] = "muon"
+    lr: float = Field(default=0.1, gt=0)
+    """Highest learning rate: the share of a convolution's norm that one step changes."""
+    momentum: float = Field(default=0.6, ge=0, lt=1)
+    """Decay of the mean of gradients from step to step."""
+    others: float = Field(default=0.05, gt=0)
+    """Learning rate of the weights that are no convolutions, by AdamW, as a multiple of `lr`."""
+
+    def optimiser(self, parameters: Iterable[nn.Parameter]) -> Optimizer:
+        """Muon; see `parity.muon`."""
+        from parity.muon import MuonOptimiser
+
+        return MuonOptimiser(parameters, self.lr, self.momentum, self.others, self.weight_decay)

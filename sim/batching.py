@@ -1,4 +1,4 @@
-"""How many queries the frontend sends together."""
+"""How queries form batches: at an instance that takes what waits, or at the frontend before they wait."""
 
 from __future__ import annotations
 
@@ -11,12 +11,27 @@ from sim.kinds import Kind
 
 
 class Batching(Kind):
-    """How the frontend forms batches. A batch that cannot fill, at the end of the run, is sent as it is."""
+    """How many queries an instance serves together, and where such batches form."""
 
     family: ClassVar[str] = "batching"
 
+    formed_at: Literal["instance", "frontend"] = "instance"
+    """`instance`: an idle instance takes what waits in its queue, up to the size, as in Clipper, Triton and Ray Serve;
+    every query is dispatched, answered and coded by itself. `frontend`: the frontend collects a batch before it
+    dispatches it, as ParM's artifact does; the batch is dispatched, answered and coded as a whole."""
     max_wait: NonNegativeFloat | None = None
-    """Seconds from a batch's first query until it is sent though it is not full; without it, it waits to fill."""
+    """Seconds for which a batch may wait to fill, counted from its first query. At an instance 0 if not given: it takes
+    at once what waits. At the frontend without limit if not given, but for `aimd` 0.01."""
+
+    @property
+    def forms_at_instances(self) -> bool:
+        """Whether instances may take more than one task at once."""
+        return self.formed_at == "instance"
+
+    @property
+    def frontend_wait(self) -> float | None:
+        """Seconds for which a batch that forms at the frontend may wait to fill; None: without limit."""
+        return self.max_wait
 
     @abstractmethod
     def start(self) -> BatchSize:
@@ -42,7 +57,12 @@ class Fixed(Batching):
 
     kind: Literal["fixed"] = "fixed"
     size: PositiveInt = 1
-    """Queries per batch."""
+    """Queries per batch, at most."""
+
+    @property
+    def forms_at_instances(self) -> bool:
+        """Whether instances may take more than one task at once."""
+        return super().forms_at_instances and self.size > 1
 
     def start(self) -> BatchSize:
         """Return the constant size."""
@@ -50,7 +70,8 @@ class Fixed(Batching):
 
 
 class Aimd(Batching):
-    """Additive increase, multiplicative decrease against a latency objective, as Clipper does."""
+    """Sizes by additive increase, multiplicative decrease against a latency objective, as in Clipper; one for each
+    model."""
 
     kind: Literal["aimd"] = "aimd"
     objective: PositiveFloat
@@ -61,7 +82,11 @@ class Aimd(Batching):
     """Factor by which the size shrinks after a batch beyond the objective."""
     max_size: PositiveInt = 64
     """The size never grows beyond this."""
-    max_wait: NonNegativeFloat | None = 0.01
+
+    @property
+    def frontend_wait(self) -> float:
+        """Seconds for which a batch that forms at the frontend may wait to fill."""
+        return 0.01 if self.max_wait is None else self.max_wait
 
     def start(self) -> BatchSize:
         """Return a size that starts at one and follows the objective."""

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import math
 
-from pydantic import Field, NonNegativeFloat, PositiveFloat, PositiveInt, field_validator
+from pydantic import Field, NonNegativeFloat, PositiveFloat, field_validator
 
 from sim.batching import Batching, Fixed
 from sim.dispatching import Discipline, SingleQueue
@@ -14,6 +14,9 @@ from sim.distributions.families import Deterministic
 from sim.kinds import Options
 from sim.network import Network
 from sim.trace import Role
+
+MOST_INSTANCES = 100_000
+"""More instances than this are a mistake; each of them takes memory."""
 
 
 class Prices(Options):
@@ -34,9 +37,9 @@ class Prices(Options):
 class Cluster(Options):
     """Instances, their service times, their queues, and the network between them and the frontend."""
 
-    instances: PositiveInt
+    instances: int = Field(ge=1, le=MOST_INSTANCES)
     """Instances that serve the deployed model (m)."""
-    extra: int = Field(default=0, ge=0)
+    extra: int = Field(default=0, ge=0, le=MOST_INSTANCES)
     """Budget for redundancy, in instances of the deployed model; each policy spends it in its own way."""
     prices: Prices = Prices()
     """Prices of instances. With `equal_cost: price` the budget buys more instances of a cheaper kind."""

@@ -6,7 +6,7 @@ from collections import deque
 from collections.abc import Sequence
 from typing import Literal, Protocol
 
-from sim.batching import Fixed
+from sim.batching import BatchSize
 from sim.clock import Call, Clock
 from sim.cluster import Cluster
 from sim.distributions.families import Deterministic
@@ -61,9 +61,10 @@ class Frontend:
         self._cluster = cluster
         self._streams = streams
         self._recorder = recorder
-        self._batch_size = cluster.batching.start()
+        batching = cluster.batching
+        self._batch_size = batching.start() if batching.formed_at == "frontend" else BatchSize(1)
         self._adapts = self._batch_size.adapts
-        self._max_wait = cluster.batching.max_wait
+        self._max_wait = batching.frontend_wait
         self._first = 0
         """First query of the batch that is filling."""
         self._waiting = 0
@@ -73,7 +74,7 @@ class Frontend:
         self._arrivals: list[float] = []
         self._due = 0
         """The query whose deadline is pending; all queries before it have replies."""
-        self._alone = cluster.batching == Fixed() and deadline is None
+        self._alone = not self._adapts and self._batch_size.now == 1 and deadline is None
         """Each query is a batch of its own: the case that has to be fast."""
         self._awaiting = False
         self._live: deque[Batch] = deque()
@@ -108,19 +109,17 @@ class Frontend:
             self._expect(query)
         self._waiting += 1
         if self._waiting >= self._batch_size.now:
-            self.flush()
+            self._dispatch()
         elif self._waiting == 1 and self._max_wait is not None:
             self.clock.at(self.clock.now + self._max_wait, Call(self._waited, query))
 
     def _waited(self, call: Call) -> None:
         if self._waiting and self._first == call.item:
-            self.flush()
+            self._dispatch()
 
-    def flush(self) -> bool:
-        """Dispatch the batch that is filling; return whether it had any queries."""
+    def _dispatch(self) -> None:
+        """Dispatch the batch that is filling."""
         size = self._waiting
-        if not size:
-            return False
         recorder = self._recorder
         batch = Batch(self._batches, self._first, size)
         recorder.size.append(size)
@@ -133,7 +132,6 @@ class Frontend:
             self._live.append(batch)
             if self._first - 1 in recorder.defaults:  # it fell due while the batch was filling
                 self._give_up(batch)
-        return True
 
     def answer(self, batch: Batch, route: int, used: int = 0) -> None:
         """Reply by a `Route`, now, to each query of the batch without a reply. `used`: see `sim.trace.Queries.used`."""

@@ -92,10 +92,13 @@ class Kind(Options):
 
 
 def find_file(name: Path, context: dict[str, Any] | None) -> Path:
-    """Return the file that YAML names, looked for in the folders of `context["paths"]` (the working one by default).
+    """Return the file that YAML names, looked for in the folders of `context["paths"]` (by default the working one).
+
+    `~` is the home folder.
 
     Raises ValueError, which names the folders, where there is none.
     """
+    name = name.expanduser()
     folders = [Path(folder) for folder in (context or {}).get("paths", [Path.cwd()])]
     for folder in folders:
         if (folder / name).is_file():

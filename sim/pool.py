@@ -4,8 +4,8 @@ An instance is occupied from the moment a task is sent to it until the frontend 
 workers get the next batch in reply to the last. One entry in the clock's heap is enough for a whole task, since
 everything that decides when its answer is back is known when it is sent.
 
-Several models may share instances: each then has a *lane*, a pool whose instances are the others' too, and an idle
-instance takes work from the lanes by priority. A policy sees one pool for each model in either case.
+Where instances form batches, an idle instance takes further tasks of the same model with the first one of its queue.
+They are one `Bundle` in the clock's heap, while the policy sees each of them start, end and get lost by itself.
 """
 
 from __future__ import annotations
@@ -13,18 +13,19 @@ from __future__ import annotations
 import math
 from abc import ABC, abstractmethod
 from collections import deque
-from collections.abc import Callable
+from collections.abc import Callable, Iterable, Iterator, Sequence
 from dataclasses import dataclass
 from heapq import heappush
 
 from simpy.events import NORMAL
 
+from sim.batching import BatchSize
 from sim.clock import Call, Clock
 from sim.dispatching import Chooser
 from sim.recorder import TASK, Recorder
 from sim.stragglers.base import Delay, Outages, ServiceModifier
 from sim.streams import Stream
-from sim.task import ENDED, QUEUED, RUNNING, Task
+from sim.task import ENDED, QUEUED, RUNNING, Bundle, Task
 from sim.trace import Role, TaskStatus
 
 DONE, CANCELLED, LOST = int(TaskStatus.DONE), int(TaskStatus.CANCELLED), int(TaskStatus.LOST)
@@ -45,14 +46,18 @@ class Conditions:
     outages: tuple[Outages, ...] = ()
     model: Role = Role.DEPLOYED
     """The role whose model runs."""
+    batch: BatchSize | None = None
+    """How many queries an instance serves together; None: each task is served alone. One object for each model."""
+    max_wait: float = 0.0
+    """Seconds for which an idle instance waits for a batch to fill, from when its first task was queued."""
 
 
 class Pool(ABC):
     """Base of pools with one queue and pools with a queue per instance."""
 
     __slots__ = (
-        "_conditions", "_delays", "_ended", "_finally", "_heap", "_ids", "_label", "_met", "_modifiers", "_on_done",
-        "_on_lost", "_outages", "clock", "instances", "model", "on_start",
+        "_batch", "_conditions", "_delays", "_ended", "_finally", "_heap", "_ids", "_label", "_max_wait", "_met",
+        "_modifiers", "_on_done", "_on_lost", "_outages", "clock", "instances", "model", "on_start",
     )  # fmt: skip
 
     def __init__(self, clock: Clock, recorder: Recorder, label: int, instances: range, conditions: Conditions) -> None:
@@ -67,7 +72,9 @@ class Pool(ABC):
         self._modifiers = conditions.modifiers
         self._delays = conditions.delays
         self._outages = conditions.outages
-        self._finally = (self._done,)
+        self._batch = conditions.batch
+        self._max_wait = conditions.max_wait
+        self._finally = (self._done,) if self._batch is None else (self._batch_done,)
         """The callbacks of every task that is not lost, made once."""
         self.on_start: Callable[[Task], None] | None = None
         """Called with every task that starts, if a policy sets it."""
@@ -88,13 +95,17 @@ class Pool(ABC):
         if task.state == QUEUED:
             task.state = ENDED
             self._left_queue(task)
-            task.instance, task.start, task.finish = -1, math.nan, now
+            task.instance, task.sent, task.start, task.finish = -1, math.nan, math.nan, now
             self._record(task, CANCELLED, math.nan)
         elif running and task.state == RUNNING:
             task.state = ENDED
-            self.clock.cancel(task)
-            task.start, task.finish = min(task.start, now), min(task.finish, now) + seconds
-            self._record(task, CANCELLED, math.nan)
+            whole = task if self._batch is None or task.bundle is None else task.bundle
+            if whole is not task and (whole.state == ENDED or any(one.state == RUNNING for one in whole.members)):
+                return  # a batch is stopped when all of its tasks are cancelled
+            whole.state = ENDED
+            self.clock.cancel(whole)
+            whole.start, whole.finish = min(whole.start, now), min(whole.finish, now) + seconds
+            list(self._ending(whole, CANCELLED, math.nan))
             if seconds:
                 self.clock.at(now + seconds, Call(self._stopped, task.instance))
             else:
@@ -119,10 +130,38 @@ class Pool(ABC):
     def _released(self, instance: int) -> None:
         """Called when the task of an instance ended."""
 
-    def _record(self, task: Task, fate: int, back: float) -> None:
+    @abstractmethod
+    def _queue_of(self, instance: int) -> deque[Task]:
+        """Return the queue from which the instance takes this pool's tasks."""
+
+    def _may(self, task: Task, instance: int) -> bool:
+        """Return whether a queued task may start on an instance that takes it."""
+        return True
+
+    def _of(self, task: Task) -> Pool:
+        """Return the pool to which a task was submitted, among those that share its queue."""
+        return self
+
+    def _record(self, task: Task, fate: int, back: float, together: int = 1) -> None:
         owner = task.owner
-        times = task.queued, task.start, task.finish, back
-        self._ended(TASK(*times, owner.number, task.instance, owner.size, task.attempt, self._label, fate))
+        times = task.queued, task.sent, task.start, task.finish, back
+        self._ended(TASK(*times, owner.number, task.instance, owner.size, together, task.attempt, self._label, fate))
+
+    def _ending(self, task: Task, fate: int, back: float) -> Iterator[tuple[Pool, Task]]:
+        """Record the end of a service, and yield its tasks with their pools, except those that were cancelled."""
+        members = task.members or (task,)
+        if task.members:
+            task.state = ENDED
+        for one in members:
+            kept = one.state == RUNNING  # a callback for one of them may cancel the next
+            one.state = ENDED
+            one.start, one.finish = task.start, task.finish
+            pool = self._of(one)
+            pool._record(one, fate if kept else CANCELLED, back if kept else math.nan, len(members))
+            if one is not members[0]:
+                self._left_queue(one)  # `_released` counts one task
+            if kept:
+                yield pool, one
 
     def _meet(self, size: int, attempt: int) -> tuple[Stream, float, float]:
         """Return the service draws and the two transfer times of such tasks, and cache them."""
@@ -131,7 +170,30 @@ class Pool(ABC):
         self._met[(size, attempt) if attempt else size] = met
         return met
 
+    def _gather(self, task: Task, instance: int) -> Task:
+        """Return the task that the instance is taking, or a bundle of it and queued tasks of the same model."""
+        assert self._batch is not None
+        task.bundle = None
+        room = self._batch.now - task.owner.size
+        if room <= 0:
+            return task
+        members, passed = [task], []
+        queue = self._queue_of(instance)
+        while queue and room > 0:
+            other = queue.popleft()
+            if other.state != QUEUED:
+                continue
+            if other.owner.size <= room and self._of(other)._batch is self._batch and self._may(other, instance):
+                room -= other.owner.size
+                members.append(other)
+            else:
+                passed.append(other)
+        queue.extendleft(reversed(passed))
+        return Bundle(members) if len(members) > 1 else task
+
     def _start(self, task: Task, instance: int) -> None:
+        if self._batch is not None:
+            task = self._gather(task, instance)
         owner = task.owner
         now = self.clock.now
         size, attempt = owner.size, task.attempt
@@ -145,6 +207,7 @@ class Pool(ABC):
             seconds = modify(task, instance, start, seconds)
         task.state = RUNNING
         task.instance = instance
+        task.sent = now
         task.start = start
         task.finish = finish = start + seconds
         task.callbacks = self._finally
@@ -154,11 +217,17 @@ class Pool(ABC):
         if self._outages:
             back = self._survive(task, back)
         heappush(self._heap, (back, NORMAL, next(self._ids), task))  # type: ignore[misc]
+        for one in task.members:
+            one.state, one.instance, one.sent, one.start, one.finish = RUNNING, instance, now, task.start, task.finish
         if self.on_start is not None:
-            self.on_start(task)
+            for one in task.members or (task,):
+                self.on_start(one)
 
     def _delay(self, instance: int, when: float, outbound: bool, seconds: float) -> float:
-        return sum(delay(instance, when, outbound, seconds) for delay in self._delays)
+        total = 0.0
+        for delay in self._delays:  # `sum` rounds differently from Python 3.12 on
+            total += delay(instance, when, outbound, seconds)
+        return total
 
     def _survive(self, task: Task, back: float) -> float:
         """Mark the task as lost if its instance crashes before it finishes; return when the frontend learns of it."""
@@ -176,21 +245,47 @@ class Pool(ABC):
         owner = task.owner
         self._ended(
             TASK(
-                task.queued, task.start, task.finish, self.clock.now,
-                owner.number, task.instance, owner.size, task.attempt, self._label, DONE,
+                task.queued, task.sent, task.start, task.finish, self.clock.now,
+                owner.number, task.instance, owner.size, 1, task.attempt, self._label, DONE,
             )
         )  # fmt: skip
         self._on_done(task)
         self._released(task.instance)
 
+    def _batch_done(self, task: Task) -> None:
+        """As `_done`, where instances form batches."""
+        assert self._batch is not None
+        self._batch.processed(task.owner.size, self.clock.now - task.start)
+        for pool, one in self._ending(task, DONE, self.clock.now):
+            pool._on_done(one)
+        self._released(task.instance)
+
     def _lost(self, task: Task) -> None:
-        self._lost_permanently(task)
-        self._on_lost(task)
+        lost = list(self._ending(task, LOST, math.nan))
+        self._released(task.instance)
+        for pool, one in lost:
+            pool._on_lost(one)
 
     def _lost_permanently(self, task: Task) -> None:
-        task.state = ENDED
-        self._record(task, LOST, math.nan)
+        list(self._ending(task, LOST, math.nan))
         self._released(task.instance)
+
+    def _holds(self, queue: Iterable[Task]) -> bool:
+        """Return whether the batch at the head of a queue should wait to fill before an idle instance takes it."""
+        batch, room = None, 1
+        for task in queue:
+            if task.state == QUEUED:
+                its = self._of(task)._batch
+                if batch is None:
+                    if self.clock.now >= task.queued + self._max_wait:
+                        return False
+                    assert its is not None
+                    batch, room = its, its.now
+                if its is batch:
+                    room -= task.owner.size
+                    if room <= 0:
+                        return False
+        return True
 
     def _down(self, instance: int) -> bool:
         """Return whether an instance is down; if so, `_idle` is called at its repair."""
@@ -217,6 +312,11 @@ class SharedPool(Pool):
     def submit(self, task: Task) -> None:
         """Start the task on the instance that has been idle longest, or append it to the queue."""
         task.queued = self.clock.now
+        if self._max_wait:
+            self._queue.append(task)
+            self.clock.at(task.queued + self._max_wait, Call(self._waited, task))
+            self._offer()
+            return
         waiting = self._waiting
         avoid = task.avoid
         if not avoid:
@@ -238,6 +338,23 @@ class SharedPool(Pool):
                 return
         self._queue.append(task)
 
+    def _waited(self, call: Call) -> None:
+        if call.item.state == QUEUED:
+            self._offer()
+
+    def _offer(self) -> None:
+        """Let the first idle instance that can take a batch from the queue."""
+        idle = list(self._waiting)
+        self._waiting.clear()
+        while idle:
+            instance = idle.pop(0)
+            if self._outages and self._down(instance):
+                continue
+            if self._take(instance):
+                break
+            self._waiting.append(instance)
+        self._waiting.extend(idle)
+
     def _idle(self, instance: int) -> None:
         if self._outages and self._down(instance):
             return
@@ -249,31 +366,45 @@ class SharedPool(Pool):
     def _take(self, instance: int) -> bool:
         """Start the first task in the queue that may run there; others keep their places."""
         queue = self._queue
+        if self._max_wait and self._holds(queue):
+            return False
         passed: list[Task] = []
         while queue:
             task = queue.popleft()
             if task.state != QUEUED:
                 continue
-            avoid = task.avoid
-            if avoid is not None:
-                if instance in avoid:
-                    passed.append(task)
-                    continue
-                avoid.append(instance)
+            if task.avoid is not None and not self._may(task, instance):
+                passed.append(task)
+                continue
             queue.extendleft(reversed(passed))
             self._start(task, instance)
             return True
         queue.extend(passed)
         return False
 
+    def _may(self, task: Task, instance: int) -> bool:
+        avoid = task.avoid
+        if avoid is not None:
+            if instance in avoid:
+                return False
+            avoid.append(instance)
+        return True
+
+    def _queue_of(self, instance: int) -> deque[Task]:
+        return self._queue
+
     def _left_queue(self, task: Task) -> None:
         """Leave it in the queue: `_take` skips cancelled tasks."""
 
 
 class RoutedPool(Pool):
-    """A queue per instance; a chooser selects the one that a task joins."""
+    """A queue per instance; a chooser selects the one that a task joins.
 
-    __slots__ = ("_chooser", "_free", "_loads", "_queues")
+    An instance whose failure has been detected gets no further tasks until its repair, and those in its queue join the
+    queues of others.
+    """
+
+    __slots__ = ("_chooser", "_failed", "_free", "_loads", "_queues")
 
     def __init__(
         self, clock: Clock, recorder: Recorder, label: int, instances: range, conditions: Conditions, chooser: Chooser
@@ -283,23 +414,103 @@ class RoutedPool(Pool):
         self._queues: list[deque[Task]] = [deque() for _ in self.instances]
         self._loads = [0] * len(self.instances)
         self._free = [True] * len(self.instances)
+        self._failed: set[int] = set()
+        """Places of the instances whose failure has been detected."""
 
     def submit(self, task: Task) -> None:
         """Start the task on the chosen instance, or append it to that one's queue."""
         task.queued = self.clock.now
+        self._join(task)
+        if self._max_wait:
+            self.clock.at(task.queued + self._max_wait, Call(self._waited, task))
+
+    def _join(self, task: Task) -> None:
         first = self.instances.start
         avoid = task.avoid
-        place = self._chooser.choose(self._loads, () if avoid is None else [instance - first for instance in avoid])
+        barred = () if avoid is None else [instance - first for instance in avoid]
+        place = self._choose_up(barred) if self._outages else self._chooser.choose(self._loads, barred)
         instance = first + place
         if avoid is not None:
             avoid.append(instance)
         self._loads[place] += 1
         task.instance = instance
         free, self._free[place] = self._free[place], False
-        if free and not (self._outages and self._down(instance)):
-            self._start(task, instance)
-        else:  # it is busy, or down: then `_idle` is called at its repair
+        if not free or (self._outages and self._down(instance)):  # if it is down, `_idle` is called at its repair
             self._queues[place].append(task)
+        elif self._max_wait:
+            self._queues[place].append(task)
+            self._free[place] = not self._take(instance)
+        else:
+            self._start(task, instance)
+
+    def _choose_up(self, barred: Sequence[int]) -> int:
+        """Choose a place that is not known to be down, if there is one."""
+        while len({*barred, *self._failed}) < len(self._loads):
+            place = self._chooser.choose(self._loads, [*barred, *self._failed])
+            instance = self.instances.start + place
+            if not self._free[place] or self._detection(instance) > self.clock.now:
+                return place
+            self._free[place] = False
+            self._down(instance)
+        return self._chooser.choose(self._loads, barred)
+
+    def _waited(self, call: Call) -> None:
+        task = call.item
+        if task.state == QUEUED:
+            place = task.instance - self.instances.start
+            if self._free[place]:
+                self._free[place] = False
+                self._idle(task.instance)
+
+    def _detection(self, instance: int) -> float:
+        """Return when the present failure of an instance is or was detected; infinite if it is up."""
+        now = self.clock.now
+        crashes = [(outages.next_crash(instance, now), outages.detect) for outages in self._outages]
+        return min((crash + detect for crash, detect in crashes if crash <= now), default=math.inf)
+
+    def _down(self, instance: int) -> bool:
+        if not super()._down(instance):
+            return False
+        detected = self._detection(instance)
+        if detected <= self.clock.now:
+            self._detected(Call(self._detected, instance))
+        else:
+            self.clock.at(detected, Call(self._detected, instance))
+        return True
+
+    def _detected(self, call: Call) -> None:
+        instance = call.item
+        if self._detection(instance) <= self.clock.now:  # it was not repaired before
+            self._failed.add(instance - self.instances.start)
+            self._move(instance)
+
+    def _move(self, instance: int) -> None:
+        """Let the tasks that wait at a failed instance join other queues, unless all instances failed."""
+        if len(self._failed) == len(self._loads):
+            return
+        for queue in self._queues_at(instance):
+            tasks = [task for task in queue if task.state == QUEUED]
+            queue.clear()
+            for task in tasks:
+                self._left_queue(task)
+                if task.avoid is not None:
+                    task.avoid.remove(instance)
+                pool = self._of(task)
+                assert isinstance(pool, RoutedPool)
+                pool._join(task)
+
+    def _queues_at(self, instance: int) -> list[deque[Task]]:
+        """Return all queues of an instance."""
+        return [self._queue_of(instance)]
+
+    def _queue_of(self, instance: int) -> deque[Task]:
+        return self._queues[instance - self.instances.start]
+
+    def _repaired(self, call: Call) -> None:
+        self._failed.discard(call.item - self.instances.start)
+        self._idle(call.item)
+        for place in list(self._failed):  # tasks that had nowhere to go
+            self._move(self.instances.start + place)
 
     def _left_queue(self, task: Task) -> None:
         self._loads[task.instance - self.instances.start] -= 1
@@ -317,127 +528,11 @@ class RoutedPool(Pool):
     def _take(self, instance: int) -> bool:
         """Start the first task in the instance's queue."""
         queue = self._queues[instance - self.instances.start]
+        if self._max_wait and self._holds(queue):
+            return False
         while queue:
             task = queue.popleft()
             if task.state == QUEUED:
                 self._start(task, instance)
                 return True
         return False
-
-
-class Lane(Pool):
-    """Base of both kinds of lanes. Lanes of one rank share queues, first come, first served; tasks of a rank start only
-    when none of a lower number waits."""
-
-    __slots__ = ()
-
-    _ranks: list[Lane]
-    """The first lane of each rank, in the order of service; one list for all lanes of the same instances."""
-
-    def _same_rank(self, rank: int) -> Lane:
-        """Return the first lane of the rank, whose queues are shared: this one if there is none yet."""
-        if rank == len(self._ranks):
-            self._ranks.append(self)
-        return self._ranks[rank]
-
-    def _start(self, task: Task, instance: int) -> None:
-        # It may have been taken from the queue by another lane of its rank.
-        Pool._start(task.lane, task, instance)
-
-    def _idle(self, instance: int) -> None:
-        if self._outages and self._down(instance):
-            return
-        for lane in self._ranks:
-            if lane._take(instance):
-                return
-        self._rest(instance)
-
-    @abstractmethod
-    def _rest(self, instance: int) -> None:
-        """Mark the instance as idle."""
-
-
-class SharedLane(Lane, SharedPool):
-    """A lane of a pool with one queue for each rank."""
-
-    __slots__ = ("_ranks",)
-
-    def __init__(
-        self,
-        clock: Clock,
-        recorder: Recorder,
-        label: int,
-        instances: range,
-        conditions: Conditions,
-        joined: SharedLane | None,
-        rank: int,
-    ) -> None:
-        super().__init__(clock, recorder, label, instances, conditions)
-        if joined is not None:
-            self._waiting = joined._waiting
-        self._ranks = [] if joined is None else joined._ranks
-        same = self._same_rank(rank)
-        assert isinstance(same, SharedLane)
-        self._queue = same._queue
-
-    def submit(self, task: Task) -> None:
-        """Start the task on the instance that has been idle longest, or append it to its rank's queue."""
-        task.lane = self
-        SharedPool.submit(self, task)
-
-    def _rest(self, instance: int) -> None:
-        self._waiting.append(instance)
-
-    _idle = _released = Lane._idle
-
-
-class RoutedLane(Lane, RoutedPool):
-    """A lane of a pool in which each instance has a queue for each rank; the chooser sees the tasks of all ranks."""
-
-    __slots__ = ("_ranks",)
-
-    def __init__(
-        self,
-        clock: Clock,
-        recorder: Recorder,
-        label: int,
-        instances: range,
-        conditions: Conditions,
-        chooser: Chooser,
-        joined: RoutedLane | None,
-        rank: int,
-    ) -> None:
-        super().__init__(clock, recorder, label, instances, conditions, chooser)
-        if joined is not None:
-            self._chooser, self._loads, self._free = joined._chooser, joined._loads, joined._free
-        self._ranks = [] if joined is None else joined._ranks
-        same = self._same_rank(rank)
-        assert isinstance(same, RoutedLane)
-        self._queues = same._queues
-
-    def submit(self, task: Task) -> None:
-        """Start the task on the chosen instance, or append it to that one's queue."""
-        task.lane = self
-        RoutedPool.submit(self, task)
-
-    def _rest(self, instance: int) -> None:
-        self._free[instance - self.instances.start] = True
-
-
-def lane(
-    clock: Clock,
-    recorder: Recorder,
-    label: int,
-    instances: range,
-    conditions: Conditions,
-    chooser: Chooser | None,
-    joined: Pool | None,
-    rank: int,
-) -> Lane:
-    """Return a pool of `rank` that shares `instances` with the lane `joined`, or is the first there; one queue for each
-    rank without a `chooser`."""
-    if chooser is None:
-        assert joined is None or isinstance(joined, SharedLane)
-        return SharedLane(clock, recorder, label, instances, conditions, joined, rank)
-    assert joined is None or isinstance(joined, RoutedLane)
-    return RoutedLane(clock, recorder, label, instances, conditions, chooser, joined, rank)

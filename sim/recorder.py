@@ -16,15 +16,18 @@ Scalar = TypeVar("Scalar", bound=np.generic)
 UNANSWERED = -1.0
 """Marks a missing reply."""
 
-TASK = struct.Struct("<ddddiiiHHB").pack
+TASK = struct.Struct("<dddddiiiiHHB").pack
 """Packs a row of the tasks: four times faster than an append for each column."""
 
 TASK_ROW = np.dtype(
     {
-        "names": ["queued", "start", "finish", "back", "owner", "instance", "size", "attempt", "label", "fate"],
-        "formats": ["<f8", "<f8", "<f8", "<f8", "<i4", "<i4", "<i4", "<u2", "<u2", "u1"],
+        "names": [
+            "queued", "sent", "start", "finish", "back",
+            "owner", "instance", "size", "together", "attempt", "label", "fate",
+        ],
+        "formats": ["<f8", "<f8", "<f8", "<f8", "<f8", "<i4", "<i4", "<i4", "<i4", "<u2", "<u2", "u1"],
     }
-)
+)  # fmt: skip
 
 
 class Recorder:
@@ -138,8 +141,10 @@ class Recorder:
             row=(rows["label"] >> 8).astype(np.int8),
             attempt=rows["attempt"].astype(np.int16),
             size=rows["size"].copy(),
+            together=rows["together"].copy(),
             instance=rows["instance"].copy(),
             queued=rows["queued"].copy(),
+            sent=rows["sent"].copy(),
             start=rows["start"].copy(),
             finish=rows["finish"].copy(),
             back=rows["back"].copy(),

@@ -7,6 +7,7 @@ from dataclasses import dataclass
 import numpy as np
 from numpy.typing import NDArray
 
+from sim.errors import ParmError
 from sim.streams import Streams
 
 
@@ -16,6 +17,12 @@ class OpenSchedule:
 
     times: NDArray[np.float64]
     """Seconds, never decreasing, shape (queries,)."""
+
+    def __post_init__(self) -> None:
+        """Raise ParmError unless the times are as said."""
+        times = self.times
+        if len(times) and not (times[0] >= 0 and times[-1] < np.inf and (np.diff(times) >= 0).all()):
+            raise ParmError("arrival times have to be finite, not negative, and never decrease")
 
     def __len__(self) -> int:
         return len(self.times)

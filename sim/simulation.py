@@ -10,14 +10,18 @@ from functools import partial
 
 import numpy as np
 
+from sim import compiled
+from sim.batching import BatchSize
 from sim.clock import Call, Clock
 from sim.cluster import Cluster
 from sim.dispatching import uniform
+from sim.engines import Choice, Engine, choose
 from sim.errors import ParmError
 from sim.frontend import Frontend
+from sim.lanes import lane
 from sim.policies import Policy
 from sim.policies.base import PoolPlan
-from sim.pool import Conditions, Pool, RoutedPool, SharedPool, lane
+from sim.pool import Conditions, Pool, RoutedPool, SharedPool
 from sim.recorder import Recorder
 from sim.schedule import ClosedSchedule, Schedule
 from sim.stragglers import Crashes, Straggler
@@ -40,6 +44,7 @@ def simulate(
     schedule: Schedule,
     streams: Streams,
     hardware: Hardware | None = None,
+    engine: Engine = "auto",
 ) -> Trace:
     """Simulate one policy on one cluster under one schedule of arrivals.
 
@@ -47,20 +52,34 @@ def simulate(
     stragglers (common random numbers). With `hardware` in the loop, measured times replace drawn service times, and
     stragglers modify those.
 
-    Raises ParmError where lost work would leave queries without an answer, and ValueError where the policy cannot run
-    on this cluster.
+    Raises ParmError where queries would never be answered (lost work, batches that never fill) and where `hardware`
+    does not support the batches, and ValueError where the policy cannot run on this cluster.
     """
-    deadline = min((one for one in (cluster.deadline, policy.deadline) if one is not None), default=None)
+    deadline = _deadline(cluster, policy)
     if deadline is None and any(isinstance(one, Crashes) and not one.retry for one in stragglers):
         raise ParmError(
             "crashes that lose work permanently leave queries without an answer: give the cluster a 'deadline', or let "
             "the crashes 'retry'"
         )
+    clients_only = schedule.clients if isinstance(schedule, ClosedSchedule) else None
+    stuck = _never_full(cluster, policy, len(schedule), clients_only)
+    if stuck is not None:
+        raise ParmError(stuck)
+    if hardware is not None and cluster.batching.forms_at_instances:
+        raise ParmError(
+            "hardware in the loop does not run batches that form at instances: give 'cluster.batching' "
+            "'formed_at: frontend'"
+        )
     cluster = _with_code(cluster, policy)
+    plans = policy.pools(cluster)
+    effects = _attach(cluster, stragglers, streams, plans)
+    by_kind = _by_kind(stragglers, effects)
+    choice = choose(engine, cluster, policy, by_kind, queries=len(schedule), measured=hardware is not None)
+    if choice.engine == "compiled":
+        return compiled.run(cluster, policy, effects, schedule, streams, deadline)
     clock = Clock()
     recorder = Recorder(len(schedule))
-    plans = policy.pools(cluster)
-    pools = _launch(clock, recorder, cluster, stragglers, streams, plans, hardware)
+    pools = _launch(clock, recorder, cluster, effects, streams, plans, hardware)
     frontend = Frontend(clock, recorder, cluster, streams, pools[0], pools[1:], deadline)
     execution = policy.begin(frontend)
     with gc_disabled():
@@ -77,7 +96,7 @@ def simulate(
                     advance(time)
                     arrive(query)
         clock.drain()
-        while frontend.flush() or execution.flush():
+        while execution.flush():
             clock.drain()
     k, r = policy.group
     return recorder.trace(
@@ -91,10 +110,83 @@ def simulate(
     )
 
 
-def check(cluster: Cluster, policy: Policy, stragglers: Sequence[Straggler]) -> None:
-    """Raise ValueError, in one sentence, if `simulate` cannot run these together."""
+def check(
+    cluster: Cluster,
+    policy: Policy,
+    stragglers: Sequence[Straggler],
+    queries: int = 0,
+    clients: int | None = None,
+) -> None:
+    """Raise ValueError, in one sentence, if `simulate` cannot run these together with so many `queries`.
+
+    `clients` is their number in a closed loop, None otherwise.
+    """
     _with_code(cluster, policy)
+    deadline, overhead = _deadline(cluster, policy), cluster.network.overhead
+    if deadline is not None and deadline <= overhead:
+        raise ValueError(
+            f"the deadline ({deadline:g} s) has to be above network.overhead ({overhead:g} s), which every query takes "
+            "before it is dispatched"
+        )
     _attach(cluster, stragglers, Streams(0), policy.pools(cluster))
+    stuck = _never_full(cluster, policy, queries, clients)
+    if stuck is not None:
+        raise ValueError(stuck)
+
+
+def without_effect(cluster: Cluster, policies: Sequence[Policy]) -> list[str]:
+    """Return a sentence for each option of a policy, or of the cluster, that has no effect with the others."""
+    found = [f"{policy.label}: {says}" for policy in policies for says in policy.without_effect(cluster)]
+    used = {plan.served_by for policy in policies for plan in policy.pools(cluster)}
+    for role, option in ((Role.PARITY, "parity_service"), (Role.BACKUP, "backup_service")):
+        if getattr(cluster, option) is not None and role not in used:
+            found.append(f"'cluster.{option}' has no effect, since no policy uses that model")
+    batching = cluster.batching
+    if batching.max_wait and batching.start().now == 1 and not batching.start().adapts:
+        found.append("'cluster.batching.max_wait' has no effect on batches of one query")
+    return found
+
+
+def _never_full(cluster: Cluster, policy: Policy, queries: int, clients: int | None) -> str | None:
+    """Return why queries would wait without end for others to fill their batch or coding group, or None."""
+    batching = cluster.batching
+    waits = batching.formed_at == "frontend" and batching.frontend_wait is None
+    size = batching.start().now if waits else 1
+    if queries % size:
+        return (
+            f"the last batch would have {queries % size} of {size} queries and never be sent: give 'cluster.batching' "
+            f"a 'max_wait', or make the number of queries a multiple of {size}"
+        )
+    needed = size * policy.collects
+    if clients is None or clients >= needed or cluster.deadline is not None or policy.deadline is not None:
+        return None
+    what, where = ("coding group", "the policy") if policy.collects > 1 else ("batch", "'cluster.batching'")
+    return (
+        f"a {what} of {needed} queries never fills with {clients} client{'s' if clients > 1 else ''}, so no query "
+        f"would be answered: give {where} a 'max_wait'"
+    )
+
+
+def _deadline(cluster: Cluster, policy: Policy) -> float | None:
+    return min((one for one in (cluster.deadline, policy.deadline) if one is not None), default=None)
+
+
+def engine_for(
+    engine: Engine,
+    cluster: Cluster,
+    policy: Policy,
+    stragglers: Sequence[Straggler],
+    *,
+    queries: int,
+    measured: bool = False,
+) -> Choice:
+    """Return the engine with which `simulate` runs these together; raises as `sim.engines.choose` and `check` do."""
+    effects = _attach(cluster, stragglers, Streams(0), policy.pools(cluster))
+    return choose(engine, cluster, policy, _by_kind(stragglers, effects), queries=queries, measured=measured)
+
+
+def _by_kind(stragglers: Sequence[Straggler], effects: Sequence[Effect]) -> list[tuple[str, Effect]]:
+    return [(str(straggler.name_in_yaml()), effect) for straggler, effect in zip(stragglers, effects, strict=True)]
 
 
 def _with_code(cluster: Cluster, policy: Policy) -> Cluster:
@@ -117,14 +209,16 @@ def _launch(
     clock: Clock,
     recorder: Recorder,
     cluster: Cluster,
-    stragglers: Sequence[Straggler],
+    effects: Sequence[Effect],
     streams: Streams,
     plans: Sequence[PoolPlan],
     hardware: Hardware | None,
 ) -> list[Pool]:
     """Number instances across pools in order, so that instance 3 is the same machine under any policy."""
     network = cluster.network
-    effects = _attach(cluster, stragglers, streams, plans)
+    batching = cluster.batching
+    at_instances = batching.forms_at_instances
+    sizes: dict[tuple[Role, int], BatchSize] = {}
     pools: list[Pool] = []
     first = 0
     for plan in plans:
@@ -140,6 +234,8 @@ def _launch(
             delays=tuple(effect.delay for effect in effects if effect.delay is not None),
             outages=tuple(effect.outages for effect in effects if effect.outages is not None),
             model=plan.served_by,
+            batch=sizes.setdefault(plan.serves, batching.start()) if at_instances else None,
+            max_wait=batching.max_wait or 0.0 if at_instances else 0.0,
         )
         label = recorder.label(plan.role, plan.row)
         chooser = cluster.queue.chooser(streams.stream(uniform, "routing", plan.role, plan.row))

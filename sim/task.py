@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Sequence
 from typing import Any, Protocol
 
 from sim.clock import Entry
@@ -45,17 +46,24 @@ class Batch:
 class Task(Entry):
     """One batch (or parity batch) for one instance of a pool. As an entry in the clock's heap it is its own end.
 
-    A pool sets `queued` when the task is submitted, and `instance`, `start` and `finish` when it is sent. `lane` is the
-    pool to which it was submitted, where pools share instances.
+    A pool sets `queued` when the task is submitted, and `instance`, `sent`, `start` and `finish` when it is sent.
+    `lane` is the pool to which it was submitted, where pools share instances, and `bundle` the batch in which it is
+    served, where instances form batches.
     """
 
-    __slots__ = ("attempt", "avoid", "finish", "instance", "lane", "owner", "queued", "start", "state")
+    __slots__ = (
+        "attempt", "avoid", "bundle", "finish", "instance", "lane", "owner", "queued", "sent", "start", "state",
+    )  # fmt: skip
 
     queued: float
     instance: int
+    sent: float
     start: float
     finish: float
     lane: Any
+    bundle: Bundle | None
+    members: Sequence[Task] = ()
+    """The tasks of a `Bundle`."""
 
     def __init__(self, owner: Any, attempt: int = 0) -> None:
         self.owner = owner
@@ -63,3 +71,17 @@ class Task(Entry):
         self.avoid: list[int] | None = None
         """Instances that have or had a copy of the same batch; one list shared by the copies, None without copies."""
         self.state = QUEUED
+
+
+class Bundle(Task):
+    """Tasks of one model that an instance took from its queue together: they start and end as one service."""
+
+    __slots__ = ("members",)
+
+    def __init__(self, members: Sequence[Task]) -> None:
+        first = members[0]
+        super().__init__(Batch(first.owner.number, first.owner.first, sum(one.owner.size for one in members)))
+        self.attempt = first.attempt
+        self.members = members
+        for one in members:
+            one.bundle = self

@@ -105,10 +105,14 @@ class Tasks:
     """0 for the first copy; replicas and retries count up."""
     size: NDArray[np.int32]
     """Queries in the task."""
+    together: NDArray[np.int32]
+    """Tasks that its instance served in one batch, itself included; 1 where each is served alone."""
     instance: NDArray[np.int32]
     """Instance that ran it, numbered across pools, or -1."""
     queued: Floats
     """When it was submitted to its pool."""
+    sent: Floats
+    """When it was sent to its instance, which is occupied from then on; NaN where it never was."""
     start: Floats
     """When its service began; NaN where it never did."""
     finish: Floats
@@ -120,6 +124,12 @@ class Tasks:
 
     def __len__(self) -> int:
         return len(self.owner)
+
+    @property
+    def occupied(self) -> Floats:
+        """Seconds for which its instance was occupied, from `sent` to `back` (or `finish`), divided evenly among the
+        tasks of a batch; NaN where it was never sent. Shape (tasks,)."""
+        return (np.fmax(self.finish, self.back) - self.sent) / self.together
 
 
 @dataclass(frozen=True, slots=True)
@@ -158,4 +168,10 @@ class Trace:
     @property
     def busy_seconds(self) -> float:
         """Seconds of service, summed over instances, wasted work included."""
-        return float(np.nansum(self.tasks.finish - self.tasks.start))
+        tasks = self.tasks
+        return float(np.nansum((tasks.finish - tasks.start) / tasks.together))
+
+    @property
+    def occupied_seconds(self) -> float:
+        """Seconds for which instances could take no other work, summed over instances: service and transfers."""
+        return float(np.nansum(self.tasks.occupied))

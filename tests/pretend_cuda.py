@@ -105,7 +105,7 @@ DEVICE = Device()
 def _line_of_ours() -> str:
     for frame in reversed(traceback.extract_stack()):
         path = Path(frame.filename)
-        if path.is_relative_to(HOME) and path != Path(__file__):
+        if path.is_relative_to(HOME) and path != Path(__file__) and "site-packages" not in path.parts:
             return f"{path.relative_to(HOME)}:{frame.lineno}"
     return "elsewhere"
 

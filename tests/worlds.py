@@ -23,6 +23,7 @@ from sim.batching import Aimd, Batching, Fixed
 from sim.cluster import Cluster
 from sim.dispatching import BestOf, Discipline, RandomQueue, RoundRobin, ShortestQueue, SingleQueue
 from sim.distributions.families import Deterministic, Exponential, Uniform
+from sim.engines import Engine
 from sim.network import Network
 from sim.policies import (
     ApproximateBackup,
@@ -39,17 +40,24 @@ from sim.policies import (
 from sim.policies.coded import LastResort
 from sim.policies.hedged import Hedging
 from sim.schedule import ClosedSchedule, OpenSchedule, Schedule
-from sim.simulation import simulate
+from sim.simulation import check, simulate
 from sim.stragglers import Crashes, Heterogeneous, PerTask, SlowPeriods, Sticky, Straggler
 from sim.streams import Streams
 from sim.trace import Trace
 
 DISCIPLINES = st.sampled_from([SingleQueue(), RoundRobin(), RandomQueue(), ShortestQueue(), BestOf(d=2)])
 SERVICES = st.sampled_from([Deterministic(value=0.02), Exponential(mean=0.02), Uniform(low=0.0, high=0.04)])
+FORMED_AT = st.sampled_from(["instance", "frontend"])
 BATCHINGS = st.one_of(
     st.just(Fixed()),
-    st.builds(Fixed, size=st.integers(2, 5), max_wait=st.sampled_from([None, 0.0, 0.01])),
-    st.builds(Aimd, objective=st.just(0.05), max_size=st.integers(2, 8)),
+    st.builds(Fixed, size=st.integers(2, 5), formed_at=FORMED_AT, max_wait=st.sampled_from([None, 0.0, 0.01])),
+    st.builds(
+        Aimd,
+        objective=st.just(0.05),
+        max_size=st.integers(2, 8),
+        formed_at=FORMED_AT,
+        max_wait=st.sampled_from([None, 0.005]),
+    ),
 )
 STRAGGLERS = st.lists(
     st.sampled_from(
@@ -181,13 +189,23 @@ class World:
     schedule: Schedule
     streams: Streams
 
-    def run(self) -> Trace:
+    def fills(self) -> bool:
+        """Say whether no batch and no group waits for queries that never come."""
+        clients = self.schedule.clients if isinstance(self.schedule, ClosedSchedule) else None
+        try:
+            check(self.cluster, self.policy, (), len(self.schedule), clients)
+        except ValueError as error:
+            assert "never" in str(error)
+            return False
+        return True
+
+    def run(self, engine: Engine = "simpy") -> Trace:
         """Simulate it."""
-        return simulate(self.cluster, self.policy, self.stragglers, self.schedule, self.streams)
+        return simulate(self.cluster, self.policy, self.stragglers, self.schedule, self.streams, engine=engine)
 
 
 def worlds(discipline: st.SearchStrategy[Discipline] = DISCIPLINES) -> st.SearchStrategy[World]:
-    """Worlds of every kind."""
+    """Worlds of every kind in which every query is answered."""
     return st.builds(
         World,
         clusters(discipline),
@@ -195,7 +213,7 @@ def worlds(discipline: st.SearchStrategy[Discipline] = DISCIPLINES) -> st.Search
         st.builds(tuple, STRAGGLERS),
         schedules(),
         st.builds(Streams, st.integers(0, 99)),
-    )
+    ).filter(lambda world: world.fills())
 
 
 def poisson(rate: float, queries: int, streams: Streams) -> OpenSchedule:

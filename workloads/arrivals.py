@@ -14,13 +14,17 @@ from numpy.typing import NDArray
 from pydantic import Field, model_validator
 
 from sim.distributions import Distribution
-from sim.distributions.files import read_times
 from sim.errors import ParmError
+from sim.files import Unit, moment, read_moments, read_table
 from sim.kinds import Kind
 from sim.schedule import ClosedSchedule, OpenSchedule, Schedule
 from workloads.files import ExistingFile
 
 Floats = NDArray[np.float64]
+SHORTEST = 1e-6
+"""Seconds: states that last less on average would take a simulation for ever."""
+MOST_CHANGES = 1e8
+"""Changes of state in a schedule that can be kept in memory."""
 
 
 class Arrivals(Kind):
@@ -31,6 +35,10 @@ class Arrivals(Kind):
     @abstractmethod
     def schedule(self, queries: int, generator: np.random.Generator) -> Schedule:
         """Return the arrivals of `queries` queries; the first `n` of them do not depend on how many follow."""
+
+    def available(self) -> int | None:
+        """Return how many queries there are, or None where there is no end of them."""
+        return None
 
     @abstractmethod
     def mean_rate(self) -> float | None:
@@ -103,8 +111,8 @@ class Bursts(Arrivals):
     def _check(self) -> Self:
         if len(self.rates) != len(self.durations):
             raise ValueError(f"{len(self.rates)} rates need as many durations, not {len(self.durations)}")
-        if min(self.durations) <= 0:
-            raise ValueError("every duration has to be greater than 0")
+        if min(self.durations) < SHORTEST:
+            raise ValueError(f"every duration has to be at least {SHORTEST:g} s")
         if min(self.rates) < 0 or max(self.rates) == 0:
             raise ValueError("no rate may be negative, and one has to be greater than 0")
         return self
@@ -119,6 +127,8 @@ class Bursts(Arrivals):
         durations = np.asarray(self.durations)
         rates = np.asarray(self.rates) * (self.mean_rate() / self._unscaled_rate())
         state = int(np.searchsorted(np.cumsum(durations)[:-1] / durations.sum(), jumps.random(), side="right"))
+        if (changes := units[-1] / np.mean(rates * durations)) > MOST_CHANGES:
+            raise ParmError(f"bursts: {queries} queries take {changes:.1g} changes of state; make 'durations' longer")
         size = min(64 + int(units[-1] / np.mean(rates * durations)), 1 << 20)
         time, load = [np.zeros(1)], [np.zeros(1)]  # the path's breakpoints, and the expected arrivals up to each
         while load[-1][-1] <= units[-1]:
@@ -185,15 +195,18 @@ class ClosedLoop(Arrivals):
 
 
 class Replay(Arrivals):
-    """Recorded timestamps from a CSV file; the first of them is time 0."""
+    """Recorded timestamps from a CSV file or JSON lines; the first of them is time 0."""
 
     kind: Literal["replay"] = "replay"
     file: ExistingFile
-    """CSV file whose first line names the columns."""
+    """CSV file whose first line names the columns, or JSON lines."""
     column: str = "timestamp"
-    """Column of timestamps, which never decrease."""
-    unit: Literal["s", "ms", "us"] = "s"
-    """What the column counts: seconds, milliseconds or microseconds."""
+    """Column of timestamps, which never decrease: numbers, or ISO 8601 dates with a time."""
+    unit: Unit = "s"
+    """Unit of numbers in the column."""
+    origin: int | float | str | None = None
+    """Timestamp of time 0, as the column has them; the first one where not given. Give the same to `replay` of
+    slowness whose record has the same clock."""
     speed: float = Field(default=1, gt=0)
     """2 replays twice as fast: half the gaps, twice the rate."""
 
@@ -206,7 +219,7 @@ class Replay(Arrivals):
         """Return the first `queries` timestamps; raises ParmError where the file has fewer. `generator` is not used."""
         try:
             times = self._times()
-        except (OSError, ValueError) as error:  # it was there and sound when the YAML was read
+        except ValueError as error:  # it was there and sound when the YAML was read
             raise ParmError(str(error)) from error
         if len(times) < queries:
             raise ParmError(f"{self.file} has {len(times)} timestamps, fewer than the {queries} queries asked for")
@@ -215,15 +228,25 @@ class Replay(Arrivals):
     def mean_rate(self) -> float | None:
         """Return gaps over duration of the whole file, or None where it has no duration."""
         times = self._times()
-        return float((len(times) - 1) / times[-1]) if times[-1] > 0 else None
+        span = times[-1] - times[0]
+        return float((len(times) - 1) / span) if span > 0 else None
+
+    def available(self) -> int:
+        """Return how many timestamps the file has."""
+        return len(self._times())
 
     def _times(self) -> Floats:
         """Return all arrival times; raises ValueError where the file is unsound."""
-        recorded = np.asarray(read_times(self.file, self.column, self.unit))
+        first, recorded = read_moments(self.file, self.column, self.unit)
         falls = np.flatnonzero(np.diff(recorded) < 0)
         if falls.size:
-            raise ValueError(f"column '{self.column}' of {self.file} falls after its row {1 + falls[0]}; sort the file")
-        times: Floats = (recorded - recorded[0]) / self.speed
+            where = read_table(self.file, [self.column]).where(int(falls[0]) + 1)
+            raise ValueError(f"{where} has a '{self.column}' below that of the row before it; sort the file")
+        if self.origin is not None:
+            recorded = recorded + float(first - moment(str(self.origin), self.unit))
+            if recorded[0] < 0:
+                raise ValueError(f"origin {self.origin} is later than the first timestamp of {self.file}")
+        times: Floats = recorded / self.speed
         return times
 
 

@@ -177,7 +177,7 @@ class _Run:
         while True:
             due = min(arrivals[query] if query < total else math.inf, clock.due())
             if due == math.inf and not any(pool.pending for pool in self._pools):
-                if not (frontend.flush() or self._execution.flush()):
+                if not self._execution.flush():
                     return
                 continue
             for answer in self._wait(due):

@@ -85,7 +85,7 @@ class RealPool:
             if self._chooser is not None:
                 self._loads[task.instance - self.instances.start] -= 1
             self._queue_of(task.instance if self._chooser else self.instances.start).remove(task)
-            task.instance, task.start, task.finish = -1, math.nan, self.clock.now
+            task.instance, task.sent, task.start, task.finish = -1, math.nan, math.nan, self.clock.now
             self._record(task, TaskStatus.CANCELLED, math.nan)
 
     def answered(self, instance: int, begun: float, ended: float) -> Task:
@@ -119,15 +119,15 @@ class RealPool:
         task.state = RUNNING
         task.instance = instance
         self._running[instance] = task
-        self.clock.tick()
+        task.sent = self.clock.tick()
         self._send(task, instance)
         if self.on_start is not None:
             self.on_start(task)
 
     def _record(self, task: Task, status: TaskStatus, back: float) -> None:
         owner = task.owner
-        times = task.queued, task.start, task.finish, back
-        self._ended(TASK(*times, owner.number, task.instance, owner.size, task.attempt, self._label, status))
+        times = task.queued, task.sent, task.start, task.finish, back
+        self._ended(TASK(*times, owner.number, task.instance, owner.size, 1, task.attempt, self._label, status))
 
 
 def _may(task: Task, instance: int) -> bool:

@@ -6,6 +6,7 @@ import dataclasses
 import hashlib
 import itertools
 import json
+import math
 from collections.abc import Mapping
 from dataclasses import dataclass, field
 from typing import TYPE_CHECKING, Any, Self
@@ -80,13 +81,15 @@ class Outcome(Measured):
     """Offered load of each pool, by role: seconds for which its tasks held an instance, per instance and second in
     which queries arrived. From 1 on the pool has no steady state."""
     cost: dict[str, float]
-    """Each of `COSTS`."""
+    """Each of `COSTS`; without `utilisation` where no time passes."""
     quantiles: dict[str, list[float]]
     """`probabilities` (the `GRID`) and `seconds`: the latency's quantile function."""
     blocks: tuple[Measured, ...]
     """The same measurements in `SECTIONS` consecutive parts; empty for a run too short for that."""
     seconds: dict[str, float] = field(default_factory=dict)
     """Wall time spent on `simulating`, `predicting` and `writing`."""
+    engine: dict[str, str] = field(default_factory=dict)
+    """Which engine simulated, its `name`, and `why`."""
     passes: dict[str, int] = field(default_factory=dict)
     """Forward passes per role."""
     reused: dict[str, int] = field(default_factory=dict)
@@ -195,7 +198,7 @@ def _load(trace: Trace) -> dict[str, float]:
     if arrivals <= 0:
         return {}
     tasks = trace.tasks
-    held = np.nan_to_num(np.fmax(tasks.finish, tasks.back) - tasks.start)
+    held = np.nan_to_num(tasks.occupied)
     load: dict[str, float] = {}
     for role in Role:
         mine = (tasks.role == role) & (tasks.instance >= 0)
@@ -208,10 +211,11 @@ def _load(trace: Trace) -> dict[str, float]:
 def _cost(trace: Trace, price: float | None) -> dict[str, float]:
     count = len(trace.queries)
     span = trace.end - float(trace.queries.arrival[0])
-    return {
+    cost = {
         "instances": trace.instances,
         "price": trace.instances if price is None else price,
-        "utilisation": trace.busy_seconds / (trace.instances * span),
+        "utilisation": trace.occupied_seconds / (trace.instances * span) if span > 0 else math.nan,
         "busy_seconds_per_query": trace.busy_seconds / count,
         "bytes_per_query": trace.bytes / count,
     }
+    return {name: value for name, value in cost.items() if not math.isnan(value)}

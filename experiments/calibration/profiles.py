@@ -76,12 +76,12 @@ def profile_of(calibration: Calibration, values: Values, found: Sequence[Residua
 
 def profile_from_times(file: Path, column: str, unit: str, role: RoleName, device: str, network: str) -> ServiceProfile:
     """Return the profile of recorded service times, one column of a CSV file; raises ParmError where it is none."""
-    from sim.distributions.files import read_times
+    from sim.files import read_times
 
     if not file.is_file():
         raise ParmError(f"{file}: there is no such file.")
     try:
-        seconds = np.asarray(read_times(file, column, unit))
+        seconds = read_times(file, column, unit)
         curve_of = Quantiles.of(seconds)
         digest = hashlib.sha256(file.read_bytes()).hexdigest()[:16]
     except ValidationError as error:

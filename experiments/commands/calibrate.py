@@ -28,7 +28,7 @@ def calibrate(
     ] = None,
     workers: Workers = None,
     column: Annotated[str, typer.Option(help="Column of the CSV with the times.")] = "latency",
-    unit: Annotated[str, typer.Option(help="Unit of the times: s, ms or us.")] = "s",
+    unit: Annotated[str, typer.Option(help="Unit of the times: s, ms, us or ns.")] = "s",
     role: Annotated[str, typer.Option(help="Whose times they are: deployed, parity, backup, backlog.")] = "deployed",
     machine: Annotated[str, typer.Option(help="The machine that they were measured on, in words.")] = "unknown",
     network: Annotated[str, typer.Option(help="The model that was served, in words.")] = "unknown",
@@ -59,8 +59,8 @@ def _from_times(file: Path, column: str, unit: str, role: str, machine: str, net
     from typing import get_args
 
     from experiments.calibration.profiles import profile_from_times
-    from sim.distributions.files import UNITS
     from sim.distributions.profile import RoleName
+    from sim.files import UNITS
 
     roles: dict[str, RoleName] = {name: name for name in get_args(RoleName)}
     for option, given, known in (("--unit", unit, UNITS), ("--role", role, roles)):

@@ -36,21 +36,42 @@ def check(file: File, overrides: Overrides = None, plugin: Plugins = None) -> No
 
 def _describe(experiment: Experiment, file: Path) -> None:
     """Say what an experiment would run."""
+    from experiments.run import load
     from experiments.run.cells import cells
+    from experiments.run.forecast import forecast
+    from experiments.run.manifest import notes
 
-    todo = cells(experiment)
+    todo = cells(experiment.model_copy(update={"trials": 1}))  # trials differ in their random numbers alone
     points = experiment.points()
     print(f"{file} is valid: {experiment.name}, seed {experiment.seed}")
     print(
-        f"{len(todo)} cells: {len(experiment.policies)} policies x {len(points)} sweep points "
+        f"{len(todo) * experiment.trials} cells: {len(experiment.policies)} policies x {len(points)} sweep points "
         f"x {experiment.trials} trials, of {experiment.workload.queries} queries each"
     )
+    print(f"cost: {forecast(todo, experiment.trials)}")
+    if experiment.precision is not None:
+        asked = ", ".join(f"{name} within {width}" for name, width in experiment.precision.widths.items())
+        each, least = len(experiment.policies) * len(points), experiment.precision.first(experiment.trials)
+        most = max(experiment.precision.max_trials, least)
+        queries = each * experiment.workload.queries
+        print(
+            f"precision {asked}: at least {least} trials ({each * least} cells, {queries * least:,} queries), "
+            f"at most {most} ({each * most} cells, {queries * most:,} queries)"
+        )
     for key, values in experiment.sweep.items():
         print(f"sweep {key}: {', '.join(str(value) for value in values)}")
     for policy in experiment.policies:
         mine = [cell for cell in todo if cell.policy.label == policy.label]
         instances = sorted({cell.policy.instances(cell.experiment.machines) for cell in mine})
         print(f"policy {policy.label}: {' to '.join(str(count) for count in instances)} instances")
+        for line in load.lines((cell.experiment, cell.policy) for cell in mine):
+            print(f"policy {policy.label}: {line}")
+    for note in notes(experiment, todo):
+        print(f"note: {note}")
+    for line in load.assignments(experiment):
+        print(line)
+    for line in load.questions(experiment):
+        print(f"question: {line}")
     if experiment.model is None:
         print("no model: latency only")
         return

@@ -8,6 +8,7 @@ import platform
 import shlex
 import subprocess
 import sys
+from collections import Counter
 from collections.abc import Mapping, Sequence
 from importlib import metadata
 from pathlib import Path
@@ -16,13 +17,14 @@ from typing import Any
 from experiments.analysis.outcome import Outcome
 from experiments.config.schema import Experiment
 from experiments.run.cells import Cell
+from sim.simulation import without_effect
 
 FORMAT = 1
 MEASURED = (
     "the service times were measured with the hardware in the loop: the same seed gives the same queries and machines, "
     "but not the same traces byte for byte"
 )
-PACKAGES = ("parm", "numpy", "simpy", "pydantic", "pyarrow", "torch", "torchvision", "onnxruntime")
+PACKAGES = ("parm", "numpy", "numba", "simpy", "pydantic", "pyarrow", "torch", "torchvision", "onnxruntime")
 
 
 def manifest(
@@ -48,7 +50,7 @@ def manifest(
         **made_with(),
         "device": device,
         "workers": workers,
-        "notes": notes(experiment),
+        "notes": notes(experiment, cells),
         "models": [dict(model) for model in models],
         "passes": _total([outcome.passes for outcome in outcomes.values()]),
         "reused": _total([outcome.reused for outcome in outcomes.values()]),
@@ -57,9 +59,25 @@ def manifest(
     return json.dumps(document, indent=1, default=str) + "\n"
 
 
-def notes(experiment: Experiment) -> list[str]:
+def notes(experiment: Experiment, cells: Sequence[Cell]) -> list[str]:
     """Return what a reader of the experiment's results has to know of how they came about."""
-    return [MEASURED] if experiment.execution == "in_the_loop" else []
+    measured = [MEASURED] if experiment.execution == "in_the_loop" else []
+    points: dict[str, list[Cell]] = {}
+    for cell in cells:
+        if cell.trial == cells[0].trial:
+            points.setdefault(repr(cell.point), []).append(cell)
+    found = Counter(
+        says
+        for there in points.values()
+        for says in without_effect(there[0].experiment.machines, [cell.policy for cell in there])
+    )
+    return [
+        *measured,
+        *(
+            says if at == len(points) else f"{says} (at {at} of {len(points)} sweep points)"
+            for says, at in found.items()
+        ),
+    ]
 
 
 def made_with() -> dict[str, Any]:
@@ -117,10 +135,11 @@ def _cell(cell: Cell, outcome: Outcome) -> dict[str, Any]:
         "policy": cell.policy.label,
         "point": cell.point,
         "trial": cell.trial,
-        "trace": f"traces/{cell.name}.parquet" if cell.experiment.traces else None,
+        "trace": f"queries/{cell.name}.parquet" if cell.experiment.traces else None,
         "queries": outcome.queries,
         "warmup": outcome.warmup,
         "seconds": outcome.seconds,
+        "engine": outcome.engine,
         "passes": outcome.passes,
         "reused": outcome.reused,
     }

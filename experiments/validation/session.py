@@ -87,6 +87,10 @@ class Validation:
             )
         if experiment.cluster.batching.start().adapts:
             raise ParmError("validate measures one batch size; use batching of kind 'fixed'.")
+        if experiment.cluster.batching.forms_at_instances:
+            raise ParmError("validate runs batches that the frontend forms; give batching 'formed_at: frontend'.")
+        if experiment.cluster.batching.frontend_wait is None and experiment.cluster.batching.start().now > 1:
+            raise ParmError("validate ends before the last batch is full; give batching a 'max_wait'.")
         TorchBackend(options.device)  # there has to be one, before workers are started for it
         self._experiment = experiment
         self._model: Model = experiment.model

@@ -4,12 +4,15 @@ from __future__ import annotations
 
 from abc import abstractmethod
 from collections.abc import Callable, Sequence
+from functools import wraps
+from types import FunctionType
 from typing import Any, ClassVar
 
 import numpy as np
 from numpy.typing import NDArray
 from pydantic import ConfigDict
 
+from sim.errors import ParmError
 from sim.kinds import Kind
 
 Floats = NDArray[np.float64]
@@ -26,6 +29,12 @@ class Distribution(Kind):
     model_config = ConfigDict(serialize_by_alias=True)
 
     family: ClassVar[str] = "distribution"
+
+    def __init_subclass__(cls, **options: Any) -> None:
+        """Check what every class's own `sample` returns, those of plugins among them."""
+        super().__init_subclass__(**options)
+        if "sample" in cls.__dict__:
+            setattr(cls, "sample", _checked(cls.__dict__["sample"]))  # noqa: B010, mypy takes methods for constants
 
     @classmethod
     def from_shorthand(cls, value: Any) -> Any:
@@ -91,6 +100,40 @@ class Distribution(Kind):
             elif isinstance(value, tuple) and any(isinstance(part, Distribution) for part in value):
                 changed[name] = tuple(part.for_code(code) for part in value)
         return self.model_copy(update=changed) if changed else self
+
+
+def _checked(sample: FunctionType) -> Any:
+    """Return `sample` with a check of its result: (n,) finite numbers that are not negative, or ParmError."""
+
+    @wraps(sample)
+    def checked(self: Distribution, generator: np.random.Generator, n: int) -> Floats:
+        drawn = sample(self, generator, n)
+        if not (isinstance(drawn, np.ndarray) and drawn.shape == (n,) and drawn.dtype.kind in "fiu"):
+            shape = f"shape {drawn.shape} of {drawn.dtype}" if isinstance(drawn, np.ndarray) else type(drawn).__name__
+            raise ParmError(f"{_place(self, sample)} returned {shape} where an array of {n} numbers belongs")
+        if n and not (drawn.min() >= 0 and drawn.max() < np.inf):  # neither holds of NaN
+            wrong = drawn[~(np.isfinite(drawn) & (drawn >= 0))][0]
+            raise ParmError(f"{_place(self, sample)} drew {wrong:g}; draws have to be finite and not negative")
+        return drawn
+
+    return checked
+
+
+def _place(one: Distribution, sample: FunctionType) -> str:
+    code = sample.__code__
+    name = one.name_in_yaml() or type(one).__name__
+    return f"distribution '{name}' (sample, {code.co_filename}:{code.co_firstlineno})"
+
+
+def above_zero(factor: Distribution) -> Distribution:
+    """Return `factor` where it is certain to be above 0, as what services are multiplied by has to be.
+
+    Raises ValueError where it may be 0.
+    """
+    at_zero = factor.cdf(np.zeros(1))
+    if at_zero is not None and at_zero[0] > 0:
+        raise ValueError(f"a factor has to be above 0, but this one is 0 with probability {at_zero[0]:.3g}")
+    return factor
 
 
 def shares(weights: Sequence[float]) -> Floats:

@@ -1,12 +1,7 @@
-"""Recorded times in CSV files: reading a column, and drawing from it."""
+"""Recorded times: draws from a column of a table."""
 
 from __future__ import annotations
 
-import csv
-import difflib
-import math
-from array import array
-from functools import lru_cache
 from pathlib import Path
 from typing import Literal, Self
 
@@ -14,75 +9,31 @@ import numpy as np
 from pydantic import PrivateAttr, ValidationInfo, field_validator, model_validator
 
 from sim.distributions.base import Distribution, Floats
+from sim.files import Unit, read_times
 from sim.kinds import find_file
-
-UNITS = {"s": 1.0, "ms": 1e-3, "us": 1e-6}
-"""Seconds in each unit of time that a file may use."""
-
-
-def read_times(path: Path, column: str, unit: str = "s") -> array[float]:
-    """Read one column of a CSV file with a header, as seconds, in the file's order.
-
-    Raises ValueError where the file is not such a CSV, the column is missing or a value is not a finite number >= 0.
-    """
-    return _read_times(path, column, unit, path.stat().st_mtime_ns)
-
-
-@lru_cache(maxsize=16)  # an experiment names the same file again for each of its cells
-def _read_times(path: Path, column: str, unit: str, changed: int) -> array[float]:
-    values = array("d")
-    try:
-        with path.open(newline="", encoding="utf-8-sig") as file:
-            rows = csv.reader(file)
-            header = [name.strip() for name in next(rows, [])]
-            if column not in header:
-                near = difflib.get_close_matches(column, header, n=1)
-                hint = f" (did you mean '{near[0]}'?)" if near else ""
-                raise ValueError(f"{path} has no column '{column}'{hint}; it has {', '.join(header) or 'none'}")
-            place = header.index(column)
-            for row in rows:
-                if row:
-                    values.append(
-                        _seconds(row[place] if place < len(row) else "", f"line {rows.line_num} of {path}", unit)
-                    )
-    except (UnicodeDecodeError, csv.Error) as error:
-        raise ValueError(f"{path} is not a CSV file: {error}") from error
-    if not values:
-        raise ValueError(f"{path} has a header but no rows")
-    return values
-
-
-def _seconds(text: str, where: str, unit: str) -> float:
-    try:
-        value = float(text)
-    except ValueError:
-        value = math.nan
-    if not 0 <= value < math.inf:
-        raise ValueError(f"{where} has {text!r} where a time of at least 0 belongs")
-    return value * UNITS[unit]
 
 
 class Empirical(Distribution):
-    """Recorded times, one column of a CSV file, drawn again with replacement."""
+    """Recorded times, one column of a CSV file or of JSON lines, drawn again with replacement."""
 
     kind: Literal["empirical"] = "empirical"
     file: Path
-    """A CSV file with a header."""
+    """A CSV file with a header, or JSON lines."""
     column: str
     """The column that holds the times."""
-    unit: Literal["s", "ms", "us"] = "s"
+    unit: Unit = "s"
     """The unit of the column."""
 
-    _sorted: array[float] = PrivateAttr()
+    _sorted: bytes = PrivateAttr()
 
     @field_validator("file")
     @classmethod
     def _found(cls, file: Path, info: ValidationInfo) -> Path:
-        return find_file(file.expanduser(), info.context).absolute()
+        return find_file(file, info.context).absolute()
 
     @model_validator(mode="after")
     def _read(self) -> Self:
-        self._sorted = array("d", sorted(read_times(self.file, self.column, self.unit)))
+        self._sorted = np.sort(read_times(self.file, self.column, self.unit)).tobytes()
         return self
 
     @property

@@ -45,6 +45,12 @@ class ApproximateBackup(Wait, Policy):
             raise ValueError("the backup model needs an instance (see backup_instances and cluster.extra)")
         return [PoolPlan(Role.DEPLOYED, 0, cluster.instances), PoolPlan(Role.BACKUP, 0, backups)]
 
+    def without_effect(self, cluster: Cluster) -> list[str]:
+        """Return a sentence where no backup's answer is ever used."""
+        if self.after is None or cluster.deadline is None or self.after < cluster.deadline:
+            return []
+        return [f"no backup's answer is used, since 'after' ({self.after:g} s) is not below the deadline"]
+
     def begin(self, frontend: Frontend) -> Execution:
         """Return the state of one simulation."""
         return Backups(frontend, self)

@@ -36,6 +36,11 @@ class PoolPlan:
         """The role whose model runs its tasks, which decides the service times."""
         return self.role if self.model is None else self.model
 
+    @property
+    def serves(self) -> tuple[Role, int]:
+        """The model that runs its tasks: each parity row has its own."""
+        return self.served_by, self.row if self.served_by is Role.PARITY else 0
+
 
 class Policy(Kind):
     """A redundancy policy."""
@@ -70,6 +75,11 @@ class Policy(Kind):
         """Seconds from arrival until this policy gives a query without a reply a default answer; None: never."""
         return None
 
+    @property
+    def collects(self) -> int:
+        """Batches that have to be there before any of them is submitted, however long that takes."""
+        return 1
+
     @abstractmethod
     def pools(self, cluster: Cluster) -> list[PoolPlan]:
         """Return the pools to launch; the first serves the deployed model.
@@ -80,6 +90,10 @@ class Policy(Kind):
     @abstractmethod
     def begin(self, frontend: Frontend) -> Execution:
         """Return the policy's state for one simulation."""
+
+    def without_effect(self, cluster: Cluster) -> list[str]:
+        """Return a sentence for each option that has no effect on this cluster, the policy itself included."""
+        return []
 
     def instances(self, cluster: Cluster) -> int:
         """Return the number of instances in all pools."""
@@ -115,5 +129,5 @@ class Execution(ABC):
         """Called when default answers complete a batch: cancel its queued tasks."""
 
     def flush(self) -> bool:
-        """Called when nothing else is scheduled: submit what waits for further queries, and return whether any did."""
+        """Called at the end of the run: submit what waits for further queries, and return whether any did."""
         return False

@@ -129,6 +129,14 @@ class Coded(Policy):
             )
         return cluster.buys(role, cluster.extra - spent)
 
+    def without_effect(self, cluster: Cluster) -> list[str]:
+        """Return a sentence for each option that has no effect on this cluster."""
+        found = [] if self.hedge is None else [f"hedge: {one}" for one in self.hedge.unused(cluster.deadline)]
+        after = None if self.backup is None else self.backup.after
+        if after is not None and cluster.deadline is not None and after >= cluster.deadline:
+            found.append(f"no backup is used, since 'backup.after' ({after:g} s) is not below the deadline")
+        return found
+
     def begin(self, frontend: Frontend) -> Execution:
         """Return the state of one simulation."""
         if self.hedge is not None or self.backup is not None:

@@ -34,7 +34,7 @@ class CodedNonsystematic(Policy):
     """The code. Without it, any k answers suffice, and only latency can be simulated."""
     max_wait: NonNegativeFloat | None = None
     """Seconds from a group's first batch until it is coded though it is not full: its last batch is then repeated.
-    Without it, a group waits until it is full, or until no further query can come before it is answered."""
+    Without it, a group waits until it is full; the last one of a run is then padded at the end."""
 
     @model_validator(mode="after")
     def _possible(self) -> CodedNonsystematic:
@@ -53,6 +53,11 @@ class CodedNonsystematic(Policy):
     def erasure_code(self) -> Code | None:
         """The code that the policy names, if any."""
         return self.code
+
+    @property
+    def collects(self) -> int:
+        """Batches that have to be there before any of them is submitted."""
+        return self.k if self.max_wait is None else 1
 
     def pools(self, cluster: Cluster) -> list[PoolPlan]:
         """Return the deployed model's pool, enlarged by the budget, and one on its instances for each coded query."""

@@ -13,7 +13,7 @@ from pydantic import Field, NonNegativeFloat, PositiveFloat
 
 from sim.clock import Call, Clock
 from sim.policies.base import Execution, Policy, PoolPlan
-from sim.policies.replication import Cancel, Copies, CopySet, enlarged_pool
+from sim.policies.replication import Cancel, Copies, CopySet, enlarged_pool, unused_cancel_seconds
 from sim.policies.waiting import Wait
 from sim.task import Batch, Task
 
@@ -42,6 +42,13 @@ class Hedging(Wait):
     cancel_seconds: NonNegativeFloat = 0.0
     """Seconds for which an instance is still occupied after its running copy was cancelled."""
 
+    def unused(self, deadline: float | None) -> list[str]:
+        """Return a sentence for each option that has no effect with this deadline."""
+        found = unused_cancel_seconds(self.cancel, self.cancel_seconds)
+        if self.after is not None and deadline is not None and self.after >= deadline:
+            found.append(f"no further copy is sent, since 'after' ({self.after:g} s) is not below the deadline")
+        return found
+
 
 class Hedged(Hedging, Policy):
     """Send a further copy of a query that takes too long; the first answer counts (The Tail at Scale)."""
@@ -51,6 +58,10 @@ class Hedged(Hedging, Policy):
     def pools(self, cluster: Cluster) -> list[PoolPlan]:
         """Return the one pool of the deployed model, enlarged by the budget."""
         return enlarged_pool(cluster, self.copies)
+
+    def without_effect(self, cluster: Cluster) -> list[str]:
+        """Return a sentence for each option that has no effect on this cluster."""
+        return self.unused(cluster.deadline)
 
     def begin(self, frontend: Frontend) -> Execution:
         """Return the state of one simulation."""

@@ -30,6 +30,11 @@ def enlarged_pool(cluster: Cluster, copies: int) -> list[PoolPlan]:
     return [PoolPlan(Role.DEPLOYED, 0, instances)]
 
 
+def unused_cancel_seconds(cancel: Cancel, seconds: float) -> list[str]:
+    """Return a sentence where `cancel_seconds` has no effect."""
+    return ["'cancel_seconds' has no effect without 'cancel: all'"] if seconds and cancel != "all" else []
+
+
 class Replication(Policy):
     """Send every query to several instances at once; the first answer counts."""
 
@@ -44,6 +49,10 @@ class Replication(Policy):
     def pools(self, cluster: Cluster) -> list[PoolPlan]:
         """Return the one pool of the deployed model, enlarged by the budget."""
         return enlarged_pool(cluster, self.copies)
+
+    def without_effect(self, cluster: Cluster) -> list[str]:
+        """Return a sentence where nothing that runs is cancelled."""
+        return unused_cancel_seconds(self.cancel, self.cancel_seconds)
 
     def begin(self, frontend: Frontend) -> Execution:
         """Return the state of one simulation."""

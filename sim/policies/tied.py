@@ -11,6 +11,7 @@ from typing import TYPE_CHECKING, Literal
 from pydantic import Field, NonNegativeFloat
 
 from sim.clock import Call
+from sim.dispatching import SingleQueue
 from sim.policies.base import Execution, Policy, PoolPlan
 from sim.policies.replication import Copies, CopySet, enlarged_pool
 from sim.task import QUEUED, RUNNING, Batch, Task
@@ -32,6 +33,16 @@ class Tied(Policy):
     def pools(self, cluster: Cluster) -> list[PoolPlan]:
         """Return the one pool of the deployed model, enlarged by the budget."""
         return enlarged_pool(cluster, self.copies)
+
+    def without_effect(self, cluster: Cluster) -> list[str]:
+        """Return why the copies cannot help on a single queue."""
+        if not isinstance(cluster.queue, SingleQueue):
+            return []
+        same = "slower than" if self.message_delay else "the same as"
+        return [
+            f"'tied' on a single queue is {same} 'equal_resources', since its copies do not wait apart: give "
+            "'cluster.queue' a kind with a queue for each instance"
+        ]
 
     def begin(self, frontend: Frontend) -> Execution:
         """Return the state of one simulation."""

@@ -47,6 +47,12 @@ class DefaultAnswer(EqualResources):
     """Seconds from its arrival until a query without a reply gets a default answer; an earlier `cluster.deadline` takes
     precedence."""
 
+    def without_effect(self, cluster: Cluster) -> list[str]:
+        """Return a sentence where the cluster's deadline is earlier."""
+        if cluster.deadline is None or self.after < cluster.deadline:
+            return []
+        return [f"'after' ({self.after:g} s) has no effect, since 'cluster.deadline' is not later"]
+
     @property
     def deadline(self) -> float | None:
         """Seconds from its arrival until a query gets a default answer."""

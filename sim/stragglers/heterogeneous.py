@@ -4,10 +4,11 @@ from __future__ import annotations
 
 from typing import Literal
 
-from pydantic import Field, PositiveFloat, model_validator
+from pydantic import Field, PositiveFloat, field_validator, model_validator
 
 from sim.distributions import Distribution
-from sim.stragglers.base import Effect, Setting, Straggler
+from sim.distributions.base import above_zero
+from sim.stragglers.base import Effect, Factors, Setting, Straggler
 from sim.task import Task
 
 
@@ -19,6 +20,11 @@ class Heterogeneous(Straggler):
     """Factors of instances 0, 1, ...; repeated from the beginning where there are more instances."""
     factor: Distribution | None = None
     """Instead of `factors`: what each instance's factor is drawn from, once per trial."""
+
+    @field_validator("factor")
+    @classmethod
+    def _above_zero(cls, factor: Distribution | None) -> Distribution | None:
+        return None if factor is None else above_zero(factor)
 
     @model_validator(mode="after")
     def _one_of_two(self) -> Heterogeneous:
@@ -33,7 +39,7 @@ class Heterogeneous(Straggler):
         def modify(task: Task, instance: int, start: float, seconds: float) -> float:
             return seconds * factors[instance]
 
-        return Effect(modifier=modify)
+        return Effect(modifier=modify, form=Factors(factors))
 
     def _factor(self, setting: Setting, instance: int) -> float:
         if self.factors is not None:

@@ -6,10 +6,11 @@ from typing import Literal
 
 import numpy as np
 from numpy.typing import NDArray
-from pydantic import Field
+from pydantic import Field, model_validator
 
 from sim.distributions import Distribution
-from sim.stragglers.base import Effect, Setting, Straggler
+from sim.distributions.base import above_zero
+from sim.stragglers.base import Draws, Effect, Setting, Straggler
 from sim.streams import Stream
 from sim.task import Task
 
@@ -25,6 +26,12 @@ class PerTask(Straggler):
     probability: float = Field(default=1.0, gt=0, le=1)
     """Share of the tasks that are slowed down."""
 
+    @model_validator(mode="after")
+    def _above_zero(self) -> PerTask:
+        if self.how == "multiply":
+            above_zero(self.slowdown)
+        return self
+
     def attach(self, setting: Setting) -> Effect:
         """ServiceModifier by a draw per task, keyed like the task's service time."""
         adds = self.how == "add"
@@ -34,14 +41,17 @@ class PerTask(Straggler):
             hit = generator.random(n) < self.probability
             return np.where(hit, self.slowdown.sample(generator, n), neutral)
 
+        def stream_of(*key: int) -> Stream:
+            return setting.streams.stream(draw, "per_task", setting.number, *key)
+
         known: dict[tuple[int, int, int], Stream] = {}
 
         def modify(task: Task, instance: int, start: float, seconds: float) -> float:
             key = (*setting.pools[instance], task.attempt)
             stream = known.get(key)
             if stream is None:
-                stream = known[key] = setting.streams.stream(draw, "per_task", setting.number, *key)
+                stream = known[key] = stream_of(*key)
             drawn = stream.at(task.owner.first)
             return seconds + drawn if adds else seconds * drawn
 
-        return Effect(modifier=modify)
+        return Effect(modifier=modify, form=Draws(stream_of, adds))

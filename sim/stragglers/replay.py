@@ -2,32 +2,43 @@
 
 from __future__ import annotations
 
-import csv
-import math
+import re
 from collections.abc import Iterator
+from decimal import Decimal
+from functools import lru_cache
 from itertools import cycle
 from pathlib import Path
 from typing import Literal
 
+import numpy as np
 from pydantic import PrivateAttr, ValidationInfo, field_validator, model_validator
 
+from sim.files import Unit, moment, read_table, stamp
 from sim.kinds import find_file
 from sim.stragglers.base import Effect, Setting, Straggler
-from sim.stragglers.timeline import SlownessTimeline, modifier_from
+from sim.stragglers.timeline import SHORTEST, effect_of
 
 Pieces = list[tuple[float, float]]
+"""(seconds, factor) of consecutive pieces of time."""
 
 
 class Replay(Straggler):
-    """Replay recorded slowdowns: a CSV with columns time (seconds), factor and, if there are several, instance."""
+    """Replay recorded slowdowns: a table with columns time, factor and, if there are several, instance."""
 
     kind: Literal["replay"] = "replay"
     file: Path
-    """The CSV. Each row's factor holds until the instance's next row; the record is repeated when it ends."""
+    """CSV file or JSON lines. Each row's factor holds until the instance's next row; the record is repeated at its end.
+    Recorded instances are taken in natural order (2 before 10) for instances 0, 1, ..., from the first again where the
+    cluster has more."""
+    unit: Unit = "s"
+    """Unit of numbers in column `time`; dates with a time need none."""
     aligned: bool = False
-    """Whether all instances start at the record's beginning; otherwise each starts at a moment drawn for the trial."""
+    """Whether all instances keep the record's one clock, from its earliest time on; otherwise each starts at a moment
+    of its record that is drawn for the trial."""
+    origin: int | float | str | None = None
+    """With `aligned`: what column `time` has at time 0; the record's earliest time where not given."""
 
-    _recorded: list[Pieces] = PrivateAttr(default_factory=list)
+    _record: Record = PrivateAttr()
 
     @field_validator("file")
     @classmethod
@@ -36,59 +47,118 @@ class Replay(Straggler):
 
     @model_validator(mode="after")
     def _read(self) -> Replay:
-        self._recorded.extend(read_record(self.file))
+        self._record = read_record(self.file, self.unit)
+        if self.origin is not None and not self.aligned:
+            raise ValueError("origin: needs 'aligned: true'; without it each instance starts at a random moment")
+        self._skipped()
         return self
+
+    @property
+    def recorded(self) -> tuple[str, ...]:
+        """The recorded instances in the order in which the cluster's instances take them; one empty name for one."""
+        return tuple(self._record.rows)
+
+    @property
+    def first(self) -> Decimal:
+        """The record's earliest time, in seconds of its own clock."""
+        return self._record.first
 
     def attach(self, setting: Setting) -> Effect:
         """Integrate the work over the record."""
         instances = range(len(setting.pools))
-        return Effect(
-            modifier=modifier_from([SlownessTimeline(self._pieces(setting, instance)) for instance in instances])
-        )
+        return effect_of([self._pieces(setting, instance) for instance in instances])
+
+    def _skipped(self) -> float:
+        """Return the seconds of the aligned record that lie before time 0, negative where it begins later."""
+        return 0.0 if self.origin is None else float(moment(str(self.origin), self.unit) - self._record.first)
 
     def _pieces(self, setting: Setting, instance: int) -> Iterator[tuple[float, float]]:
-        record = self._recorded[instance % len(self._recorded)]
-        length = sum(seconds for seconds, _ in record)
-        skip = 0.0
-        if not self.aligned:
+        """Yield (end, factor) from time 0 on."""
+        names = self.recorded
+        record = self._record
+        if self.aligned:
+            pieces = record.aligned(names[instance % len(names)])
+            skip = self._skipped() % record.length
+        else:
+            pieces = record.alone(names[instance % len(names)])
+            length = 0.0
+            for seconds, _ in pieces:  # `sum` rounds differently from Python 3.12 on
+                length += seconds
             skip = float(setting.streams.generator("replay", setting.number, instance).uniform(0.0, length))
         end = -skip
-        for seconds, factor in cycle(record):
+        for seconds, factor in cycle(pieces):
             end += seconds
             if end > 0.0:
                 yield end, factor
 
 
-def read_record(file: Path) -> list[Pieces]:
-    """Read a recorded trace: for each instance its pieces as (seconds, factor); the last piece lasts as the mean one.
+class Record:
+    """A recorded trace of one or more instances on one clock."""
+
+    def __init__(self, first: Decimal, rows: dict[str, Pieces]) -> None:
+        self.first = first
+        """The earliest time in the file, in seconds."""
+        self.rows = rows
+        """For each recorded instance, in natural order, its (seconds after the earliest time, factor)."""
+        self.length = max(pieces[-1][0] + _mean_gap(pieces) for pieces in rows.values())
+        """Seconds from the earliest time to the end of the record that ends last."""
+
+    def alone(self, name: str) -> Pieces:
+        """Return an instance's record from its own first row; the last row lasts as long as the mean one."""
+        rows = self.rows[name]
+        times = [*(time for time, _ in rows), rows[-1][0] + _mean_gap(rows)]
+        return [(times[i + 1] - times[i], factor) for i, (_, factor) in enumerate(rows)]
+
+    def aligned(self, name: str) -> Pieces:
+        """Return an instance's record from the earliest time of all to the end of all.
+
+        Its last row holds to the end, and on to the instance's first row in the next repetition.
+        """
+        rows = self.rows[name]
+        times = [*(time for time, _ in rows), self.length]
+        pieces = [(times[i + 1] - times[i], factor) for i, (_, factor) in enumerate(rows)]
+        return [(times[0], rows[-1][1]), *pieces] if times[0] > 0 else pieces
+
+
+def read_record(file: Path, unit: str = "s") -> Record:
+    """Read a recorded trace with columns `time`, `factor` and perhaps `instance`.
 
     Raises ValueError, in one sentence with the line, where the file is not such a record.
     """
-    rows: dict[str, list[tuple[float, float]]] = {}
-    with file.open(newline="", encoding="utf-8") as lines:
-        reader = csv.DictReader(lines)
-        if not {"time", "factor"} <= set(reader.fieldnames or ()):
+    return _read_record(file, unit, stamp(file))
+
+
+@lru_cache(maxsize=16)
+def _read_record(file: Path, unit: str, _stamp: tuple[int, int]) -> Record:
+    table = read_table(file, ["time", "factor"], ["instance"])
+    factors = table.numbers("factor")
+    if (low := np.flatnonzero(factors <= 0)).size:
+        raise ValueError(f"{table.where(low[0])} has a factor of {factors[low[0]]:g}; it must be above 0")
+    first, times = table.moments("time", unit)
+    names = table.columns.get("instance", [""] * len(table))
+    rows: dict[str, Pieces] = {}
+    for row, (name, time, factor) in enumerate(zip(names, times.tolist(), factors.tolist(), strict=True)):
+        known = rows.setdefault(name, [])
+        if known and time <= known[-1][0]:
+            raise ValueError(f"{table.where(row)}: times have to increase for each instance")
+        known.append((time, factor))
+    for name, known in rows.items():
+        of = f" for instance '{name}'" if "instance" in table.columns else ""
+        if len(known) < 2:
+            raise ValueError(f"{file} needs at least two rows for each instance, but has one{of}")
+        if _mean_gap(known) < SHORTEST:
             raise ValueError(
-                f"{file} needs columns 'time' and 'factor', but has {', '.join(reader.fieldnames or ['none'])}"
+                f"{file} has times that are {_mean_gap(known):.3g} s apart on average{of}; at least {SHORTEST:g} s can "
+                "be simulated: is 'unit' right?"
             )
-        for row in reader:
-            where = f"{file}, line {reader.line_num}"
-            try:
-                time, factor = float(row["time"]), float(row["factor"])
-            except (TypeError, ValueError):
-                raise ValueError(f"{where}: 'time' and 'factor' have to be numbers") from None
-            if not (math.isfinite(time) and math.isfinite(factor) and factor > 0):
-                raise ValueError(f"{where}: 'time' has to be finite and 'factor' above zero")
-            record = rows.setdefault(row.get("instance") or "", [])
-            if record and time <= record[-1][0]:
-                raise ValueError(f"{where}: times have to increase for each instance")
-            record.append((time, factor))
-    if not rows or min(len(record) for record in rows.values()) < 2:
-        raise ValueError(f"{file} needs at least two rows for each instance")
-    return [_durations(rows[instance]) for instance in sorted(rows)]
+    return Record(first, {name: rows[name] for name in sorted(rows, key=natural)})
 
 
-def _durations(record: list[tuple[float, float]]) -> Pieces:
-    times = [time for time, _ in record]
-    times.append(times[-1] + (times[-1] - times[0]) / (len(times) - 1))
-    return [(times[i + 1] - times[i], factor) for i, (_, factor) in enumerate(record)]
+def natural(name: str) -> tuple[tuple[int, int, str], ...]:
+    """Return a key that sorts the numbers in names by value: `gpu2` before `gpu10`."""
+    digits = (part.lstrip("0") if part[0] in "0123456789" else part for part in re.findall(r"[0-9]+|[^0-9]+", name))
+    return tuple((0, len(part), part) if part[:1] in "123456789" or not part else (1, 0, part) for part in digits)
+
+
+def _mean_gap(rows: Pieces) -> float:
+    return (rows[-1][0] - rows[0][0]) / (len(rows) - 1)

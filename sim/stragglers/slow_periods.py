@@ -6,12 +6,13 @@ from collections.abc import Iterator
 from typing import Literal
 
 import numpy as np
-from pydantic import PositiveFloat
+from pydantic import Field, field_validator
 
 from sim.distributions import Distribution
+from sim.distributions.base import above_zero
 from sim.distributions.families import Deterministic
 from sim.stragglers.base import Effect, Setting, Straggler
-from sim.stragglers.timeline import SlownessTimeline, modifier_from
+from sim.stragglers.timeline import SHORTEST, effect_of
 
 PERIODS = 64
 """Periods of each condition that are drawn at once."""
@@ -23,17 +24,21 @@ class SlowPeriods(Straggler):
     kind: Literal["slow_periods"] = "slow_periods"
     factor: Distribution = Deterministic(value=4.0)
     """How many times longer work takes in a slow period; drawn anew for each period."""
-    mean_normal: PositiveFloat
+    mean_normal: float = Field(ge=SHORTEST)
     """Mean seconds between slow periods."""
-    mean_slow: PositiveFloat
+    mean_slow: float = Field(ge=SHORTEST)
     """Mean seconds of a slow period."""
+
+    @field_validator("factor")
+    @classmethod
+    def _above_zero(cls, factor: Distribution) -> Distribution:
+        return above_zero(factor)
 
     def attach(self, setting: Setting) -> Effect:
         """Integrate the work over the instance's periods; a period may end within a service."""
         streams, number = setting.streams, setting.number
         instances = range(len(setting.pools))
-        pieces = (self._pieces(streams.generator("slow_periods", number, instance)) for instance in instances)
-        return Effect(modifier=modifier_from([SlownessTimeline(of_one) for of_one in pieces]))
+        return effect_of([self._pieces(streams.generator("slow_periods", number, instance)) for instance in instances])
 
     def _pieces(self, generator: np.random.Generator) -> Iterator[tuple[float, float]]:
         """Yield (end, factor), beginning in the long run's mixture of the two conditions."""

@@ -19,10 +19,11 @@ from collections.abc import Iterator
 from typing import Literal
 
 import numpy as np
-from pydantic import Field
+from pydantic import Field, field_validator
 
 from sim.distributions import Distribution
-from sim.stragglers.base import Effect, Setting, Straggler
+from sim.distributions.base import above_zero
+from sim.stragglers.base import Chains, Effect, Setting, Straggler
 from sim.task import Task
 
 TASKS = 256
@@ -41,6 +42,11 @@ class Sticky(Straggler):
     """Probability that a task meets what the one before it on the same instance met, instead of a new draw: the
     correlation of their slowdowns. 0 is `per_task`, 1 `heterogeneous`; each task's distribution is the same for all."""
 
+    @field_validator("slowdown")
+    @classmethod
+    def _above_zero(cls, slowdown: Distribution) -> Distribution:
+        return above_zero(slowdown)
+
     def attach(self, setting: Setting) -> Effect:
         """ServiceModifier by the instance's chain; its n-th task meets the same slowdown under every policy."""
         chains = [
@@ -51,7 +57,7 @@ class Sticky(Straggler):
         def modify(task: Task, instance: int, start: float, seconds: float) -> float:
             return seconds * next(chains[instance])
 
-        return Effect(modifier=modify)
+        return Effect(modifier=modify, form=Chains(chains))
 
     def _chain(self, generator: np.random.Generator) -> Iterator[float]:
         """Yield the slowdowns of an instance's tasks; the first is always a new draw.

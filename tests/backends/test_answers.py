@@ -37,7 +37,7 @@ def make_trace(
     return Trace(
         queries=Queries(zeros, zeros, zeros, route, batch, used),
         batches=Batches(first, size.astype(np.int32), group.astype(np.int32), slot.astype(np.int8)),
-        tasks=Tasks(*[np.empty(0)] * 11),
+        tasks=Tasks(*[np.empty(0)] * 13),
         k=k,
         r=r,
         instances=1,

@@ -40,7 +40,11 @@ POLICIES: dict[str, Policy] = {
     "coded 3+2": Coded(k=3, r=2),
     "backup": ApproximateBackup(after=0.03, cancel="nothing"),
 }
-BATCHINGS = {"single": Fixed(), "threes": Fixed(size=3), "impatient": Fixed(size=3, max_wait=0.011)}
+BATCHINGS = {
+    "single": Fixed(),
+    "threes": Fixed(size=3, formed_at="frontend", max_wait=10.0),
+    "impatient": Fixed(size=3, max_wait=0.011, formed_at="frontend"),
+}
 
 
 class FakeClock:

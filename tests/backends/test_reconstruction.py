@@ -19,9 +19,8 @@ ONE_LATE = (Heterogeneous(factors=(1.0, 9.0, 1.0, 1.0)),)
 
 
 def collected(times: list[float], size: int = 1, max_wait: float | None = None) -> Trace:
-    cluster = Cluster.model_validate(
-        {"instances": 4, "service": 1.0, "batch_cost": 0.0, "batching": {"kind": "fixed", "size": size}}
-    )
+    batching = {"kind": "fixed", "size": size, "formed_at": "frontend", "max_wait": 1.0}
+    cluster = Cluster.model_validate({"instances": 4, "service": 1.0, "batch_cost": 0.0, "batching": batching})
     policy = CodedNonsystematic(k=3, stragglers=1, max_wait=max_wait)
     return simulate(cluster, policy, ONE_LATE, OpenSchedule(np.array(times)), Streams(0))
 

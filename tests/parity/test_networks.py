@@ -6,11 +6,31 @@ import torchvision
 from pydantic import ValidationError
 
 from parity.modules import ResNet, initialise_as_paper
-from parity.networks import LeNet5, Mlp, MobileNetV2, Network, ResNet18, ResNet152, Torchvision, Vgg11
+from parity.networks import (
+    LeNet5,
+    Mlp,
+    MobileNetV2,
+    Network,
+    ResNet18,
+    ResNet152,
+    Speedrun,
+    Torchvision,
+    Transformer,
+    Vgg11,
+)
+from parity.speedrun import COLOURS, NEIGHBOURS, NOISE, whitening_filters
 from sim.errors import ParmError
 
 NETWORKS = [
-    *(Mlp(), Mlp(hidden=(7,)), LeNet5(), MobileNetV2(width=0.25), Vgg11(width=4)),
+    *(
+        Mlp(),
+        Mlp(hidden=(7,)),
+        LeNet5(),
+        MobileNetV2(width=0.25),
+        Vgg11(width=4),
+        Speedrun(width=4),
+        Transformer(width=8),
+    ),
     *(ResNet18(width=4), ResNet18(width=4, stem="cifar"), ResNet18(width=4, stem="imagenet"), ResNet152(width=2)),
 ]
 
@@ -193,3 +213,37 @@ def test_networks_are_found_by_name() -> None:
     assert Network.model_validate({"kind": "mobilenet_v2", "width": 0.25}) == MobileNetV2(width=0.25)
     with pytest.raises(ValidationError, match="width"):
         MobileNetV2(width=0.0)
+
+
+def test_the_speedrun_networks_size_is_the_sources() -> None:
+    """Two million weights, of which none is in the fixed filters (arXiv 2404.00498, without its first layer's bias)."""
+    network = Speedrun().build((3, 32, 32), 10)
+    whitening = network.get_submodule("whitening")
+    assert not list(whitening.parameters())
+    assert whitening(torch.zeros(1, 3, 32, 32)).shape == (1, 24, 31, 31)
+    assert parameters(network) == 1_972_480
+
+
+def test_the_answers_of_whitening_filters_vary_alike_and_independently_on_the_images_modelled() -> None:
+    place = torch.arange(2, dtype=torch.float64)
+    line = NEIGHBOURS ** (place[:, None] - place).abs()
+    colour = torch.full((3, 3), COLOURS, dtype=torch.float64).fill_diagonal_(1)
+    covariance = torch.kron(colour, torch.kron(line, line)) + NOISE * torch.eye(12)
+    filters = whitening_filters(3, 2).flatten(1).double()
+    assert torch.equal(filters[:12], -filters[12:])
+    assert torch.allclose(filters[:12] @ covariance @ filters[:12].T, torch.eye(12, dtype=torch.float64), atol=1e-5)
+
+
+def test_whitening_filters_outlive_the_papers_initialisation() -> None:
+    network = Speedrun(width=4).build((1, 8, 8), 10)
+    before = network.state_dict()["whitening.filters"].clone()
+    initialise_as_paper(network)
+    assert torch.equal(network.state_dict()["whitening.filters"], before)
+
+
+def test_a_transformer_tells_the_order_of_words() -> None:
+    module = Transformer(width=8, heads=2).build((6, 5, 1), 3)
+    words = torch.randn(1, 6, 5, 1)
+    assert not torch.allclose(module(words), module(words.flip(2)))
+    with pytest.raises(ValidationError, match="width"):
+        Transformer(width=10, heads=4)

@@ -8,9 +8,9 @@ import torch
 from torch import Generator, Tensor, nn
 
 from parity.codes import Addition
-from parity.networks import Mlp, Network, ResNet18
+from parity.networks import Mlp, Network, ResNet18, Speedrun
 from parity.objectives import Supervised, TrainingData
-from parity.recipes import Best, Paper, Recipe
+from parity.recipes import Best, Muon, Paper, Recipe
 from parity.shape import Shape
 from parity.store import ModelStore, TrainedModel
 from parity.training import Fit, TrainingStatus, train
@@ -47,7 +47,12 @@ def same(left: nn.Module, right: nn.Module) -> bool:
 
 @pytest.mark.parametrize(
     ("recipe", "network"),
-    [(Best(epochs=6, shift=1), NETWORK), (Paper(epochs=6), NETWORK), (Best(epochs=6), ResNet18(width=2))],
+    [
+        (Best(epochs=6, shift=1), NETWORK),
+        (Paper(epochs=6), NETWORK),
+        (Best(epochs=6), ResNet18(width=2)),
+        (Muon(epochs=6), Speedrun(width=4)),
+    ],
 )
 def test_a_killed_training_resumes_to_the_very_same_weights(
     data: TrainingData, recipe: Recipe, network: Network, tmp_path: Path

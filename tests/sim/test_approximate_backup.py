@@ -59,7 +59,9 @@ def test_the_wait_counts_from_the_dispatch() -> None:
     trace = run(ApproximateBackup(after=1.25), [0, 0.5])
     assert trace.queries.reply.tolist() == [1.0, 1.75]
     assert routes(trace) == [Route.OWN, Route.BACKUP]
-    batched = run(ApproximateBackup(after=1.25), [0, 0.5], batching={"kind": "fixed", "size": 2})
+    batched = run(
+        ApproximateBackup(after=1.25), [0, 0.5], batching={"kind": "fixed", "formed_at": "frontend", "size": 2}
+    )
     assert batched.queries.reply.tolist() == [1.75, 1.75]
     assert batched.tasks.size.tolist() == [2, 2]
     assert batched.busy_seconds == pytest.approx(2.0 + 0.8)

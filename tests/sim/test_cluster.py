@@ -15,10 +15,11 @@ from pydantic import ValidationError
 from sim.cluster import Cluster
 from sim.distributions.families import Deterministic, Exponential
 from sim.errors import ParmError
-from sim.policies import Coded, Uncoded
+from sim.network import Network
+from sim.policies import Coded, CodedNonsystematic, Uncoded
 from sim.schedule import ClosedSchedule, OpenSchedule
-from sim.simulation import simulate
-from sim.stragglers import Crashes, Heterogeneous, PerTask, Replay, SlowPeriods, Straggler
+from sim.simulation import check, simulate
+from sim.stragglers import Crashes, Heterogeneous, PerTask, Replay, Shuffles, SlowPeriods, Straggler
 from sim.stragglers.timeline import SlownessTimeline
 from sim.streams import BLOCK, Streams
 from sim.trace import TaskStatus, Trace
@@ -32,11 +33,12 @@ def run(times: Sequence[float], stragglers: Sequence[Straggler] = (), **cluster:
 
 
 def test_a_fixed_batch_waits_until_it_is_full_or_has_waited_long_enough() -> None:
-    trace = run([0, 1, 2, 10], batching={"kind": "fixed", "size": 3}, batch_cost=0.5)
-    assert trace.batches.size.tolist() == [3, 1]
-    assert trace.queries.dispatch.tolist() == [2, 2, 2, 10]
-    assert trace.queries.reply.tolist() == [4, 4, 4, 11]
-    hasty = run([0, 1, 2, 10], batching={"kind": "fixed", "size": 3, "max_wait": 1.5}, instances=4)
+    batching = {"kind": "fixed", "size": 3, "formed_at": "frontend"}
+    trace = run([0, 1, 2, 10, 10, 10], batching=batching, batch_cost=0.5)
+    assert trace.batches.size.tolist() == [3, 3]
+    assert trace.queries.dispatch.tolist() == [2, 2, 2, 10, 10, 10]
+    assert trace.queries.reply.tolist() == [4, 4, 4, 12, 12, 12]
+    hasty = run([0, 1, 2, 10], batching={**batching, "max_wait": 1.5}, instances=4)
     assert hasty.batches.size.tolist() == [2, 1, 1]
     assert hasty.queries.dispatch.tolist() == [1.5, 1.5, 3.5, 11.5]
 
@@ -44,7 +46,7 @@ def test_a_fixed_batch_waits_until_it_is_full_or_has_waited_long_enough() -> Non
 def test_aimd_finds_the_largest_batch_within_its_objective() -> None:
     """A batch of n takes 0.01 n seconds, so 8 queries meet an objective of 0.085."""
     times = np.arange(4000) * 0.012
-    batching = {"kind": "aimd", "objective": 0.085, "max_size": 64, "max_wait": 1.0}
+    batching = {"kind": "aimd", "objective": 0.085, "max_size": 64, "formed_at": "frontend", "max_wait": 1.0}
     trace = run(times.tolist(), batching=batching, service=0.01)
     late = trace.batches.size[len(trace.batches) // 2 : -1]
     assert late.min() >= 7
@@ -104,10 +106,29 @@ def test_closed_loop_clients_wait_for_their_replies() -> None:
     assert trace.queries.reply.tolist() == [1, 2, 3, 4, 5]
 
 
-def test_a_closed_loop_with_fewer_clients_than_a_batch_does_not_hang() -> None:
-    cluster = Cluster.model_validate({"instances": 1, "service": 1.0, "batching": {"kind": "fixed", "size": 4}})
-    trace = simulate(cluster, Coded(k=2), (), ClosedSchedule(2, np.zeros(7)), Streams(0))
-    assert trace.batches.size.tolist() == [2, 2, 2, 1]
+def test_batches_and_groups_that_never_fill_are_refused() -> None:
+    """Nobody knows that no more queries will come: without a longest wait, these are never answered."""
+    batching: dict[str, Any] = {"kind": "fixed", "size": 4, "formed_at": "frontend"}
+    size: dict[str, Any] = {"instances": 1, "extra": 4, "service": 1.0, "batching": batching}
+    cluster = Cluster.model_validate(size)
+    few = ClosedSchedule(2, np.zeros(8))
+    with pytest.raises(ParmError, match="never fills with 2 clients, so no query would be answered"):
+        simulate(cluster, Coded(k=2), (), few, Streams(0))
+    with pytest.raises(ValueError, match="a batch of 4 queries never fills with 2 clients"):
+        check(cluster, Uncoded(), (), 8, 2)
+    with pytest.raises(ParmError, match="the last batch would have 3 of 4 queries and never be sent"):
+        simulate(cluster, Uncoded(), (), OpenSchedule(np.arange(7.0)), Streams(0))
+    with pytest.raises(ParmError, match="a coding group of 8 queries never fills with 2 clients"):
+        simulate(cluster, CodedNonsystematic(k=2), (), few, Streams(0))
+    alone = Cluster(instances=4, service=Deterministic(value=1.0))
+    with pytest.raises(ParmError, match="with 1 client, so no query would be answered: give the policy"):
+        simulate(alone, CodedNonsystematic(k=2), (), ClosedSchedule(1, np.zeros(4)), Streams(0))
+    check(cluster, Uncoded(), (), 8, 4)
+    check(cluster.model_copy(update={"deadline": 1.0}), Uncoded(), (), 8, 2)
+    patient = Cluster.model_validate({**size, "batching": {**size["batching"], "max_wait": 0.5}})
+    trace = simulate(patient, Uncoded(), (), ClosedSchedule(2, np.zeros(6)), Streams(0))
+    assert trace.batches.size.tolist() == [2, 2, 2]
+    assert trace.queries.latency.tolist() == [2.5] * 6, "half a second of waiting, and a batch of two takes two"
 
 
 def test_per_task_slowdowns_multiply_or_add_to_their_share_of_tasks() -> None:
@@ -230,11 +251,11 @@ def test_a_recorded_trace_is_replayed(tmp_path: Path) -> None:
 @pytest.mark.parametrize(
     ("text", "says"),
     [
-        ("time,slow\n0,1\n", "needs columns 'time' and 'factor', but has time, slow"),
+        ("time,slow\n0,1\n", "has no column 'factor'; it has time, slow"),
         ("time,factor\n0,1\n", "at least two rows"),
-        ("time,factor\n0,1\n0,2\n", "line 3: times have to increase"),
-        ("time,factor\n0,1\n1,0\n", "line 3: 'time' has to be finite and 'factor' above zero"),
-        ("time,factor\n0,1\nx,2\n", "line 3: 'time' and 'factor' have to be numbers"),
+        ("time,factor\n0,1\n0,2\n", r"line 3 of .*slow.csv: times have to increase"),
+        ("time,factor\n0,1\n1,0\n", "line 3 of .* has a factor of 0; it must be above 0"),
+        ("time,factor\n0,1\nx,2\n", "line 3 of .* has 'x' where a time belongs"),
     ],
 )
 def test_a_bad_record_is_refused(tmp_path: Path, text: str, says: str) -> None:
@@ -258,3 +279,17 @@ def test_streams_are_the_same_in_any_order_and_differ_by_name() -> None:
     assert len(set(numbers)) == 3 * BLOCK
     other = stream(1)
     assert not set(numbers) & {other.at(i) for i in range(BLOCK)}
+
+
+@pytest.mark.parametrize(
+    ("size", "extra"),
+    [(0, 0.0), (125_000, 1e-3)],  # 125 kB at 1 Gbps take 1 ms
+)
+def test_bulk_flows_share_a_link_but_do_not_multiply_its_latency(size: int, extra: float) -> None:
+    """A message over a link of 10 ms takes 10 ms, and its bytes (1 + flows) times as long as alone."""
+    network = Network(gbps=1, latency=0.01, query_bytes=size, reply_bytes=0)
+    shuffles = Shuffles(concurrent=1, megabytes=(1e6, 1e6), backlog=Deterministic(value=0))
+    cluster = Cluster(instances=2, service=Deterministic(value=0.02), network=network)
+    schedule = OpenSchedule(np.arange(1, 200) * 0.1)
+    latency = simulate(cluster, Uncoded(), [shuffles], schedule, Streams(1)).queries.latency
+    np.testing.assert_allclose(np.unique(latency.round(9)), np.unique([0.04 + extra, 0.04 + 2 * extra]))

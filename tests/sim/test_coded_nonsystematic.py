@@ -82,11 +82,10 @@ def test_a_group_waits_no_longer_than_it_is_told_to() -> None:
     assert trace.group.tolist() == [0, 0, 1, 1, 1]
 
 
-@pytest.mark.parametrize("max_wait", [None, 0.25])
-def test_fewer_clients_than_a_group_has_queries_are_all_answered(max_wait: float | None) -> None:
-    """Two clients and k = 4: a group is coded when nobody else can come, or when it has waited long enough."""
-    trace = run(CodedNonsystematic(k=4, max_wait=max_wait), ClosedSchedule(2, np.full(9, 0.125)), instances=5)
-    per_round = 0.125 + (max_wait or 0.0) + 1.0
+def test_fewer_clients_than_a_group_has_queries_are_all_answered() -> None:
+    """Two clients and k = 4: a group is coded when it has waited long enough."""
+    trace = run(CodedNonsystematic(k=4, max_wait=0.25), ClosedSchedule(2, np.full(9, 0.125)), instances=5)
+    per_round = 0.125 + 0.25 + 1.0
     assert trace.queries.reply.tolist() == pytest.approx(np.repeat(np.arange(1, 6), 2)[:9] * per_round)
     assert np.bincount(trace.group).tolist() == [2, 2, 2, 2, 1]
 
@@ -101,7 +100,7 @@ def test_a_default_answer_does_not_keep_others_from_theirs() -> None:
 
 
 def test_adaptive_batches_grow_with_coded_queries() -> None:
-    batching = {"kind": "aimd", "objective": 2.0, "max_size": 4, "max_wait": 5.0}
+    batching = {"kind": "aimd", "objective": 2.0, "max_size": 4, "formed_at": "frontend", "max_wait": 5.0}
     trace = run(CodedNonsystematic(k=2), np.linspace(0, 40, 200).tolist(), batching=batching, batch_cost=0.0)
     assert trace.batches.size.max() == 4
 

@@ -11,7 +11,7 @@ import pytest
 from pydantic import TypeAdapter, ValidationError
 
 from sim.distributions import Distribution
-from sim.distributions.files import read_times
+from sim.files import read_times
 from sim.kinds import Options
 
 N = 20_000
@@ -94,11 +94,6 @@ def test_refuses_a_bad_record(tmp_path: Path, text: str, says: str) -> None:
     message = refusal(RECORD, tmp_path)
     assert says in message
     assert "times.csv" in message
-
-
-def test_refuses_what_is_no_text(tmp_path: Path) -> None:
-    (tmp_path / "times.csv").write_bytes(b"duration\n\xff\xfe\n")
-    assert "is not a CSV file" in refusal(RECORD, tmp_path)
 
 
 @pytest.mark.parametrize("kind", [RECORD, {"kind": "profile", "file": "nowhere"}])

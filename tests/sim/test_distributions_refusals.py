@@ -69,7 +69,7 @@ LEFT_OUT = "Field required"
         ({"kind": "sum", "terms": []}, ("terms",), "at least 1 item"),
         ({"kind": "scaled", "of": 1, "factor": 0}, ("factor",), "greater than 0"),
         ({"kind": "scaled", "of": 1, "factor": 2, "offset": 1}, ("offset",), "Extra inputs"),
-        ({"kind": "empirical", "file": "x.csv", "column": "t", "unit": "min"}, ("unit",), "'s', 'ms' or 'us'"),
+        ({"kind": "empirical", "file": "x.csv", "column": "t", "unit": "min"}, ("unit",), "'s', 'ms', 'us' or 'ns'"),
         ({"kind": "profile", "file": "x", "batch": 0}, ("batch",), "greater than or equal to 1"),
         (
             {"kind": "profile", "file": "x", "role": "frontend"},

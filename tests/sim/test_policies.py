@@ -156,7 +156,7 @@ def test_short_batches_share_a_group_with_long_ones() -> None:
         Coded(k=2),
         [0, 0, 0],
         slow(9.0, 1.0, 1.0),
-        batching={"kind": "fixed", "size": 2, "max_wait": 0.5},
+        batching={"kind": "fixed", "formed_at": "frontend", "size": 2, "max_wait": 0.5},
         batch_cost=0.0,
     )
     assert trace.batches.size.tolist() == [2, 1]
@@ -218,7 +218,7 @@ def test_a_deadline_gives_a_default_answer_and_frees_the_queue() -> None:
 
 
 def test_a_default_answer_within_a_batch_leaves_the_others_to_the_prediction() -> None:
-    batching = {"kind": "fixed", "size": 2}
+    batching = {"kind": "fixed", "formed_at": "frontend", "size": 2}
     trace = run(Uncoded(), [0, 0.75], instances=1, deadline=1.9, batching=batching, batch_cost=0.25)
     assert trace.queries.reply.tolist() == [1.9, 2.0]
     assert routes(trace) == [Route.DEFAULT, Route.OWN]

@@ -160,6 +160,32 @@ def test_replay_begins_at_zero_in_its_unit_and_speed(tmp_path):
     assert arrivals.file == file
 
 
+def test_replay_reads_public_formats_of_traces(tmp_path):
+    azure = write(
+        tmp_path / "azure.csv",
+        "TIMESTAMP,ContextTokens,GeneratedTokens",
+        "2023-11-16 18:15:46.6805900,374,44",
+        "2023-11-16 18:15:50.9951690,396,109",
+    )
+    np.testing.assert_allclose(times(replay(azure, column="TIMESTAMP"), 2), [0, 4.314579], rtol=1e-14)
+    mooncake = write(tmp_path / "moon.jsonl", '{"timestamp": 27482, "input": 6955}', '{"timestamp": 30535, "input": 6}')
+    np.testing.assert_allclose(times(replay(mooncake, unit="ms"), 2), [0, 3.053], rtol=1e-14)
+    for unit, digits in (("us", 16), ("ns", 19)):
+        epoch = write(tmp_path / f"{unit}.csv", "timestamp", *(str(17 * 10 ** (digits - 2) + i) for i in range(4)))
+        step = {"us": 1e-6, "ns": 1e-9}[unit]
+        np.testing.assert_allclose(times(replay(epoch, unit=unit), 4), [0, step, 2 * step, 3 * step], rtol=1e-14)
+
+
+def test_replay_may_begin_before_its_first_row(tmp_path):
+    file = write(tmp_path / "log.csv", "timestamp", "1700000010", "1700000012")
+    arrivals = replay(file, origin=1_700_000_000, speed=2)
+    np.testing.assert_allclose(times(arrivals, 2), [5, 6])
+    assert arrivals.mean_rate() == pytest.approx(1)
+    assert replay(file, origin="2023-11-14T22:13:20Z", speed=2).schedule(2, generator()).times.tolist() == [5, 6]
+    with pytest.raises(ValidationError, match="origin 1700000011 is later than the first timestamp"):
+        replay(file, origin=1_700_000_011)
+
+
 def test_replay_refuses_more_queries_than_rows(tmp_path):
     arrivals = replay(write(tmp_path / "log.csv", "timestamp", "1", "2"))
     with pytest.raises(ParmError, match=r"log\.csv has 2 timestamps, fewer than the 3 queries asked for"):
@@ -177,7 +203,7 @@ def test_replay_says_when_its_file_has_gone(tmp_path):
 @pytest.mark.parametrize(
     ("lines", "sentence"),
     [
-        (["timestamp", "1", "3", "2"], "'timestamp' of .* falls after its row 2"),
+        (["timestamp", "1", "3", "2"], "line 4 of .* has a 'timestamp' below that of the row before it"),
         (["time", "1"], "has no column 'timestamp'"),
         (["timestamp"], "no rows"),
         (["timestamp", "1", "soon"], "'soon'"),
@@ -203,7 +229,7 @@ def test_a_missing_file_is_named_with_where_it_was_looked_for(tmp_path):
         ({"kind": "daily", "rate": 1, "amplitude": 1.5}, "less than or equal to 1"),
         ({"kind": "bursts", "rates": [1], "durations": [1]}, "at least 2"),
         ({"kind": "bursts", "rates": [1, 2], "durations": [1, 1, 1]}, "2 rates need as many durations, not 3"),
-        ({"kind": "bursts", "rates": [1, 2], "durations": [1, 0]}, "every duration has to be greater than 0"),
+        ({"kind": "bursts", "rates": [1, 2], "durations": [1, 0]}, "every duration has to be at least 1e-06 s"),
         ({"kind": "bursts", "rates": [0, 0], "durations": [1, 1]}, "one has to be greater than 0"),
         ({"kind": "bursts", "rates": [-1, 2], "durations": [1, 1]}, "no rate may be negative"),
         ({"kind": "closed_loop", "clients": 0, "think": 1}, "greater than or equal to 1"),

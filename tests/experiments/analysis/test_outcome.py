@@ -23,7 +23,8 @@ def make_trace(latency, route):
     start[0] = np.nan  # one task never began
     tasks = Tasks(
         rows, zeros.astype(np.uint8), zeros.astype(np.int8), zeros.astype(np.int16), np.ones(count, np.int32),
-        rows % 4, arrival, start, arrival + 0.02, arrival + 0.02, zeros.astype(np.uint8),
+        np.ones(count, np.int32), rows % 4, arrival, start, start, arrival + 0.02, arrival + 0.02,
+        zeros.astype(np.uint8),
     )  # fmt: skip
     return Trace(queries, batches, tasks, k=0, r=0, instances=4, end=1.0 + 0.01 * count, bytes=500 * count)
 

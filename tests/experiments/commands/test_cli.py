@@ -136,7 +136,7 @@ def test_a_run_leaves_what_scripts_rely_on(  # noqa: PLR0915 - one run, and all 
     assert manifest["device"]
     assert manifest["versions"]["torch"]
     assert manifest["command"][:2] == ["parm", "run"]
-    assert len(manifest["cells"]) == len(list((out / "traces").glob("*.parquet"))) == 8
+    assert len(manifest["cells"]) == len(list((out / "queries").glob("*.parquet"))) == 8
     assert {card["role"] for card in manifest["models"]} == {"deployed", "parity"}
     for cell in manifest["cells"]:
         assert set(cell["seconds"]) == {"simulating", "predicting", "writing"}
@@ -153,7 +153,7 @@ def test_a_run_leaves_what_scripts_rely_on(  # noqa: PLR0915 - one run, and all 
     assert {file: file.stat().st_mtime_ns for file in before} == before
     assert (out / "summary.csv").read_bytes() == numbers
     assert (out / "manifest.json").read_bytes() == manifest_before
-    assert "8 of 8 cells are finished already." in capsys.readouterr().err
+    assert "8 of 8 cells are reused, " in capsys.readouterr().err
 
     # The other verbs read what it left.
     (out / "summary.csv").unlink()
@@ -227,7 +227,7 @@ def test_a_killed_run_goes_on_where_it_was(
     assert 3 <= len(finished) < 20
 
     assert parm("run", file, "--out", out, "--workers", 1, monkeypatch=monkeypatch) == 0
-    assert f"{len(finished)} of 20 cells are finished already." in capsys.readouterr().err
+    assert f"{len(finished)} of 20 cells are reused, " in capsys.readouterr().err
     assert {file: file.stat().st_mtime_ns for file in finished} == finished
     assert len(list(out.glob("cells/*.json"))) == 20
     assert parm("run", file, "--out", whole, "--workers", 1, monkeypatch=monkeypatch) == 0
@@ -304,11 +304,14 @@ def test_a_bug_is_one_line_unless_debug_is_asked_for(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
 ) -> None:
     def broken(*_: object) -> None:
-        raise RuntimeError("a bug\nof ours")
+        error = RuntimeError("a bug\nof ours")
+        raise error
 
     monkeypatch.setattr("experiments.config.loader.load", broken)
     assert parm("check", write(tmp_path), monkeypatch=monkeypatch) == 1
-    assert capsys.readouterr().err == "parm failed (RuntimeError: a bug of ours); --debug shows where.\n"
+    line = broken.__code__.co_firstlineno + 2  # the test stands for a plugin
+    says = f"parm failed ({__file__}:{line}) (RuntimeError: a bug of ours); --debug shows where.\n"
+    assert capsys.readouterr().err == says
     with pytest.raises(RuntimeError):
         parm("check", write(tmp_path), "--debug", monkeypatch=monkeypatch)
 

@@ -82,12 +82,13 @@ def workers() -> Iterator[Workers]:
 
 
 SLOW = SlowPeriods(mean_normal=0.05, mean_slow=0.05)
+SEVENS = {"kind": "fixed", "formed_at": "frontend", "size": 7, "max_wait": 0.05}
 POLICIES: list[tuple[Policy, dict[str, Any]]] = [
     (Uncoded(), {}),
-    (Uncoded(), {"queue": "shortest_queue", "batching": {"kind": "fixed", "size": 7}}),
+    (Uncoded(), {"queue": "shortest_queue", "batching": SEVENS}),
     (Coded(k=2), {}),
     (Coded(k=3, r=2), {"queue": "round_robin"}),
-    (Coded(k=2), {"batching": {"kind": "fixed", "size": 4, "max_wait": 0.005}}),
+    (Coded(k=2), {"batching": {"kind": "fixed", "formed_at": "frontend", "size": 4, "max_wait": 0.005}}),
     (Replication(copies=2), {}),
     (Replication(copies=2), {"queue": "random"}),
     (Hedged(after=0.003), {}),
@@ -175,7 +176,7 @@ def test_late_predictions_are_really_reconstructed(size: int) -> None:
     payloads = Remembering(IMAGES, samples, Addition(), 1)
     Remembering.checked = 0
     with Workers(Echo(slow=(1,)), 3) as workers:
-        batching = {"kind": "fixed", "size": size}
+        batching = {"kind": "fixed", "formed_at": "frontend", "size": size, "max_wait": 0.05}
         run = real(workers, Coded(k=2, parity_instances=1), payloads=payloads, queries=20, batching=batching)
     groups = np.unique(run.trace.group[run.trace.queries.route == Route.RECONSTRUCTION])
     assert len(groups) == Remembering.checked == len(run.decodes) > 0

@@ -364,15 +364,25 @@ def test_a_plugin_beside_the_file_brings_a_kind(tmp_path: Path) -> None:
     with pytest.raises(ParmError, match="there is no policy 'spare_for_the_loader'"):
         loader.load(path)
     assert loader.load(path, plugins=["my_spare_module"]).policies[0].label == "spare_for_the_loader"
+    path.write_text(path.read_text() + "plugins: [my_spare_module]\n")
+    named = loader.load(path)
+    assert named.policies[0].label == "spare_for_the_loader"
+    assert named.resolved()["plugins"] == ["my_spare_module"]
+    assert loader.load(path, ["plugins=[]"], ["my_spare_module"]).plugins == ("my_spare_module",)
+
+
+def test_plugins_that_are_no_list_of_names_are_refused(tmp_path: Path) -> None:
+    with pytest.raises(ParmError, match="plugins"):
+        loader.load(write(tmp_path, "plugins: 3\n"))
 
 
 @pytest.mark.parametrize(
     ("source", "says"),
     [
         (None, "there is no module 'my_broken_plugin"),
-        ("import nothing_of_that_name", "it imports 'nothing_of_that_name', which is not installed"),
-        ("1 / 0", "fails when imported: ZeroDivisionError: division by zero"),
-        ("def (:", "fails when imported: SyntaxError"),
+        ("import nothing_of_that_name", "it imports 'nothing_of_that_name', which is not installed ({plugin}:1)"),
+        ("1 / 0", "fails when imported ({plugin}:1): ZeroDivisionError: division by zero"),
+        ("def (:", "fails when imported ({plugin}:1): SyntaxError"),
     ],
 )
 def test_a_bad_plugin_is_one_sentence(source: str | None, says: str, tmp_path: Path) -> None:
@@ -382,7 +392,7 @@ def test_a_bad_plugin_is_one_sentence(source: str | None, says: str, tmp_path: P
     with pytest.raises(ParmError) as refusal:
         loader.load(write(tmp_path), plugins=[name])
     assert str(refusal.value).startswith(f"--plugin {name}: ")
-    assert says in str(refusal.value)
+    assert says.format(plugin=tmp_path / f"{name}.py") in str(refusal.value)
     assert "\n" not in str(refusal.value)
 
 

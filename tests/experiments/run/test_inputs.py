@@ -12,6 +12,7 @@ from experiments.run import inputs
 from experiments.run.cells import Cell, cells
 from experiments.run.runner import run_cell
 from experiments.run.store import RunStore
+from workloads.datasets.public import Mnist
 
 TEXT = """
 name: stale
@@ -102,3 +103,21 @@ def test_the_code_of_a_plugin_is_an_input(tmp_path: Path, monkeypatch: pytest.Mo
     experiment = loader.load(file, (), ("own_law_of_inputs",))
     found = inputs.inputs(experiment)
     assert set(found) == {inputs.CODE, str(plugin)}
+
+
+def test_a_data_set_found_by_name_is_an_input(tmp_path: Path) -> None:
+    file = tmp_path / "experiment.yaml"
+    file.write_text(
+        "name: named\nworkload: {arrivals: {kind: poisson, rate: 5}, queries: 50}\n"
+        "cluster: {instances: 2, service: {kind: deterministic, value: 0.1}}\npolicies: [none]\n"
+        "model: {network: lenet5, dataset: mnist}\n"
+    )
+    experiment, data = loader.load(file), tmp_path / "data"
+    assert set(inputs.inputs(experiment, data)) == {inputs.CODE}
+    data.mkdir()
+    (data / Mnist.files[0]).write_bytes(b"one")
+    before = inputs.inputs(experiment, data)
+    (data / Mnist.files[0]).write_bytes(b"other")
+    assert inputs.changed(before, inputs.inputs(experiment, data)) == ["data set mnist"]
+    (data / Mnist.files[0]).unlink()
+    assert inputs.changed(before, inputs.inputs(experiment, data)) == []  # results outlive it

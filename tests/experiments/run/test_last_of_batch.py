@@ -17,7 +17,8 @@ from workloads.arrivals import Poisson
 
 def test_only_the_last_of_each_batch_counts() -> None:
     streams = Streams(1, 0)
-    cluster = Cluster(instances=4, service=Exponential(mean=0.05), batching=Fixed(size=3), batch_cost=0.1)
+    batching = Fixed(size=3, formed_at="frontend", max_wait=10.0)
+    cluster = Cluster(instances=4, service=Exponential(mean=0.05), batching=batching, batch_cost=0.1)
     schedule = Poisson(rate=90).schedule(2000, streams.generator("arrivals"))
     trace = simulate(cluster, Coded(k=2), [], schedule, streams)
     given = {"policy": "p", "kind": "p", "point": {}, "trial": 0, "warmup": 100, "seconds": {}}

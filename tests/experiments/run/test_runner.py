@@ -161,7 +161,7 @@ def test_a_trace_is_read_back_as_it_was_simulated(tmp_path: Path) -> None:
     run(tmp_path, 1)
     store = RunStore(tmp_path / "run")
     for cell in cells(Experiment.model_validate(copy.deepcopy(LATENCY))):
-        simulated, _ = simulate_cell(cell)
+        simulated = simulate_cell(cell).trace
         again = store.trace(cell)
         assert again is not None
         for part in ("queries", "batches", "tasks"):
@@ -199,9 +199,8 @@ def test_the_cells_before_an_error_are_kept(workers: int, tmp_path: Path, monkey
     monkeypatch.setattr(answerer, "answer", failing)
     with pytest.raises(ParmError, match=r"^cell \(replication, trial 0\): the model is broken\.$"):
         list(run_cells(todo, store, workers=workers, answerer=answerer, reporter=Reporter()))
-    assert [(outcome.policy, outcome.trial) for outcome in store.outcomes(todo)] == [
-        ("equal_resources", n) for n in (0, 1)
-    ]
+    kept = store.finished(todo, traces=True)[0].values()
+    assert [(outcome.policy, outcome.trial) for outcome in kept] == [("equal_resources", n) for n in (0, 1)]
 
 
 def test_a_worker_that_was_killed_is_told_of() -> None:

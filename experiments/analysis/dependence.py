@@ -1,0 +1,102 @@
+"""Whether a log of latencies is independent draws, as `{kind: empirical}` takes it to be."""
+
+from __future__ import annotations
+
+import re
+
+import numpy as np
+from numpy.typing import NDArray
+
+from sim.distributions.files import Empirical
+from sim.files import Floats, read_table
+from sim.kinds import Options
+
+LEAST = 0.1
+"""Correlations below it are not worth a warning."""
+STANDARD_ERRORS = 4.0
+FEW = 30
+"""Rows with which nothing can be said."""
+_TIME = re.compile(r"(time|timestamp|date|datetime|ts|when|start|started|arrival|arrived|sent|at)(_?(at|s|ms|us|ns))?")
+_HOST = re.compile(r"(host|hostname|instance|machine|node|server|worker|gpu|device|pod|replica|backend)(_?(id|name))?")
+
+
+def autocorrelation(values: Floats) -> float:
+    """Return the rank correlation of each value with the next, in -1 .. 1 (Spearman's at lag 1); 0 if all are equal."""
+    ranks = _ranks(values)
+    first, second = ranks[:-1] - ranks[:-1].mean(), ranks[1:] - ranks[1:].mean()
+    size = float(np.sqrt((first @ first) * (second @ second)))
+    return float(first @ second) / size if size > 0 else 0.0
+
+
+def intraclass(values: Floats, groups: NDArray[np.int64]) -> float:
+    """Return the intraclass correlation of the ranks of `values` within groups 0, 1, ...; 0 where there is one group.
+
+    One-way random effects, ICC(1), with groups of unequal sizes (Shrout and Fleiss, Psychological Bulletin 1979;
+    Donner, International Statistical Review 1986): (MSB - MSW) / (MSB + (n0 - 1) MSW).
+    """
+    ranks = _ranks(values)
+    sizes = np.bincount(groups).astype(np.float64)
+    count, total = len(sizes), float(sizes.sum())
+    if count < 2 or total <= count:
+        return 0.0
+    means = np.bincount(groups, ranks) / sizes
+    between = float(sizes @ (means - ranks.mean()) ** 2) / (count - 1)
+    within = float(((ranks - means[groups]) ** 2).sum()) / (total - count)
+    size = (total - float(sizes @ sizes) / total) / (count - 1)
+    below = between + (size - 1) * within
+    return (between - within) / below if below > 0 else 0.0
+
+
+def warnings(options: Options, place: str) -> list[str]:
+    """Return one sentence for each recorded distribution below `options` whose log says that draws depend."""
+    found: list[str] = []
+    for name in type(options).model_fields:
+        value = getattr(options, name)
+        parts = value if isinstance(value, tuple) else (value,)
+        for index, part in enumerate(parts):
+            below = f"{place}.{name}" + (f".{index}" if isinstance(value, tuple) else "")
+            if isinstance(part, Empirical):
+                found += [f"{below}: {says}" for says in _of(part)]
+            elif isinstance(part, Options):
+                found += warnings(part, below)
+    return found
+
+
+def _of(recorded: Empirical) -> list[str]:
+    table = read_table(recorded.file, [recorded.column])
+    others = [name for name in dict.fromkeys(table.header) if name != recorded.column]
+    time = next((name for name in others if _TIME.fullmatch(name.casefold())), None)
+    host = next((name for name in others if _HOST.fullmatch(name.casefold())), None)
+    if (time is None and host is None) or len(table) < FEW:
+        return []
+    table = read_table(recorded.file, [recorded.column], [name for name in (time, host) if name is not None])
+    values = table.numbers(recorded.column)
+    measured = []
+    if time is not None:
+        try:
+            order = np.argsort(table.moments(time, "s")[1], kind="stable")
+        except ValueError:
+            order = None  # it is no column of times, whatever its name
+        if order is not None:
+            r = autocorrelation(values[order])
+            if r > max(LEAST, STANDARD_ERRORS / np.sqrt(len(values))):
+                measured.append(f"in the order of '{time}' each correlates {r:.2f} with the next")
+    if host is not None:
+        groups = np.unique(np.array(table.columns[host]), return_inverse=True)[1]
+        r = intraclass(values, groups)
+        if r > max(LEAST, STANDARD_ERRORS / np.sqrt(len(values))):
+            measured.append(f"values of one '{host}' correlate {r:.2f} (intraclass correlation)")
+    if not measured:
+        return []
+    return [
+        f"{recorded.file} is drawn from as if its rows were independent, but {' and '.join(measured)}: slowness that "
+        "lasts is lost, and redundancy looks better than it is; replay it with stragglers: [{kind: replay}]"
+    ]
+
+
+def _ranks(values: Floats) -> Floats:
+    """Return the ranks from 0, of ties their mean; shape (n,)."""
+    _, inverse, counts = np.unique(values, return_inverse=True, return_counts=True)
+    ends = np.cumsum(counts)
+    ranks: Floats = (ends - (counts + 1) / 2)[inverse]
+    return ranks
