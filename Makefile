@@ -31,8 +31,15 @@ lint: $(VENV)/installed
 	$(BIN)/ruff format --check .
 	$(BIN)/mypy
 
-test: lint docs
+test: lint docs $(VENV)/browser
 	$(BIN)/pytest -n auto
+
+# A browser for the tests of `parm report`, from Debian's packages if they can be installed; else these tests are skipped.
+$(VENV)/browser: $(VENV)/installed
+	command -v chromedriver >/dev/null || { [ "$$(id -u)" = 0 ] && command -v apt-get >/dev/null \
+	  && apt-get update -qq && apt-get install -y -qq --no-install-recommends chromium chromium-driver >/dev/null; } \
+	  || echo "no chromium: the tests of 'parm report' in a browser will be skipped"
+	touch $@
 
 # The site, in build/docs; a warning is an error.
 docs: $(VENV)/installed

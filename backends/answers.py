@@ -9,7 +9,6 @@ from __future__ import annotations
 
 from collections.abc import Sequence
 from dataclasses import dataclass, field
-from typing import Any
 
 import numpy as np
 import torch
@@ -60,6 +59,27 @@ class _Memo:
     known: NDArray[np.bool_]
     outputs: Tensor = field(default_factory=lambda: torch.empty(0, 0))
 
+    def unknown(self, samples: Ints) -> tuple[Ints, int]:
+        """Return the distinct ones of `samples` whose outputs are not known yet, and how many are."""
+        wanted = np.zeros(len(self.known), dtype=bool)
+        wanted[samples] = True
+        new = np.flatnonzero(wanted & ~self.known)
+        return new, int(wanted.sum()) - len(new)
+
+
+@dataclass(frozen=True, slots=True)
+class _PlacedWords:
+    """The words of a cell on the device; shapes as in `Words`, but `members` are samples."""
+
+    members: Tensor
+    word: Tensor
+    slot: Tensor
+    used: Tensor
+    labels: Tensor
+    """Of the reconstructed queries, (l,)."""
+    needed: Sequence[Tensor]
+    """By parity row, the words that it is computed for."""
+
 
 class Predictor:
     """Computes answers for every cell of an experiment, remembering the models' outputs from cell to cell.
@@ -100,52 +120,77 @@ class Predictor:
         `parities` holds one module per parity row, `backup` the approximate backup; each may be left out where the
         trace has no reply by that route. Raises ValueError where one is missing, ParmError where a model answers NaN.
         """
-        route = trace.queries.route
-        if len(samples) != len(route):
-            raise ValueError(f"the trace has {len(route)} queries, but {len(samples)} samples were given")
-        passes, reused = {"deployed": 0, "parity": 0, "backup": 0}, {"deployed": 0, "parity": 0, "backup": 0}
+        if len(samples) != len(trace.queries):
+            raise ValueError(f"the trace has {len(trace.queries)} queries, but {len(samples)} samples were given")
         with torch.inference_mode():
-            carried = self._placed(samples)
-            deployed = self._memo(self.deployed, "deployed")
-            passes["deployed"], reused["deployed"] = self._learn(deployed, samples)
-            own = deployed.answer[carried]
-            answer, top5 = own.clone(), deployed.top5[carried]
-            finite = {"deployed": deployed.finite}
-
-            by_backup = np.flatnonzero(route == Route.BACKUP)
-            if len(by_backup):
-                if backup is None:
-                    raise ValueError("the trace has replies by a backup model, but no backup model was given")
-                memo = self._memo(backup, "backup")
-                passes["backup"], reused["backup"] = self._learn(memo, samples[by_backup])
-                there = self._placed(by_backup)
-                answer[there], top5[there] = memo.answer[carried[there]], memo.top5[carried[there]]
-                finite["backup"] = memo.finite
-
-            words = reconstructed_words(trace)
-            if len(words):
-                if code is None or (code.answered_by != "oracle" and len(parities) < trace.r):
-                    raise ValueError(f"the trace has reconstructions: they need the code and {trace.r} parity models")
-                there = self._placed(words.query)
-                answer[there], top5[there], finite["reconstruction"] = self._reconstruct(
-                    words, carried, code, parities[: trace.r], trace.r
-                )
-                if code.answered_by != "oracle":
-                    passes["parity"] = sum(int(words.needing(row).sum()) for row in range(trace.r))
-                    reused["parity"] = words.reused(trace.k, trace.r)
-
-            answer.masked_fill_(self._placed(route == Route.DEFAULT), self.default_answer)
-            answers = collect(
-                answer, top5, own, self.labels[carried], self._placed(route == Route.DEFAULT), passes, reused
-            )
-            sound = torch.stack(list(finite.values())).cpu()
-        for name, good in zip(finite, sound.tolist(), strict=True):
-            if not good:
-                raise ParmError(unsound(name))
+            while True:
+                answers, unsound_models = self._answer(trace, samples, code, parities, backup)
+                # What overflows half precision has an answer in single precision.
+                named = [name for name in unsound_models if name != "reconstruction"] or unsound_models
+                suspects = {module for name in named for module in unsound_models[name]}
+                if not sum(self._distrust(module) for module in suspects):
+                    break
+        for name in unsound_models:
+            raise ParmError(unsound(name))
         return answers
 
-    def _placed(self, values: NDArray[Any]) -> Tensor:
-        return self.backend.place(torch.from_numpy(values))
+    def _answer(
+        self, trace: Trace, samples: Ints, code: Coder | None, parities: Sequence[nn.Module], backup: nn.Module | None
+    ) -> tuple[Answers, dict[str, Sequence[nn.Module]]]:
+        """See `answer`; also return, by name, the models behind outputs that are not finite."""
+        route, words = trace.queries.route, reconstructed_words(trace)
+        by_backup = np.flatnonzero(route == Route.BACKUP)
+        passes, reused = {"deployed": 0, "parity": 0, "backup": 0}, {"deployed": 0, "parity": 0, "backup": 0}
+        memos = {"deployed": (self._memo(self.deployed, "deployed"), samples)}
+        if len(by_backup):
+            if backup is None:
+                raise ValueError("the trace has replies by a backup model, but no backup model was given")
+            memos["backup"] = self._memo(backup, "backup"), samples[by_backup]
+        if len(words) and (code is None or (code.answered_by != "oracle" and len(parities) < trace.r)):
+            raise ValueError(f"the trace has reconstructions: they need the code and {trace.r} parity models")
+        new = {}
+        for name, (memo, wanted) in memos.items():
+            new[name], reused[name] = memo.unknown(wanted)
+            passes[name] = len(new[name])
+        rows = [np.flatnonzero(words.needing(row)) for row in range(trace.r)]
+        indices = [samples, np.flatnonzero(route == Route.DEFAULT), by_backup, words.query, words.word, words.slot]
+        indices += [words.used, samples[words.members], *rows, *new.values()]
+        carried, default, backed_up, query, word, slot, used, members, *others = self.backend.place_indices(indices)
+        needed, computed = others[: len(rows)], dict(zip(new, others[len(rows) :], strict=True))
+
+        for name, (memo, _) in memos.items():
+            self._learn(memo, new[name], computed[name])
+        deployed = memos["deployed"][0]
+        own = deployed.answer[carried]
+        answer, top5 = own.clone(), deployed.top5[carried]
+        finite = {name: memo.finite for name, (memo, _) in memos.items()}
+        behind: dict[str, Sequence[nn.Module]] = {name: [memo.module] for name, (memo, _) in memos.items()}
+        if len(by_backup):
+            memo = memos["backup"][0]
+            answer[backed_up], top5[backed_up] = memo.answer[carried[backed_up]], memo.top5[carried[backed_up]]
+        if len(words):
+            assert code is not None
+            placed = _PlacedWords(members, word, slot, used, self.labels[carried[query]], needed)
+            found = self._reconstruct(words, placed, code, parities[: trace.r], trace.r)
+            answer[query], top5[query], finite["reconstruction"] = found
+            behind["reconstruction"] = [] if code.answered_by == "oracle" else parities[: trace.r]
+            if code.answered_by != "oracle":
+                passes["parity"] = sum(map(len, rows))
+                reused["parity"] = words.reused(trace.k, trace.r)
+
+        answer.index_fill_(0, default, self.default_answer)
+        by_default = torch.zeros_like(top5).index_fill_(0, default, True)
+        answers, sound = collect(
+            answer, top5, own, self.labels[carried], by_default, list(finite.values()), passes, reused
+        )
+        return answers, {name: behind[name] for name, good in zip(finite, sound, strict=True) if not good}
+
+    def _distrust(self, module: nn.Module) -> bool:
+        """Compute anew in single precision what a model answers, if it was the backend that chose half precision."""
+        changed = self.backend.distrust_half(module)
+        if changed:
+            self._memos.pop(module, None)
+        return changed
 
     def _memo(self, module: nn.Module, name: str) -> _Memo:
         if module not in self._memos:
@@ -161,59 +206,51 @@ class Predictor:
             )
         return self._memos[module]
 
-    def _learn(self, memo: _Memo, samples: Ints) -> tuple[int, int]:
-        """Compute the outputs of `samples` that are not known; return the numbers of new and of known ones."""
-        wanted = np.zeros(len(memo.known), dtype=bool)
-        wanted[samples] = True
-        new = np.flatnonzero(wanted & ~memo.known)
-        if len(new):
-            rows = self._placed(new)
-            outputs = self.backend.outputs(memo.module, len(new), lambda chunk: self.images[rows[chunk]])
-            if not memo.known.any():
-                memo.outputs = outputs.new_full((len(memo.known), outputs.shape[1]), torch.nan)
-            memo.outputs[rows] = outputs
-            memo.answer[rows] = top_answer(outputs)
-            memo.top5[rows] = in_top(outputs, self.labels[rows])
-            memo.finite &= outputs.isfinite().all()
-            memo.known[new] = True
-        return len(new), int(wanted.sum()) - len(new)
+    def _learn(self, memo: _Memo, new: Ints, rows: Tensor) -> None:
+        """Compute the outputs of the samples `new`, which are `rows` on the device."""
+        if not len(new):
+            return
+        outputs = self.backend.outputs(memo.module, len(new), lambda chunk: self.images[rows[chunk]])
+        if not memo.known.any():
+            memo.outputs = outputs.new_full((len(memo.known), outputs.shape[1]), torch.nan)
+        memo.outputs[rows] = outputs
+        memo.answer[rows] = top_answer(outputs)
+        memo.top5[rows] = in_top(outputs, self.labels[rows])
+        memo.finite &= outputs.isfinite().all()
+        memo.known[new] = True
 
     def _reconstruct(
-        self, words: Words, carried: Tensor, code: Coder, parities: Sequence[nn.Module], r: int
+        self, words: Words, placed: _PlacedWords, code: Coder, parities: Sequence[nn.Module], r: int
     ) -> tuple[Tensor, Tensor, Tensor]:
-        """Decode the queries `words.query`, in that order, where query q carried sample `carried[q]`.
+        """Decode the queries `words.query`, in that order.
 
         Return their answers, whether the label is in the top 5, and whether all of it is finite.
         """
-        outputs = self._memo(self.deployed, "deployed").outputs
-        members = carried[self._placed(words.members)]
-        parity = self._parity_outputs(members, outputs, words, code, parities, r)
-        labels, word = self.labels[carried[self._placed(words.query)]], self._placed(words.word)
-        answer = torch.empty(len(word), dtype=torch.int16, device=outputs.device)
-        top5 = torch.empty(len(word), dtype=torch.bool, device=outputs.device)
+        outputs, members = self._memo(self.deployed, "deployed").outputs, placed.members
+        parity = self._parity_outputs(placed, outputs, code, parities, r)
+        answer = torch.empty(len(placed.word), dtype=torch.int16, device=outputs.device)
+        top5 = torch.empty(len(placed.word), dtype=torch.bool, device=outputs.device)
         finite = torch.ones((), dtype=torch.bool, device=outputs.device)
         step = max(1, VALUES_PER_CHUNK // (members.shape[1] * outputs.shape[1] + r * parity.shape[2]))
-        for start in range(0, len(word), step):
+        for start in range(0, len(placed.word), step):
             chunk = slice(start, start + step)
-            mine = reconstruct(
-                code, outputs[members[word[chunk]]], parity[word[chunk]], words.used[chunk], words.slot[chunk]
-            )
-            answer[chunk], top5[chunk] = top_answer(mine), in_top(mine, labels[chunk])
+            word, used = placed.word[chunk], torch.from_numpy(words.used[chunk])
+            mine = reconstruct(code, outputs[members[word]], parity[word], used, placed.used[chunk], placed.slot[chunk])
+            answer[chunk], top5[chunk] = top_answer(mine), in_top(mine, placed.labels[chunk])
             finite &= mine.isfinite().all()
         return answer, top5, finite
 
     def _parity_outputs(
-        self, members: Tensor, outputs: Tensor, words: Words, code: Coder, parities: Sequence[nn.Module], r: int
+        self, placed: _PlacedWords, outputs: Tensor, code: Coder, parities: Sequence[nn.Module], r: int
     ) -> Tensor:
-        """Compute the used parity rows of words that carry samples `members` (w, k); (w, r, p), NaN where unused."""
+        """Compute the used parity rows of the words, (w, r, p); NaN where unused."""
+        members = placed.members
         if code.answered_by == "oracle":
             return code.targets(outputs[members], r)
         result = torch.empty(0)
-        for row, module in enumerate(parities):
-            used = np.flatnonzero(words.needing(row))
-            if not len(used):
+        for row, (module, needed) in enumerate(zip(parities, placed.needed, strict=True)):
+            if not len(needed):
                 continue
-            needed = self._placed(used)
             rows = members[needed]
             self.backend.settle(module, lambda row=row: held_queries(code, self.images, members.shape[1], r)[:, row])  # type: ignore[misc]
             answers = self.backend.outputs(
@@ -253,37 +290,37 @@ def collect(
     own: Tensor,
     labels: Tensor,
     by_default: Tensor,
+    sound: Sequence[Tensor],
     passes: dict[str, int],
     reused: dict[str, int],
-) -> Answers:
+) -> tuple[Answers, list[bool]]:
     """Copy what a cell's clients received from the device, in one transfer.
 
-    `own` are the deployed model's answers; all tensors are of shape (queries,). A default answer names a single class.
+    `own` are the deployed model's answers; all tensors are of shape (queries,), but `sound` are single bools, which are
+    returned beside. A default answer names a single class.
     """
     correct = answer == labels
     flags = (correct, answer == own, torch.where(by_default, correct, top5))
-    classes, *judged = torch.stack([answer, *(flag.to(torch.int16) for flag in flags)]).cpu().numpy()
-    right, agrees, among = (column.astype(np.bool_) for column in judged)
-    return Answers(classes.copy(), right, agrees, among, passes, reused)
+    columns = [answer, *(flag.to(torch.int16) for flag in (*flags, *(one.reshape(1) for one in sound)))]
+    values = torch.cat(columns).cpu().numpy()
+    classes, right, agrees, among = values[: 4 * len(answer)].reshape(4, -1)
+    right, agrees, among = (column.astype(np.bool_) for column in (right, agrees, among))
+    answers = Answers(classes.copy(), right, agrees, among, passes, reused)
+    return answers, values[4 * len(answer) :].astype(np.bool_).tolist()
 
 
-def reconstruct(code: Coder, outputs: Tensor, parities: Tensor, used: Ints, slot: Ints) -> Tensor:
+def reconstruct(code: Coder, outputs: Tensor, parities: Tensor, returned: Tensor, used: Tensor, slot: Tensor) -> Tensor:
     """Decode lost queries: slot `slot[i]` of its word from the answers `used[i]` and no others; return (l, c).
 
-    `outputs` (l, k, c) are the own answers of each lost query's word and `parities` (l, r, p) its parity answers.
+    `outputs` (l, k, c) are the own answers of each lost query's word and `parities` (l, r, p) its parity answers;
+    `returned` has what is in `used`, but on the CPU.
     """
     k, r = outputs.shape[1], parities.shape[1]
-    device = outputs.device
     # Answers that the decoder did not have are NaN, so that a lost answer cannot leak into its own reconstruction.
-    seen = outputs.masked_fill(~torch.from_numpy(_bits(used, 0, k)).to(device)[..., None], torch.nan)
-    rows = parities.masked_fill(~torch.from_numpy(_bits(used, k, r)).to(device)[..., None], torch.nan)
-    decoded = code.decode(seen, rows, torch.from_numpy(used).to(device))
-    return decoded[torch.arange(len(used), device=device), torch.from_numpy(slot).to(device)]
-
-
-def _bits(masks: Ints, first: int, count: int) -> NDArray[np.bool_]:
-    """Spread bits `first .. first + count - 1` of each mask, (n,) -> (n, count)."""
-    return np.asarray((masks[:, None] >> np.arange(first, first + count)) & 1, dtype=np.bool_)
+    lost = (used[:, None] >> torch.arange(k + r, device=used.device)) & 1 == 0
+    seen = outputs.masked_fill(lost[:, :k, None], torch.nan)
+    rows = parities.masked_fill(lost[:, k:, None], torch.nan)
+    return code.decode(seen, rows, returned)[torch.arange(len(used), device=used.device), slot]
 
 
 def top_answer(outputs: Tensor) -> Tensor:

@@ -12,6 +12,7 @@ import numpy as np
 import torch
 from torch import nn
 
+from backends.answers import HELD
 from backends.contention import contending
 from backends.torch_backend import TorchBackend
 from parity.codes.base import Coder
@@ -71,11 +72,12 @@ def measure(
     with contending(contention, first, shape, sizes[-1], str(backend.device)), torch.inference_mode():
         times = take_turns(works, repeats, warmup, clock_of(backend.device))
     under = f", while {contention} processes ran batches of {sizes[-1]} on the same device" if contention else ""
-    precision = "half" if backend.precision == "half" else "single"
+    ways = {role: backend.runner(module).how for role, module in modules.items()}
+    how = next(iter(ways.values())) if len(set(ways.values())) == 1 else f"{ways}"
     return ServiceProfile(
         device=backend.name,
         network=network,
-        how=f"measured: copy in, forward pass in {precision} precision and copy out of "
+        how=f"measured: copy in, forward pass ({how}) and copy out of "
         f"random inputs {'x'.join(map(str, shape))}; {repeats} rounds after {warmup} discarded{under}",
         made={"torch": torch.__version__, "python": platform.python_version(), "machine": platform.machine()},
         roles={
@@ -97,7 +99,8 @@ def _works(
     inputs = torch.randn(size, *shape, generator=generator)
     found: dict[tuple[str, int], Work] = {}
     for role, module in modules.items():
-        runner = backend.runner(module)
+        # In the precision in which runs settle for such a model.
+        runner = backend.settle(module, lambda: torch.randn(HELD, *shape, generator=generator))
         found[role, size] = lambda runner=runner: runner(inputs).cpu()  # type: ignore[misc]
     if backend.device.type == "cuda":
         found["copy", size] = lambda: inputs.to(backend.device, non_blocking=True)
@@ -118,7 +121,7 @@ def _coding_works(
     outputs = backend.place(torch.randn(size, k, classes, generator=generator))
     width = classes if coding.model is None else backend.runner(coding.model)(queries[:, 0]).shape[1]
     parities = backend.place(torch.randn(size, r, width, generator=generator))
-    returned = backend.place(torch.full((size,), (1 << (k + r)) - 2))  # all but slot 0
+    returned = torch.full((size,), (1 << (k + r)) - 2)  # all but slot 0
     return lambda: code.encode(queries, r), lambda: code.decode(outputs, parities, returned)
 
 

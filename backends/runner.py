@@ -2,16 +2,20 @@
 
 from __future__ import annotations
 
+import contextlib
 import copy
 import operator
 from collections import Counter
-from collections.abc import Callable
+from collections.abc import Callable, Iterator
 from dataclasses import dataclass
+from pathlib import Path
 from typing import Any, Literal
 
 import torch
 from torch import Tensor, fx, nn
 from torch.nn.utils.fusion import fuse_conv_bn_eval
+
+from backends import onnx
 
 Precision = Literal["auto", "half", "single"]
 """Of forward passes. `auto` is half precision on CUDA where a model's answers bear it, and single elsewhere."""
@@ -24,13 +28,21 @@ experiment needs them first."""
 CACHE = 2**22
 """Bytes that a batch's largest activation may take on the CPU, so that the next layer finds it in a cache."""
 
+ONNX_BATCH = 64
+"""Samples per pass in ONNX Runtime. Small networks were fastest with 16 to 64, on one thread, by up to a seventh."""
+
 Gather = Callable[[slice], Tensor]
 """Returns the inputs of these rows, on the device; called once per batch."""
 
 Forward = Callable[[Tensor], Tensor]
 
-MOST_SHAPES = 16
-"""Each recording keeps its intermediate results on the device; shapes beyond this many run without one."""
+MOST_SHAPES = 512
+"""Each recording keeps its inputs and outputs on the device; shapes beyond this many run without one, and `Graphs`
+says so."""
+
+Way = Literal["onnx", "folded", "cudnn", "compiled"]
+"""How a network is run: by ONNX Runtime, as a copy with batch norm folded away, with cuDNN's fused convolutions too, or
+by torch.compile. Networks without convolutions have nothing to fold and run as they are."""
 
 
 class ModelRunner:
@@ -40,24 +52,53 @@ class ModelRunner:
     copy, to which later changes of the module do not carry over; `is_stale` detects them.
     """
 
-    def __init__(self, module: nn.Module, device: torch.device, *, half: bool, batch: int | None = None) -> None:
-        """Prepare to run `module`; `batch` is the number of samples per pass, chosen from the first inputs if None."""
+    def __init__(
+        self,
+        module: nn.Module,
+        device: torch.device,
+        *,
+        half: bool,
+        batch: int | None = None,
+        exports: Path | None = None,
+        way: Way | None = None,
+    ) -> None:
+        """Prepare to run `module`; `batch` is the number of samples per pass, chosen from the first inputs if None.
+
+        `exports` is the folder for exports to ONNX. `way` is how a convolutional network is run, by default by
+        ONNX Runtime in single precision on the CPU and as a folded copy elsewhere.
+        """
         self.device = device
         self.half = half
         self.batch = batch
-        self.how = "as it is"
-        """What was done to the module, in words."""
+        self._done = "as it is"
         self.settled = False
         """Whether the precision has been decided for this module."""
+        self.agreement: float | None = None
+        """Share of the held samples on which half and single precision agree, where that decided."""
+        self.way: Way = way or ("onnx" if device.type == "cpu" and not half else "folded")
+        self._exports = exports
         self._given = module.eval().to(device)
         self._state = _state(module)
         self._type = (torch.float16 if device.type == "cuda" else torch.bfloat16) if half else torch.float32
-        self._channels_last = any(isinstance(part, nn.Conv2d) for part in module.modules())
+        self._convolves = any(isinstance(part, nn.Conv2d) for part in module.modules())
+        self._channels_last = self._convolves
         self._module: nn.Module | None = None
+        """What runs in torch; None before the first pass, and where ONNX Runtime runs."""
         self._forward: Callable[[Tensor], Tensor] = self._first
+        self._graphs: Graphs | None = None
+
+    @property
+    def how(self) -> str:
+        """What was done to the module and in which precision it runs, in words; once it has run."""
+        said = [self._done, f"{'half' if self.half else 'single'} precision"]
+        if self.agreement is not None:
+            said.append(f"half precision agrees on {self.agreement:.4f} of the held samples")
+        if self._graphs is not None and self._graphs.refused is not None:
+            said.append(f"without CUDA graphs: {self._graphs.refused}")
+        return "; ".join(said)
 
     def is_stale(self, module: nn.Module) -> bool:
-        """Return whether `module` was trained, loaded or moved since it was made ready."""
+        """Return whether `module` was trained, loaded or moved since it was made ready, or the threads changed."""
         return module.training or self._state != _state(module)
 
     def __call__(self, inputs: Tensor) -> Tensor:
@@ -65,21 +106,33 @@ class ModelRunner:
         inputs = inputs.to(self.device, self._type, non_blocking=True)
         if self._channels_last and inputs.dim() == 4:
             inputs = inputs.contiguous(memory_format=torch.channels_last)
-        return self._forward(inputs).float()
+        with _full_single_precision(self.device):
+            return self._forward(inputs).float()
 
     def _first(self, inputs: Tensor) -> Tensor:
-        """Make the copy that runs, and run it over the first inputs."""
+        """Make the copy or session that runs, and run it over the first inputs."""
         module = self._given
-        if self._channels_last:
-            module, self.how = trusted_copy(
-                module, inputs[:1].float(), onednn=self.device.type == "cpu" and not self.half
-            )
+        if self._convolves and self.way == "onnx":
+            try:
+                self._forward = onnx.optimised(module, inputs, self._exports)
+            except ValueError as reason:
+                module, how = trusted_copy(module, inputs[:1], cudnn=False)
+                self._done = f"{how}; not by ONNX Runtime: {reason}"
+            else:
+                self._done, self._channels_last = "by ONNX Runtime", False
+                return self._forward(inputs)
+        elif self._convolves:
+            module, self._done = trusted_copy(module, inputs[:1].float(), cudnn=self.way == "cudnn")
         if self.half:
             module = copy.deepcopy(module).to(self._type)
         if self._channels_last:
             module = module.to(memory_format=torch.channels_last)
+        if self.way == "compiled":
+            module.compile(mode="max-autotune-no-cudagraphs")
         self._module = module
-        self._forward = Graphs(module) if self.device.type == "cuda" else module
+        self._forward = module
+        if self.device.type == "cuda":
+            self._forward = self._graphs = Graphs(module)
         return self._forward(inputs)
 
     def padded(self, inputs: Tensor) -> Tensor:
@@ -99,13 +152,27 @@ class ModelRunner:
         """
         step = self.batch_for(gather) if rows else 1
         result = torch.empty(0)
-        for start in range(0, max(rows, 1), step):
+        start = 0
+        while start < max(rows, 1):
             chunk = slice(start, min(start + step, rows))
-            outputs = self.padded(gather(chunk))
+            try:
+                outputs = self.padded(gather(chunk))
+            except torch.OutOfMemoryError:
+                if step <= LEAST_ROWS:
+                    raise
+                step = self.batch = max(LEAST_ROWS, step // 2)
+                self._forget_recordings()
+                continue
             if start == 0:
                 result = torch.empty(rows, *outputs.shape[1:], device=self.device)
             result[chunk] = outputs
+            start += step
         return result
+
+    def _forget_recordings(self) -> None:
+        if self._graphs is not None:
+            self._graphs.clear()
+        torch.cuda.empty_cache()
 
     def batch_for(self, gather: Gather) -> int:
         """Return the samples per pass, chosen by a pass over the first row if it is not known yet.
@@ -119,25 +186,40 @@ class ModelRunner:
             else:
                 first = gather(slice(0, 1))
                 self.padded(first)
-                assert self._module is not None  # it was made in that pass
-                fitting = CACHE * LEAST_ROWS // max(1, largest_activation(self._module, lambda: self.padded(first)))
-                self.batch = min(256, max(32, 1 << fitting.bit_length() - 1 if fitting else 0))
+                if self._module is None:
+                    self.batch = ONNX_BATCH
+                else:
+                    fitting = CACHE * LEAST_ROWS // max(1, largest_activation(self._module, lambda: self.padded(first)))
+                    self.batch = min(256, max(32, 1 << fitting.bit_length() - 1 if fitting else 0))
         return self.batch
 
 
-def trusted_copy(module: nn.Module, inputs: Tensor, *, onednn: bool) -> tuple[nn.Module, str]:
+@contextlib.contextmanager
+def _full_single_precision(device: torch.device) -> Iterator[None]:
+    """Have CUDA convolve single precision as such; by default it multiplies in TF32, with ten bits of mantissa."""
+    allowed = torch.backends.cudnn.allow_tf32
+    if device.type != "cuda" or not allowed:
+        yield
+        return
+    torch.backends.cudnn.allow_tf32 = False
+    try:
+        yield
+    finally:
+        torch.backends.cudnn.allow_tf32 = allowed
+
+
+def trusted_copy(module: nn.Module, inputs: Tensor, *, cudnn: bool) -> tuple[nn.Module, str]:
     """Return a fused copy of `module` and what was done to it, once it has answered `inputs` (n, *shape) alike.
 
     Where it does not, return a plain copy: a network can do what tracing does not show.
     """
-    made, how = fused(module, onednn=onednn)
+    made, how = fused(module, cudnn=cudnn)
     plain = module(inputs)
     try:
         error = float((made(inputs) - plain).abs().max())
     except RuntimeError as problem:
         return copy.deepcopy(module), f"as it is: fused, it says {str(problem).splitlines()[0]}"
-    # On CUDA convolutions may multiply in TF32, with ten bits of mantissa.
-    allowed = (1e-2 if inputs.is_cuda else 1e-4) * max(1.0, float(plain.abs().max()))
+    allowed = 1e-4 * max(1.0, float(plain.abs().max()))
     return (made, how) if error <= allowed else (copy.deepcopy(module), f"as it is: fused, it is off by {error:.1e}")
 
 
@@ -162,18 +244,18 @@ def largest_activation(module: nn.Module, run: Callable[[], Tensor]) -> int:
 def _state(module: nn.Module) -> tuple[tuple[int, int], ...]:
     """Return what changes when a parameter or a buffer does: where it is, and how often it was written to."""
     tensors = [*module.parameters(), *module.buffers()]
-    return tuple((tensor.data_ptr(), 0 if tensor.is_inference() else tensor._version) for tensor in tensors)
+    written = ((tensor.data_ptr(), 0 if tensor.is_inference() else tensor._version) for tensor in tensors)
+    return (torch.get_num_threads(), 0), *written
 
 
-def fused(module: nn.Module, *, onednn: bool) -> tuple[nn.Module, str]:
+def fused(module: nn.Module, *, cudnn: bool) -> tuple[nn.Module, str]:
     """Return a copy of `module` for inference and, in words, what was done to it; the module itself is not changed.
 
     At inference batch norm is a fixed affine map of a convolution's channels, so it folds into that convolution's
-    weights (Jacob et al. 2018, section 3.2). On the CPU, oneDNN's convolutions can also add the shortcut and apply the
-    ReLU to results that are still in a register, with weights laid out for its kernels beforehand.
+    weights (Jacob et al. 2018, section 3.2). `cudnn` also takes each convolution, the sum and the ReLU that follow it
+    as one operator of cuDNN's, which runs on CUDA only.
 
-    `onednn` uses oneDNN's fused convolutions, float32 on the CPU, where this torch has them. A network whose forward
-    pass depends on its inputs cannot be traced; it is then a plain copy.
+    A network whose forward pass depends on its inputs cannot be traced; it is then a plain copy.
     """
     copied = copy.deepcopy(module).eval().requires_grad_(False)
     try:
@@ -182,48 +264,27 @@ def fused(module: nn.Module, *, onednn: bool) -> tuple[nn.Module, str]:
         return copied, f"as it is: {type(error).__name__} when it was traced"
     folded = _fold_batch_norm(traced)
     done = f"batch norm folded into {folded} convolutions"
-    if onednn and has_onednn():
-        done += f", {_use_onednn(traced)} of oneDNN's convolutions"
+    if cudnn:
+        done += f", {_use_cudnn(traced)} of cuDNN's convolutions with ReLU"
     traced.delete_all_unused_submodules()
     traced.recompile()
     return traced, done
 
 
-def has_onednn() -> bool:
-    """Return whether this torch has the fused convolutions, which are not part of its documented interface."""
-    operators = torch.ops.mkldnn
-    available: Any = torch.backends.mkldnn.is_available
-    wanted = ("_convolution_pointwise", "_reorder_convolution_weight")
-    return bool(available()) and all(hasattr(operators, name) for name in wanted)
-
-
 class FusedConvolution(nn.Module):
-    """A convolution by oneDNN, plus `other` where there is one, under an activation."""
+    """A convolution by cuDNN, plus `other` where there is one, under a ReLU."""
 
-    def __init__(self, convolution: nn.Conv2d, activation: nn.Module | None) -> None:
+    def __init__(self, convolution: nn.Conv2d) -> None:
         super().__init__()
-        self.geometry = (convolution.padding, convolution.stride, convolution.dilation, convolution.groups)
-        self.weight = torch.ops.mkldnn._reorder_convolution_weight(convolution.weight.detach(), *self.geometry, None)
-        self.bias = convolution.bias
-        self.activation, self.limits = _ACTIVATIONS[type(activation)]
+        self.weight, self.bias = convolution.weight, convolution.bias
+        assert not isinstance(convolution.padding, str)
+        self.geometry = (convolution.stride, convolution.padding, convolution.dilation, convolution.groups)
 
     def forward(self, x: Tensor, other: Tensor | None = None) -> Tensor:
         """(n, before, h, w) -> (n, after, h', w'), the shape that `other` has as well."""
-        run = torch.ops.mkldnn._convolution_pointwise
-        given = (self.weight, self.bias, *self.geometry)
         if other is None:
-            outputs: Tensor = run(x, *given, self.activation, self.limits, "")
-        else:
-            activation = None if self.activation == "none" else self.activation
-            outputs = run.binary(x, other, *given, "add", 1.0, activation, self.limits, None)
-        return outputs
-
-
-_ACTIVATIONS: dict[type, tuple[str, list[float]]] = {
-    type(None): ("none", []),
-    nn.ReLU: ("relu", []),
-    nn.ReLU6: ("hardtanh", [0.0, 6.0]),
-}
+            return torch.cudnn_convolution_relu(x, self.weight, self.bias, *self.geometry)
+        return torch.cudnn_convolution_add_relu(x, self.weight, other, 1.0, self.bias, *self.geometry)
 
 
 def _fold_batch_norm(traced: fx.GraphModule) -> int:
@@ -246,8 +307,8 @@ def _fold_batch_norm(traced: fx.GraphModule) -> int:
     return done
 
 
-def _use_onednn(traced: fx.GraphModule) -> int:
-    """Replace convolutions, with the sum and the activation that follow them; return how many."""
+def _use_cudnn(traced: fx.GraphModule) -> int:
+    """Replace convolutions under a ReLU, with the sum between where there is one; return how many."""
     parts, calls = dict(traced.named_modules()), _calls(traced)
     done = 0
     for node in _calling(traced, parts, nn.Conv2d):
@@ -255,23 +316,19 @@ def _use_onednn(traced: fx.GraphModule) -> int:
         assert isinstance(convolution, nn.Conv2d)
         if calls[str(node.target)] > 1 or convolution.padding_mode != "zeros" or isinstance(convolution.padding, str):
             continue
-        # Of two convolutions that are added, the first adds the other, which then has no sum as its user any more.
         total = _only_user(node)
         other = _addend(node, total)
         chain = [node] if total is None or other is None else [node, total]
-        activation = _only_user(chain[-1])
-        if activation in _calling(traced, parts, nn.ReLU, nn.ReLU6) and activation is not None:
-            chain.append(activation)
-        kind = parts.get(str(chain[-1].target)) if len(chain) > 1 else None
-        _replace(traced, node, FusedConvolution(convolution, kind))
-        done += 1
-        if len(chain) == 1:
+        relu = _only_user(chain[-1])
+        if relu is None or relu not in _calling(traced, parts, nn.ReLU):
             continue
-        with traced.graph.inserting_before(chain[-1]):
+        _replace(traced, node, FusedConvolution(convolution))
+        done += 1
+        with traced.graph.inserting_before(relu):
             given = (node.args[0],) if other is None else (node.args[0], other)
             together = traced.graph.call_module(str(node.target), given)
-        chain[-1].replace_all_uses_with(together)
-        for gone in reversed(chain):
+        relu.replace_all_uses_with(together)
+        for gone in (relu, *reversed(chain)):
             traced.graph.erase_node(gone)
     return done
 
@@ -310,47 +367,71 @@ class Recording:
     inputs: Tensor
     outputs: Tensor
     replay: Callable[[], Any]
+    pool: Any = None
 
 
-def record(forward: Forward, inputs: Tensor) -> Recording:
-    """Record `forward` on CUDA for inputs of this shape. Raises RuntimeError where it waits for the device."""
+def record(forward: Forward, inputs: Tensor, pool: Any = None) -> Recording:
+    """Record `forward` on CUDA for inputs of this shape, with intermediate results in `pool` where that is given.
+
+    Raises RuntimeError where it waits for the device, and leaves stream and allocator as they were.
+    """
     held = inputs.clone()
     cuda: Any = torch.cuda
     aside = cuda.Stream(inputs.device)
     aside.wait_stream(torch.cuda.current_stream(inputs.device))
+    checked = cuda.get_sync_debug_mode()
     with torch.cuda.stream(aside):
-        for _ in range(3):  # kernels are chosen, and workspaces made, before anything is recorded
-            forward(held)
+        try:
+            forward(held)  # kernels are chosen, and workspaces made, before anything is recorded
+            cuda.set_sync_debug_mode("error")  # most of what cannot be recorded is refused here, with nothing to mend
+            for _ in range(2):
+                forward(held)
+        finally:
+            cuda.set_sync_debug_mode(checked)
     torch.cuda.current_stream(inputs.device).wait_stream(aside)
     graph = cuda.CUDAGraph()
-    with cuda.graph(graph, stream=aside):  # its own stream would be on whichever device is the current one
-        outputs = forward(held)
-    return Recording(held, outputs, graph.replay)
+    # The outer block brings the stream back where the inner one fails, which then leaves that out.
+    with torch.cuda.stream(aside):
+        try:
+            with cuda.graph(graph, pool=pool, stream=aside):  # its own stream would be the current device's
+                outputs = forward(held)
+        except RuntimeError:
+            with contextlib.suppress(Exception):  # torch leaves the allocator in the middle of the recording
+                end: Any = torch._C._cuda_endAllocateToPool
+                end(inputs.device.index or 0, graph.pool())
+            raise
+    return Recording(held, outputs, graph.replay, graph.pool())
 
 
 class Graphs:
     """A forward pass that replays CUDA graphs: a module's kernels recorded once per shape of its inputs.
 
-    A network of small layers on a big GPU spends more time on launching kernels than on running them. The recording is
-    a function that is handed in, so that everything around it is tested where there is no CUDA.
+    A network of small layers on a big GPU spends more time on launching kernels than on running them. All recordings
+    share one pool for their intermediate results. The recording is a function that is handed in, so that everything
+    around it is tested where there is no CUDA.
     """
 
-    def __init__(self, forward: Forward, record: Callable[[Forward, Tensor], Recording] = record) -> None:
+    def __init__(self, forward: Forward, record: Callable[[Forward, Tensor, Any], Recording] = record) -> None:
         """Wrap `forward`; `record` makes a recording of it."""
         self._forward = forward
         self._record = record
         self._recordings: dict[tuple[Any, ...], Recording] = {}
         self.refused: str | None = None
-        """Why the module cannot be recorded, once that is known; it then runs as it is."""
+        """Why the module, or another shape of inputs, is not recorded; it then runs as it is."""
 
     def __call__(self, inputs: Tensor) -> Tensor:
-        """Return the outputs, which hold only until the next call with inputs of this shape."""
+        """Return the outputs, which hold only until the next call. Raises OutOfMemoryError, after which to try less."""
         key = (inputs.shape, inputs.stride(), inputs.dtype)
         if key not in self._recordings:
-            if self.refused is not None or len(self._recordings) == MOST_SHAPES:
+            if self.refused is None and len(self._recordings) == MOST_SHAPES:
+                self.refused = f"only {MOST_SHAPES} shapes of inputs are recorded"
+            if self.refused is not None:
                 return self._forward(inputs)
+            pool = next((one.pool for one in self._recordings.values()), None)
             try:
-                self._recordings[key] = self._record(self._forward, inputs)
+                self._recordings[key] = self._record(self._forward, inputs, pool)
+            except torch.OutOfMemoryError:
+                raise
             except RuntimeError as error:
                 self.refused = str(error)
                 return self._forward(inputs)
@@ -358,3 +439,7 @@ class Graphs:
         recording.inputs.copy_(inputs)
         recording.replay()
         return recording.outputs
+
+    def clear(self) -> None:
+        """Give the recordings' memory back."""
+        self._recordings.clear()

@@ -3,14 +3,17 @@
 from __future__ import annotations
 
 import platform
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from pathlib import Path
 from time import perf_counter
 
+import numpy as np
 import torch
+from numpy.typing import NDArray
 from torch import Tensor, nn
 
 from backends.runner import LEAST_ROWS, Gather, ModelRunner, Precision
+from parity.codes.base import sent
 from sim.errors import ParmError
 
 __all__ = ["LEAST_ROWS", "Precision", "TorchBackend"]
@@ -19,18 +22,29 @@ LEAST_AGREEMENT = 0.999
 """Share of the held samples for which half precision has to give the same class, for `auto` to take it."""
 
 
+MOST_RUNNERS = 32
+"""Modules that are kept ready; each has a copy of its weights, and on CUDA its recordings."""
+
+
 class TorchBackend:
     """Runs modules on one device.
 
     A module that is given to a backend is moved to its device, put into evaluation mode, and stays so.
     """
 
-    def __init__(self, device: str = "auto", batch: int | None = None, *, precision: Precision = "auto") -> None:
+    def __init__(
+        self,
+        device: str = "auto",
+        batch: int | None = None,
+        *,
+        precision: Precision = "auto",
+        exports: Path | None = None,
+    ) -> None:
         """Choose a device: `auto` (CUDA where there is one), `cpu`, `cuda` or `cuda:N`.
 
         `batch` is the number of samples per forward pass (default: 2048 on CUDA, on the CPU what suits the model).
         `half` precision is float16 on CUDA and bfloat16 on the CPU; see `settle` for `auto`. Raises ParmError where
-        there is no such device.
+        there is no such device. Exports of networks to ONNX are kept in the folder `exports`.
         """
         self.device = _device(device)
         if self.device.type == "cuda" and self.device.index is not None:
@@ -39,20 +53,42 @@ class TorchBackend:
         self.precision = precision
         if batch is not None and batch < LEAST_ROWS:
             raise ParmError(f"a backend's batch must be at least {LEAST_ROWS} samples, not {batch}")
+        self.exports = exports
         self._runners: dict[nn.Module, ModelRunner] = {}
 
     def place(self, tensor: Tensor) -> Tensor:
         """Put a data set on the device, so that gathering from it copies nothing between devices."""
         return tensor.to(self.device)
 
+    def place_indices(self, arrays: Sequence[NDArray[np.int64]]) -> list[Tensor]:
+        """Put arrays of indices on the device, all in one transfer, which nothing waits for."""
+        tensors = [torch.from_numpy(np.asarray(array, np.int64)) for array in arrays]
+        if self.device.type == "cpu":
+            return tensors
+        together = sent(torch.cat([one.flatten() for one in tensors]), self.device)
+        parts = torch.split(together, [one.numel() for one in tensors])
+        return [part.reshape(one.shape) for part, one in zip(parts, tensors, strict=True)]
+
     def runner(self, module: nn.Module) -> ModelRunner:
-        """Return `module` made ready for the device; it is kept until the module changes."""
-        known = self._runners.get(module)
+        """Return `module` made ready for the device; it is kept until the module changes or newer ones push it out."""
+        known = self._runners.pop(module, None)
         if known is None or known.is_stale(module):
-            known = self._runners[module] = ModelRunner(
-                module, self.device, half=self.precision == "half", batch=self.batch
-            )
+            known = self._runner(module, half=self.precision == "half")
+        self._keep(module, known)
         return known
+
+    def _runner(self, module: nn.Module, *, half: bool) -> ModelRunner:
+        return ModelRunner(module, self.device, half=half, batch=self.batch, exports=self.exports)
+
+    def _keep(self, module: nn.Module, runner: ModelRunner) -> None:
+        self._runners[module] = runner
+        if len(self._runners) > MOST_RUNNERS:
+            del self._runners[next(iter(self._runners))]
+
+    def how(self, module: nn.Module) -> str | None:
+        """Return in words how `module` is run, or None if it was not."""
+        known = self._runners.get(module)
+        return None if known is None else known.how
 
     def settle(self, module: nn.Module, held: Callable[[], Tensor]) -> ModelRunner:
         """Decide the precision of `module` where that is `auto`; return the module made ready.
@@ -65,10 +101,24 @@ class TorchBackend:
         if self.precision == "auto" and self.device.type == "cuda" and not runner.settled:
             agreement = self.agreement(module, held())
             if agreement >= LEAST_AGREEMENT:
-                runner = self._runners[module] = ModelRunner(module, self.device, half=True, batch=self.batch)
+                runner = self._runner(module, half=True)
+                self._keep(module, runner)
             runner.settled = True
-            runner.how += f"; half precision agrees on {agreement:.4f} of the held samples"
+            runner.agreement = agreement
         return runner
+
+    def distrust_half(self, module: nn.Module) -> bool:
+        """Have `module` run in single precision from now on, if half was this backend's choice; return whether it was.
+
+        For outputs that overflowed half precision.
+        """
+        runner = self.runner(module)
+        if not (runner.half and runner.settled):
+            return False
+        single = self._runner(module, half=False)
+        single.settled = True
+        self._keep(module, single)
+        return True
 
     def outputs(self, module: nn.Module, rows: int, gather: Gather) -> Tensor:
         """Run `module` over what `gather` makes of each batch of `rows` rows; return float32 (rows, outputs).
@@ -114,9 +164,7 @@ class TorchBackend:
         """Return the fraction of `inputs` for which half and single precision give the same top answer."""
         with torch.inference_mode():
             answers = [
-                ModelRunner(module, self.device, half=half, batch=self.batch)
-                .outputs(len(inputs), lambda chunk: inputs[chunk])
-                .argmax(dim=1)
+                self._runner(module, half=half).outputs(len(inputs), lambda chunk: inputs[chunk]).argmax(dim=1)
                 for half in (True, False)
             ]
         return float((answers[0] == answers[1]).float().mean())

@@ -1,7 +1,6 @@
-"""The question: which cluster, which policies, which figures. Everything that `parm` does starts in this package.
+"""Experiments with redundancy policies: from a YAML file, or a mapping, to tables and figures.
 
-Start reading at `schema.py` (what an experiment is) and `runner.py` (how its cells run). Then `loader.py` turns a YAML
-file into an `Experiment`, `cells.py` lists its cells, `store.py` keeps what they leave behind, `models.py` gets what
-has to be trained, `outcome.py` measures one cell, `statistics.py` and `summary.py` sum up the trials, and `cli.py` is
-the command line. Nothing else imports this package.
+`api.py` is for Python and notebooks, `cli.py` for the shell. `config/` reads YAML into an `Experiment`, `run/` runs its
+cells and keeps them, `analysis/` measures and sums up, `figures/` draws, `commands/` has a file for each verb.
+`accuracy/`, `calibration/`, `capacity/` and `validation/` answer other questions.
 """

@@ -19,10 +19,13 @@ from sim.errors import ParmError
 
 RUN, ASK, MACHINES, LOOK = "Run experiments", "Other questions", "Real machines", "Look up"
 VERBS = {
+    "init": (RUN, "init"),
     "run": (RUN, "run"),
     "check": (RUN, "check"),
     "train": (RUN, "train"),
     "figures": (RUN, "figures"),
+    "report": (RUN, "report"),
+    "trace": (RUN, "trace"),
     "compare": (RUN, "compare"),
     "claims": (RUN, "claims"),
     "plan": (ASK, "plan"),

@@ -75,7 +75,8 @@ def degraded(
     lost = list(combinations(range(k) if code.systematic else at, losses))
     if len(lost) > PATTERNS:
         lost = sorted(Random(0).sample(lost, PATTERNS))
-    right, agrees, judged = 0.0, 0.0, 0
+    right = agrees = torch.zeros((), dtype=torch.float64, device=outputs.device)
+    judged = 0
     with torch.no_grad():
         for members in torch.split(groups, EVALUATION_BATCH):
             own = outputs[members]
@@ -92,10 +93,10 @@ def degraded(
                 base = (1 << k) - 1 if code.systematic else 0
                 returned = (base | sum(1 << bit for bit in at)) & ~sum(1 << bit for bit in pattern)
                 slots = list(pattern) if code.systematic else list(range(k))
-                masks = torch.full((len(members),), returned, dtype=torch.int64, device=own.device)
+                masks = torch.full((len(members),), returned, dtype=torch.int64)
                 decoded = coder.decode(own, parities, masks)[:, slots]
                 wanted = members[:, slots]
-                right += float(task.quality(decoded, labels[wanted]).sum())
-                agrees += float(task.quality(decoded, answers[wanted]).sum())
+                right = right + task.quality(decoded, labels[wanted]).sum().double()
+                agrees = agrees + task.quality(decoded, answers[wanted]).sum().double()
                 judged += wanted.numel()
-    return Degraded(right / judged, agrees / judged)
+    return Degraded(float(right) / judged, float(agrees) / judged)

@@ -396,7 +396,7 @@ class ConditionalParity(nn.Module):
 
         `outputs` (g, k, c), of which that slot is not read, and `parity` (g, c + features) give (g, c).
         """
-        others = outputs[:, [one for one in range(self.k) if one != slot]]
+        others = torch.cat([outputs[:, :slot], outputs[:, slot + 1 :]], dim=1)
         place = torch.zeros(len(outputs), self.k, device=outputs.device, dtype=outputs.dtype)
         place[:, slot] = 1
         seen = (parity * LOGITS_SCALE, others.softmax(-1).mean(1), others.mean(1) * LOGITS_SCALE, place)

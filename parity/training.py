@@ -1,8 +1,9 @@
-"""The one trainer, for deployed and parity models alike: deterministic, resumable, keeps the best epoch.
+"""The one trainer, for deployed and parity models alike: seeded, resumable, keeps the best epoch.
 
 Everything random in an epoch comes from a generator seeded by (seed, epoch) and the learning rate is a function of the
-step alone, so weights and optimiser state are all that a checkpoint needs: a run that was killed and resumed ends with
-the same bits as one that was not.
+step alone, so weights and optimiser state are all that a checkpoint needs: on the CPU, a run that was killed and
+resumed ends with the same bits as one that was not. On CUDA some kernels add in no fixed order, and two runs differ in
+rounding.
 """
 
 from __future__ import annotations

@@ -224,7 +224,10 @@ class Pool(ABC):
                 self.on_start(one)
 
     def _delay(self, instance: int, when: float, outbound: bool, seconds: float) -> float:
-        return sum(delay(instance, when, outbound, seconds) for delay in self._delays)
+        total = 0.0
+        for delay in self._delays:  # `sum` rounds differently from Python 3.12 on
+            total += delay(instance, when, outbound, seconds)
+        return total
 
     def _survive(self, task: Task, back: float) -> float:
         """Mark the task as lost if its instance crashes before it finishes; return when the frontend learns of it."""

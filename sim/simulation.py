@@ -10,10 +10,12 @@ from functools import partial
 
 import numpy as np
 
+from sim import compiled
 from sim.batching import BatchSize
 from sim.clock import Call, Clock
 from sim.cluster import Cluster
 from sim.dispatching import uniform
+from sim.engines import Choice, Engine, choose
 from sim.errors import ParmError
 from sim.frontend import Frontend
 from sim.lanes import lane
@@ -42,6 +44,7 @@ def simulate(
     schedule: Schedule,
     streams: Streams,
     hardware: Hardware | None = None,
+    engine: Engine = "auto",
 ) -> Trace:
     """Simulate one policy on one cluster under one schedule of arrivals.
 
@@ -68,10 +71,15 @@ def simulate(
             "'formed_at: frontend'"
         )
     cluster = _with_code(cluster, policy)
+    plans = policy.pools(cluster)
+    effects = _attach(cluster, stragglers, streams, plans)
+    by_kind = _by_kind(stragglers, effects)
+    choice = choose(engine, cluster, policy, by_kind, queries=len(schedule), measured=hardware is not None)
+    if choice.engine == "compiled":
+        return compiled.run(cluster, policy, effects, schedule, streams, deadline)
     clock = Clock()
     recorder = Recorder(len(schedule))
-    plans = policy.pools(cluster)
-    pools = _launch(clock, recorder, cluster, stragglers, streams, plans, hardware)
+    pools = _launch(clock, recorder, cluster, effects, streams, plans, hardware)
     frontend = Frontend(clock, recorder, cluster, streams, pools[0], pools[1:], deadline)
     execution = policy.begin(frontend)
     with gc_disabled():
@@ -163,6 +171,24 @@ def _deadline(cluster: Cluster, policy: Policy) -> float | None:
     return min((one for one in (cluster.deadline, policy.deadline) if one is not None), default=None)
 
 
+def engine_for(
+    engine: Engine,
+    cluster: Cluster,
+    policy: Policy,
+    stragglers: Sequence[Straggler],
+    *,
+    queries: int,
+    measured: bool = False,
+) -> Choice:
+    """Return the engine with which `simulate` runs these together; raises as `sim.engines.choose` and `check` do."""
+    effects = _attach(cluster, stragglers, Streams(0), policy.pools(cluster))
+    return choose(engine, cluster, policy, _by_kind(stragglers, effects), queries=queries, measured=measured)
+
+
+def _by_kind(stragglers: Sequence[Straggler], effects: Sequence[Effect]) -> list[tuple[str, Effect]]:
+    return [(str(straggler.name_in_yaml()), effect) for straggler, effect in zip(stragglers, effects, strict=True)]
+
+
 def _with_code(cluster: Cluster, policy: Policy) -> Cluster:
     """Return the cluster with the coding times of the policy's code, if it makes coding groups."""
     k, _ = policy.group
@@ -183,14 +209,13 @@ def _launch(
     clock: Clock,
     recorder: Recorder,
     cluster: Cluster,
-    stragglers: Sequence[Straggler],
+    effects: Sequence[Effect],
     streams: Streams,
     plans: Sequence[PoolPlan],
     hardware: Hardware | None,
 ) -> list[Pool]:
     """Number instances across pools in order, so that instance 3 is the same machine under any policy."""
     network = cluster.network
-    effects = _attach(cluster, stragglers, streams, plans)
     batching = cluster.batching
     at_instances = batching.forms_at_instances
     sizes: dict[tuple[Role, int], BatchSize] = {}

@@ -65,8 +65,11 @@ class Stream:
         offset = index - self._start
         if not 0 <= offset < BLOCK:
             block = index // BLOCK
-            generator = self._streams.generator(self._purpose, *self._entities, block)
-            self._block = self._draw(generator, BLOCK).tolist()
+            self._block = self.block(block).tolist()
             self._start = block * BLOCK
             offset = index - self._start
         return self._block[offset]
+
+    def block(self, number: int) -> NDArray[np.float64]:
+        """Return the draws number * BLOCK and following, shape (BLOCK,)."""
+        return self._draw(self._streams.generator(self._purpose, *self._entities, number), BLOCK)

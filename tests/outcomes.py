@@ -1,5 +1,7 @@
 """Outcomes as cells would leave them, made up, for whoever summarises or draws them."""
 
+import dataclasses
+
 import numpy as np
 
 from experiments.analysis.outcome import COSTS, GRID, Measured, Outcome
@@ -42,3 +44,14 @@ def outcome(policy, trial, scale=0.01, degraded=0.0, model=True, instances=12, p
         "blocks": tuple(parts),
     }
     return Outcome(**(whole | fields | more))
+
+
+def with_tail(one, p50, p999):
+    """Return the outcome with an exponential latency beyond its median; both percentiles are in seconds."""
+    beyond = np.maximum(1 - np.asarray(GRID), 1e-6)
+    seconds = p50 + (p999 - p50) * np.log(0.5 / beyond) / np.log(500)
+    seconds = np.where(beyond > 0.5, p50 * (1 - (beyond - 0.5)), seconds)
+    p99 = float(np.interp(0.99, GRID, seconds))
+    latency = one.latency | {"p50": p50, "p99": p99, "p999": p999, "gap": p999 - p50}
+    quantiles = {"probabilities": GRID.tolist(), "seconds": seconds.tolist()}
+    return dataclasses.replace(one, latency=latency, quantiles=quantiles)

@@ -2,11 +2,13 @@
 
 from __future__ import annotations
 
+import json
 import re
 import tomllib
 from pathlib import Path
 from typing import Any
 
+import numpy as np
 import pytest
 import yaml
 
@@ -59,3 +61,34 @@ def test_the_changelog_and_the_citation_have_the_current_version() -> None:
     citation = yaml.safe_load((ROOT / "CITATION.cff").read_text(encoding="utf-8"))
     assert citation["version"] == project["version"]
     assert citation["license"] == project["license"]
+
+
+@pytest.fixture
+def times(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    """A working directory with the CSV that the page and the notebook begin with."""
+    monkeypatch.chdir(tmp_path)
+    drawn = np.random.default_rng(1).gamma(25, 1, 400)
+    (tmp_path / "times.csv").write_text("ms\n" + "\n".join(f"{one:.3f}" for one in drawn))
+
+
+@pytest.mark.usefixtures("times")
+def test_the_page_about_python_runs(capsys: pytest.CaptureFixture[str]) -> None:
+    text = (DOCS / "python.md").read_text(encoding="utf-8")
+    names: dict[str, Any] = {}
+    for block in re.findall(r"```python\n(.*?)```", text, flags=re.DOTALL):
+        exec(block, names)
+    said = capsys.readouterr().out
+    assert "p99.9 <= 80 ms" in said
+    assert "queries later than 80 ms" in said
+    assert Path("tail.pdf").stat().st_size > 1000
+
+
+@pytest.mark.usefixtures("times")
+def test_the_notebook_runs() -> None:
+    cells = json.loads((DOCS / "decision.ipynb").read_text(encoding="utf-8"))["cells"]
+    code = ["".join(cell["source"]) for cell in cells if cell["cell_type"] == "code"]
+    names: dict[str, Any] = {}
+    for one in code:
+        exec(one, names)
+    assert names["found"].policies == ["equal_resources", "replication", "coded"]
+    assert len("".join(code).split("found.verdict")[0].splitlines()) < 30

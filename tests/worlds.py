@@ -23,6 +23,7 @@ from sim.batching import Aimd, Batching, Fixed
 from sim.cluster import Cluster
 from sim.dispatching import BestOf, Discipline, RandomQueue, RoundRobin, ShortestQueue, SingleQueue
 from sim.distributions.families import Deterministic, Exponential, Uniform
+from sim.engines import Engine
 from sim.network import Network
 from sim.policies import (
     ApproximateBackup,
@@ -198,9 +199,9 @@ class World:
             return False
         return True
 
-    def run(self) -> Trace:
+    def run(self, engine: Engine = "simpy") -> Trace:
         """Simulate it."""
-        return simulate(self.cluster, self.policy, self.stragglers, self.schedule, self.streams)
+        return simulate(self.cluster, self.policy, self.stragglers, self.schedule, self.streams, engine=engine)
 
 
 def worlds(discipline: st.SearchStrategy[Discipline] = DISCIPLINES) -> st.SearchStrategy[World]:

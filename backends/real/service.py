@@ -50,8 +50,8 @@ class NetworkService:
 
         torch.set_num_threads(1)
         torch.manual_seed(self.seed)
-        device = TorchBackend(self.device).device
-        modules = [network.build(self.shape, self.outputs).eval().to(device) for network in self.networks]
+        backend = TorchBackend(self.device, precision="single")
+        runners = [backend.runner(network.build(self.shape, self.outputs)) for network in self.networks]
         times = [
             _Times(draw, np.random.default_rng((self.seed, worker, number)))
             for number, draw in enumerate(self.emulated)
@@ -60,14 +60,14 @@ class NetworkService:
         def serve(model: int, inputs: Values) -> Values:
             began = time.perf_counter()
             with torch.inference_mode():
-                batch = torch.from_numpy(inputs).reshape(-1, *self.shape).to(device)
-                outputs: Values = modules[model](batch).float().cpu().numpy().ravel()
+                batch = torch.from_numpy(inputs).reshape(-1, *self.shape)
+                outputs: Values = runners[model](batch).cpu().numpy().ravel()
             if times:
                 time.sleep(max(0.0, began + times[model].next() - time.perf_counter()))
             return outputs
 
         zeros = np.zeros(int(np.prod(self.shape)), np.float32)
-        for model in range(len(modules)):
+        for model in range(len(runners)):
             for _ in range(WARM_UP):
                 serve(model, zeros)
         return serve

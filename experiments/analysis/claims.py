@@ -18,8 +18,8 @@ from typing import TYPE_CHECKING, Any, ClassVar, Literal
 
 from pydantic import Field, TypeAdapter, model_validator
 
-from experiments.analysis.estimates import Estimate, Metric, estimate, is_fraction, measured
-from experiments.analysis.outcome import NOT_WRITTEN_BY_US, Measured, Outcome, Scalar
+from experiments.analysis.estimates import Estimate, Metric, estimate, is_fraction
+from experiments.analysis.outcome import NOT_WRITTEN_BY_US, Outcome, Scalar
 from experiments.analysis.statistics import Interval
 from experiments.analysis.summary import point_key
 from sim.errors import ParmError
@@ -83,8 +83,8 @@ class Claim(Kind):
         return "%" if is_fraction(self.metric) else "ms"
 
     @abstractmethod
-    def value(self, *parts: Measured) -> float:
-        """Return the value that the claim is about, from the results of `policies` in one trial."""
+    def value(self, *metrics: float) -> float:
+        """Return the value that the claim is about, from the metric of each of `policies`."""
 
 
 class Level(Claim):
@@ -92,9 +92,9 @@ class Level(Claim):
 
     kind: Literal["level"] = "level"
 
-    def value(self, *parts: Measured) -> float:
+    def value(self, *metrics: float) -> float:
         """Return the metric."""
-        return measured(parts[0], self.metric)
+        return metrics[0]
 
 
 class Comparing(Claim):
@@ -108,9 +108,9 @@ class Comparing(Claim):
         """The policy, and what it is compared with."""
         return [self.policy, self.against]
 
-    def value(self, *parts: Measured) -> float:
+    def value(self, *metrics: float) -> float:
         """Compare the metric of both."""
-        mine, other = (measured(part, self.metric) for part in parts)
+        mine, other = metrics
         return self.compare(mine, other)
 
     @abstractmethod
@@ -207,7 +207,7 @@ def _verdict(claim: Claim, outcomes: Sequence[Outcome]) -> ClaimVerdict:
     found: list[tuple[dict[str, Any], Estimate]] = []
     for by_policy in cells.values():
         trials = [by_policy.get(policy, []) for policy in claim.policies]
-        one = estimate(claim.value, *trials)
+        one = estimate(claim.value, claim.metric, *trials)
         if not math.isnan(one.value):
             found.append((trials[0][0].point, one))
     mean = Estimate.mean([one for _, one in found]).interval

@@ -193,16 +193,20 @@ TABLES = (
         ),
     ),
     Table(
-        "traces/*.parquet",
+        "queries/*.parquet",
         "Written by `parm run` for each cell: a row for each query in order of arrival, warm-up included. Times are "
         "simulated seconds from the beginning.",
         (
-            Column(("query",), "", "Number of the query, from 0."),
+            _POLICY,
+            _KEY,
             Column(("trial",), "", "Number of the trial, from 0."),
+            Column(("query",), "", "Number of the query, from 0."),
+            Column(("warmup",), "yes or no", "Whether the query belongs to the warm-up, which no statistic counts."),
+            Column(("latency_ms",), "ms", "reply - arrival."),
             Column(("sample",), "", "Row of the test set that the query carried; null without a model."),
             Column(("arrival",), "s", "When the query arrived at the frontend."),
             Column(("dispatch",), "s", "When the frontend gave the query's batch to the policy."),
-            Column(("reply",), "s", "When the reply was sent; reply - arrival is the latency."),
+            Column(("reply",), "s", "When the reply was sent."),
             Column(
                 ("route",),
                 "",
@@ -223,17 +227,22 @@ TABLES = (
         ),
     ),
     Table(
-        "traces/tasks/*.parquet",
+        "tasks/*.parquet",
         "Written by `parm run` for each cell: a row for each task (one batch, or one parity query of a group, on one "
         "instance) in the order in which tasks ended. Times are simulated seconds from the beginning.",
         (
+            _POLICY,
+            _KEY,
+            Column(("trial",), "", "Number of the trial, from 0."),
             Column(("owner",), "", "Number of the batch; of a parity task that of the coding group."),
             Column(("role",), "", "Which model the task was for: deployed, parity or backup."),
             Column(("row",), "", "Parity row of a parity task, 0 to r - 1; else 0."),
             Column(("attempt",), "", "0 for the first copy; later copies and retries count up."),
             Column(("size",), "count", "Queries in the task."),
+            Column(("together",), "count", "Tasks that its instance served in one batch, itself included."),
             Column(("instance",), "", "Number of the instance that ran it, over the whole cluster; -1 for none."),
             Column(("queued",), "s", "When the task was submitted to its pool."),
+            Column(("sent",), "s", "When it was sent to its instance; null if its service began then."),
             Column(("start",), "s", "When its service began; NaN where it never did."),
             Column(("finish",), "s", "When its service ended, or when it was removed from the queue."),
             Column(("back",), "s", "When the frontend had its answer; NaN where none came."),

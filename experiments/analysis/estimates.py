@@ -12,8 +12,9 @@ from pydantic import AfterValidator, BeforeValidator
 
 from experiments.analysis import percentiles
 from experiments.analysis.outcome import Measured, Outcome
+from experiments.analysis.quantiles import MS, Latencies, Sample, difference
 from experiments.analysis.statistics import Interval, sectioning
-from experiments.analysis.summary import FRACTIONS, METRICS, MS, value
+from experiments.analysis.summary import FRACTIONS, METRICS, value
 
 
 def known_metric(name: str) -> str:
@@ -61,10 +62,11 @@ class Estimate:
 
     value: float
     parts: tuple[float, ...]
+    """Of a latency: what the value would be if all trials were like this one, to first order."""
 
     @property
     def interval(self) -> Interval:
-        """The value with its 95% interval: Student's t over the trials, or over the sections of a single one."""
+        """The value with its 95% interval: Student's t over the parts."""
         return sectioning(self.value, self.parts)
 
     @classmethod
@@ -77,17 +79,39 @@ class Estimate:
         return cls(float(np.mean([one.value for one in known])), tuple(float(np.mean(parts)) for parts in together))
 
 
-def estimate(of: Callable[..., float], *policies: Sequence[Outcome]) -> Estimate:
-    """Return `of(a, b, ...)`, of one `Measured` per policy, averaged over the trials that all of them have.
+def estimate(of: Callable[..., float], metric: str, *policies: Sequence[Outcome]) -> Estimate:
+    """Return `of(a, b, ...)`, of each policy's value of a metric, over the trials that all of them have.
 
     Each argument is one policy's trials at one sweep point. Trials share their random numbers, so they are paired.
     """
+    paired = common(*policies)
+    if not paired[0]:
+        return Estimate(math.nan, ())
+    samples = [sample(metric, trials) for trials in paired]
+    value = of(*(one.interval.value for one in samples))
+    moved = zip(*([one.interval.value + by for by in one.deviations] for one in samples), strict=False)
+    return Estimate(value, tuple(of(*(max(part, 0.0) for part in parts)) for parts in moved))
+
+
+def gain(metric: str, sign: float, one: Sequence[Outcome], other: Sequence[Outcome]) -> Interval:
+    """Return by how much `one` is better: `sign` times its metric less that of `other`, with the 95% interval."""
+    better, worse = (sample(metric, trials) for trials in common(one, other))
+    found = difference(better, worse).interval
+    return found if sign > 0 else Interval(-found.value, -found.hi, -found.lo)
+
+
+def common(*policies: Sequence[Outcome]) -> list[list[Outcome]]:
+    """Return of each policy the trials that all of them have, in the order of the first."""
     by_trial = [{outcome.trial: outcome for outcome in trials} for trials in policies]
-    common = [trial for trial in by_trial[0] if all(trial in other for other in by_trial[1:])]
-    together = [[trials[trial] for trials in by_trial] for trial in common]
-    if len(together) == 1:
-        whole = together[0]
-        sections = zip(*(outcome.blocks for outcome in whole), strict=False)
-        return Estimate(of(*whole), tuple(of(*parts) for parts in sections))
-    values = [of(*parts) for parts in together]
-    return Estimate(float(np.mean(values)) if values else math.nan, tuple(values))
+    kept = [trial for trial in by_trial[0] if all(trial in other for other in by_trial[1:])]
+    return [[trials[trial] for trial in kept] for trials in by_trial]
+
+
+def sample(metric: str, trials: Sequence[Outcome]) -> Sample:
+    """Return a metric over one policy's trials at one sweep point, in ms or as a fraction; NaN where it is unknown."""
+    if not is_fraction(metric):
+        return Latencies(trials).sample(metric)
+    parts = trials if len(trials) > 1 else trials[0].blocks
+    values = [value(part, metric) for part in parts]
+    whole = float(np.mean(values)) if len(trials) > 1 else value(trials[0], metric)
+    return Sample(sectioning(whole, values), tuple(one - whole for one in values))

@@ -22,7 +22,7 @@ import numpy as np
 
 from experiments.analysis import cost
 from experiments.analysis.csv_text import as_csv
-from experiments.analysis.estimates import estimate, measured
+from experiments.analysis.estimates import gain
 from experiments.analysis.outcome import Outcome
 from experiments.analysis.statistics import Interval
 from experiments.analysis.summary import Row, point_key
@@ -124,21 +124,16 @@ def dominates(one: Choice, other: Choice, metric: str = "p999") -> bool:
             return False
         better = True
     for name, sign in scales:
-        gain = _gain(one, other, name, sign)
+        by = gain(name, sign, one.trials, other.trials)
         negligible = NEGLIGIBLE_ACCURACY if name == ACCURACY else NEGLIGIBLE_LATENCY * _largest(one, other, name)
-        if not gain.value >= -negligible or gain.hi < 0:
+        if not by.value >= -negligible or by.hi < 0:
             return False
-        better |= gain.lo > 0
+        better |= by.lo > 0
     return better
 
 
 def _largest(one: Choice, other: Choice, metric: str) -> float:
     return max(interval.value for row in (one.row, other.row) if (interval := row.metrics[metric]) is not None)
-
-
-def _gain(one: Choice, other: Choice, metric: str, sign: float) -> Interval:
-    """Return by how much `one` is better, with the interval of the paired difference."""
-    return estimate(lambda a, b: sign * (measured(a, metric) - measured(b, metric)), one.trials, other.trials).interval
 
 
 def as_text(groups: Sequence[Sequence[Choice]], metric: str = "p999") -> str:

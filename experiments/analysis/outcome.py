@@ -88,6 +88,8 @@ class Outcome(Measured):
     """The same measurements in `SECTIONS` consecutive parts; empty for a run too short for that."""
     seconds: dict[str, float] = field(default_factory=dict)
     """Wall time spent on `simulating`, `predicting` and `writing`."""
+    engine: dict[str, str] = field(default_factory=dict)
+    """Which engine simulated, its `name`, and `why`."""
     passes: dict[str, int] = field(default_factory=dict)
     """Forward passes per role."""
     reused: dict[str, int] = field(default_factory=dict)

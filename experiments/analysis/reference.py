@@ -9,7 +9,7 @@ from dataclasses import dataclass
 from pydantic import Field
 
 from experiments.analysis import csv_text
-from experiments.analysis.estimates import Metric, estimate, measured
+from experiments.analysis.estimates import Metric, sample
 from experiments.analysis.outcome import Outcome
 from experiments.analysis.statistics import Interval
 from experiments.analysis.summary import point_key
@@ -80,7 +80,7 @@ def _of(reference: Reference, outcomes: Sequence[Outcome]) -> Iterator[Reference
         swept = trials[0].point[reference.key]
         expected = reference.at(swept)
         if expected is not None:
-            simulated = estimate(lambda part: measured(part, reference.metric), trials).interval
+            simulated = sample(reference.metric, trials).interval
             yield ReferenceComparison(reference, swept, simulated, expected)
 
 

@@ -19,7 +19,8 @@ from experiments.analysis import cost
 from experiments.analysis.cost import Rule
 from experiments.analysis.csv_text import as_csv
 from experiments.analysis.outcome import COSTS, LATENCIES, NOT_WRITTEN_BY_US, Measured, Outcome
-from experiments.analysis.statistics import Interval, paired, sectioning, student_t, wilson_clustered
+from experiments.analysis.quantiles import MS, Latencies, difference
+from experiments.analysis.statistics import Interval, paired, sectioning, wilson_clustered
 from sim import atomic
 from sim.errors import ParmError
 from sim.trace import Route
@@ -31,7 +32,6 @@ METRICS = (*LATENCIES, *FRACTIONS)
 COMPARED = (*LATENCIES, "accuracy_overall")
 """The metrics whose paired differences are written."""
 
-MS = 1000.0
 FORMAT = 1
 """Version of `summary.json`."""
 
@@ -41,8 +41,8 @@ FEW_DEGRADED = 100
 LARGE_CUT = 0.03
 """A larger share of a trial's queries cut as warm-up draws a note."""
 
-FEW_IN_TAIL = 10
-"""Fewer queries beyond a trial's p99.9 than this draw a note."""
+FEW_IN_TAIL = 100
+"""Fewer queries beyond a trial's percentile than this draw a note."""
 
 
 @dataclass(frozen=True)
@@ -130,12 +130,23 @@ def differences(outcomes: Sequence[Outcome]) -> list[Difference]:
     return found
 
 
+def paired_difference(outcomes: Sequence[Outcome], ours: Row, base: Row, metric: str) -> Interval | None:
+    """Return one row's metric less another's at the same sweep point, over the trials that both have.
+
+    In ms for latencies, a fraction otherwise; None where there is nothing to compare.
+    """
+    cells = _cells(outcomes)
+    mine, theirs = (cells.get((row.point_key, row.policy)) for row in (ours, base))
+    return _difference(mine, theirs, metric)[0] if mine and theirs else None
+
+
 def write(outcomes: Sequence[Outcome], folder: Path, equal_cost: Rule = "instances") -> list[Row]:
     """Write `summary.csv`, `summary.json` and `differences.csv` into `folder`, each at once or not at all."""
     table = rows(outcomes, equal_cost)
-    records = _records(table)
-    atomic.write(folder / "summary.csv", as_csv(records[0] if records else ["policy"], map(dict.values, records)))
-    atomic.write(folder / "differences.csv", _differences_as_csv(differences(outcomes), table))
+    written = records(table)
+    atomic.write(folder / "summary.csv", as_csv(written[0] if written else ["policy"], map(dict.values, written)))
+    header, compared = difference_table(differences(outcomes), table)
+    atomic.write(folder / "differences.csv", as_csv(header, compared))
     document = {
         "format": FORMAT,
         "units": dict.fromkeys(LATENCIES, "ms") | {"busy_seconds_per_query": "s", "bytes_per_query": "B"},
@@ -172,13 +183,8 @@ def _cells(outcomes: Sequence[Outcome]) -> dict[tuple[str, str], list[Outcome]]:
 def _row(trials: list[Outcome]) -> Row:
     first = trials[0]
     parts: Sequence[Measured] = trials if len(trials) > 1 else first.blocks or trials
-    metrics: dict[str, Interval | None] = {}
-    for name in LATENCIES:
-        if len(trials) > 1:
-            interval = student_t([trial.latency[name] for trial in trials])
-        else:
-            interval = sectioning(first.latency[name], [block.latency[name] for block in first.blocks])
-        metrics[name] = interval.scaled(MS)
+    latencies = Latencies(trials)
+    metrics: dict[str, Interval | None] = {name: latencies.sample(name).interval for name in LATENCIES}
     for name in FRACTIONS:
         counted = [_count(part, name) for part in parts]
         present = [pair for pair in counted if pair is not None and pair[1] > 0]
@@ -222,12 +228,25 @@ def _notes(trials: list[Outcome], with_blocks: bool) -> list[str]:
         notes.append("every answer is a default: no prediction comes before the deadline")
     if max(trial.queries for trial in trials) == 1:
         notes.append("one query per trial: no percentiles, and no interval within a trial")
-    elif min(trial.queries for trial in trials) < 1000 * FEW_IN_TAIL:
-        notes.append(f"p99.9 rests on fewer than {FEW_IN_TAIL} queries per trial: run more queries")
+    else:
+        notes.extend(_few_in_tail(trials))
     degraded = sum(trial.unavailable for trial in trials)
     if trials[0].accuracy is not None and 0 < degraded < FEW_DEGRADED:
         notes.append(f"A_d rests on {degraded} unavailable prediction{'s' if degraded > 1 else ''}")
     return notes
+
+
+def _few_in_tail(trials: list[Outcome]) -> list[str]:
+    """Say of which percentiles a trial has so few queries beyond them that their intervals may be too narrow."""
+    fewest = min(trial.queries for trial in trials)
+    few = [name for one, name in ((100, "p99"), (1000, "p99.9")) if fewest < one * FEW_IN_TAIL]
+    if not few:
+        return []
+    beyond = fewest / 1000
+    return [
+        f"{' and '.join(few)} rest{'s' if len(few) == 1 else ''} on few queries per trial ({beyond:.2g} beyond p99.9, "
+        f"{FEW_IN_TAIL} or more are safe), so that its interval may be too narrow: run more queries"
+    ]
 
 
 def _count(part: Measured, name: str) -> tuple[int, int] | None:
@@ -255,6 +274,9 @@ def _difference(ours: list[Outcome], base: list[Outcome], metric: str) -> tuple[
     both = [(outcome, theirs[outcome.trial]) for outcome in ours if outcome.trial in theirs]
     if not both or any(math.isnan(value(part, metric)) for pair in both for part in pair):
         return None, math.nan
+    if metric in LATENCIES:
+        mine, against = (Latencies(one).sample(metric) for one in zip(*both, strict=True))
+        return difference(mine, against).interval, against.interval.value
     reference = float(np.mean([value(b, metric) for _, b in both]))
     if len(both) > 1:
         return paired([value(a, metric) for a, _ in both], [value(b, metric) for _, b in both]), reference
@@ -268,8 +290,9 @@ def _sum(counts: Sequence[dict[str, int]]) -> dict[str, int]:
     return {name: sum(count[name] for count in counts) for name in counts[0]}
 
 
-def _records(table: Sequence[Row]) -> list[dict[str, Any]]:
-    records = []
+def records(table: Sequence[Row]) -> list[dict[str, Any]]:
+    """Return the lines of `summary.csv`, each by its columns; None where nothing was measured."""
+    lines = []
     for row in table:
         record: dict[str, Any] = {"policy": row.policy} | row.point
         for name in METRICS:
@@ -277,17 +300,18 @@ def _records(table: Sequence[Row]) -> list[dict[str, Any]]:
             ends = (None,) * 3 if interval is None else (interval.value, interval.lo, interval.hi)
             record |= dict(zip((name, f"{name}_lo", f"{name}_hi"), ends, strict=True))
         compared = {"relative_cost": row.relative_cost, "equal_cost": row.equal_cost}
-        records.append(record | row.cost | compared | {"queries": row.queries, "trials": row.trials})
-    return records
+        lines.append(record | row.cost | compared | {"queries": row.queries, "trials": row.trials})
+    return lines
 
 
-def _differences_as_csv(found: Sequence[Difference], table: Sequence[Row]) -> str:
+def difference_table(found: Sequence[Difference], table: Sequence[Row]) -> tuple[list[str], list[tuple[Any, ...]]]:
+    """Return the columns and the lines of `differences.csv`."""
     swept = table[0].point if table else {}
     rows = []
     for one in found:
         numbers = (one.difference.value, one.difference.lo, one.difference.hi, one.relative)
         rows.append((one.policy, one.against, *one.point.values(), one.metric, *numbers))
-    return as_csv(["policy", "against", *swept, "metric", "difference", "lo", "hi", "relative_percent"], rows)
+    return ["policy", "against", *swept, "metric", "difference", "lo", "hi", "relative_percent"], rows
 
 
 def _finite(value: float) -> float | None:

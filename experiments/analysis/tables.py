@@ -1,8 +1,12 @@
-"""The tables at the end of a run: one per sweep point, a policy a row, every number above its margin."""
+"""The tables at the end of a run: one per sweep point, a policy a row, every number above its margin.
+
+Where there are many sweep points, one table has them all: a sweep point a row, a policy a column, the tail's latency.
+"""
 
 from __future__ import annotations
 
 import math
+import re
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 from itertools import groupby
@@ -18,6 +22,11 @@ if TYPE_CHECKING:
 
 PLAIN_WIDTH = 120
 """Columns of the tables where the output is not a terminal."""
+
+MOST_TABLES = 6
+"""Sweep points that each get a table; more of them share one."""
+MOST_ROWS = 30
+"""Rows of that one table."""
 
 LATE = {"p50": "p50\nms", "p99": "p99\nms", "p999": "p99.9\nms", "gap": "gap\nms"}
 WRONG = {"accuracy_available": "A_a\n%", "accuracy_degraded": "A_d\n%", "accuracy_overall": "A_o\n%"}
@@ -49,7 +58,7 @@ class Scale:
 def show(rows: Sequence[Row], console: Console) -> None:
     """Print every table with its remarks, as plain text where `console` is not a terminal."""
     console = roomy(console)
-    for part in tables(rows, ascii_only=console.options.ascii_only):
+    for part in tables(rows, ascii_only=console.options.ascii_only, width=console.width):
         console.print(part, highlight=False)
 
 
@@ -62,13 +71,20 @@ def roomy(console: Console) -> Console:
     return Console(file=console.file, width=max(PLAIN_WIDTH, console.width), color_system=None)
 
 
-def tables(rows: Sequence[Row], ascii_only: bool = False) -> list[RenderableType]:
-    """Return the tables, one per sweep point, each followed by the lines of its remarks."""
+def tables(rows: Sequence[Row], ascii_only: bool = False, width: int = PLAIN_WIDTH) -> list[RenderableType]:
+    """Return the tables, one per sweep point, each followed by the lines of its remarks; else one for the whole sweep.
+
+    `width` is the number of columns of the screen.
+    """
     parts: list[RenderableType] = []
-    ordered = sorted(rows, key=lambda row: [other.point_key for other in rows].index(row.point_key))
+    points = list(dict.fromkeys(row.point_key for row in rows))
+    ordered = sorted(rows, key=lambda row: points.index(row.point_key))
+    sign = "+/-" if ascii_only else "±"
+    if len(points) > MOST_TABLES:
+        return _overview(ordered, sign, width)
     for _, group in groupby(ordered, key=lambda row: row.point_key):
         together = list(group)
-        parts.append(_table(together, "+/-" if ascii_only else "±"))
+        parts.append(_table(together, sign))
         parts.extend(_remarks(together))
     return parts
 
@@ -88,13 +104,13 @@ def _table(rows: Sequence[Row], sign: str) -> RenderableType:
     columns: list[list[str]] = []
     for metric, heading in LATE.items():
         table.add_column(heading, justify="right", no_wrap=True)
-        columns.append(_column(rows, metric, 1.0, sign))
+        columns.append(column(rows, metric, 1.0, sign))
     table.add_column("unavail.\n%", justify="right", no_wrap=True)
-    columns.append(_column(rows, "unavailable", 100.0, sign))
+    columns.append(column(rows, "unavailable", 100.0, sign))
     if any(row.metrics["accuracy_overall"] is not None for row in rows):
         for metric, heading in WRONG.items():
             table.add_column(heading, justify="right", no_wrap=True)
-            columns.append(_column(rows, metric, 100.0, sign))
+            columns.append(column(rows, metric, 100.0, sign))
     priced = any(cost.of(row.cost, "price") != row.cost["instances"] for row in rows)
     for name, (heading, written) in COST.items():
         if name == "price" and not priced:
@@ -106,8 +122,8 @@ def _table(rows: Sequence[Row], sign: str) -> RenderableType:
     return table
 
 
-def _column(rows: Sequence[Row], metric: str, factor: float, sign: str) -> list[str]:
-    """Write a metric with as many decimals as give its median margin two significant digits."""
+def column(rows: Sequence[Row], metric: str, factor: float, sign: str) -> list[str]:
+    """Return a metric of every row with its margin, with as many decimals as give its median margin two digits."""
     intervals = [row.metrics[metric] for row in rows]
     margins = [one.margin * factor for one in intervals if one is not None and one.margin > 0]
     typical = median_low(margins) if margins else 0.0
@@ -116,16 +132,76 @@ def _column(rows: Sequence[Row], metric: str, factor: float, sign: str) -> list[
     return [scale.cell(interval) for interval in intervals]
 
 
+def _overview(rows: Sequence[Row], sign: str, width: int) -> list[RenderableType]:
+    """Return one table of p99.9 for a whole sweep, and what to say of it."""
+    from rich import box
+    from rich.table import Table
+    from rich.text import Text
+
+    points = {row.point_key: row.point for row in rows}
+    policies = list(dict.fromkeys(row.policy for row in rows))
+    written = column(rows, "p999", 1.0, sign)
+    cells = {(row.point_key, row.policy): cell for row, cell in zip(rows, written, strict=True)}
+    count = min(len(points), MOST_ROWS)
+    shown = [list(points)[round(index * (len(points) - 1) / (count - 1))] for index in range(count)]
+    table = Table(box=box.SIMPLE_HEAD, title="p99.9 in ms", title_justify="left", title_style="bold", pad_edge=False)
+    room = width - 2
+    for key in rows[0].point:
+        short = key.rpartition(".")[2]
+        table.add_column(short if [one.rpartition(".")[2] for one in rows[0].point].count(short) == 1 else key)
+        room -= 3 + max(len(short), *(len(str(points[point][key])) for point in shown))
+    fitting: list[str] = []
+    for policy in policies:
+        words = [*policy.split(), *(cells.get((point, policy), "-") for point in shown)]
+        room -= 3 + max(map(len, words))
+        if room >= 0 or not fitting:
+            fitting.append(policy)
+            table.add_column(policy, justify="right", overflow="fold")
+    for point in shown:
+        numbers = [cells.get((point, policy), "-").replace("\n", "\u00a0") for policy in fitting]
+        table.add_row(*map(str, points[point].values()), *numbers)
+    left = [f"{len(points) - len(shown)} of {len(points)} sweep points"] if len(shown) < len(points) else []
+    left += [", ".join(policies[len(fitting) :])] if len(fitting) < len(policies) else []
+    rest = f"{' and '.join(left)}, and all other columns" if left else "all other columns"
+    return [table, Text(f"{_margins(rows)}; {rest} are in summary.csv", style="dim"), *_remarks_of_many(rows), Text()]
+
+
+def _remarks_of_many(rows: Sequence[Row]) -> list[RenderableType]:
+    """Return the remarks of a whole sweep: each once, with where it was first made and how often."""
+    from rich.text import Text
+
+    found: dict[str, list[tuple[str, Row]]] = {}
+    for row in rows:
+        for note in row.notes:
+            kind = re.sub(r"[0-9][0-9.,%]*", "#", note.partition(":")[0])
+            found.setdefault(kind, []).append((f"note: {note}", row))
+    for _, group in groupby(rows, key=lambda row: row.point_key):
+        together = list(group)
+        unequal = verdict(together)[1]
+        if unequal:
+            found.setdefault("cost", []).append((unequal, together[0]))
+    lines: list[RenderableType] = []
+    for kind, said in found.items():
+        text, row = said[0]
+        every = len({row.point_key for row in rows}) if kind == "cost" else len(rows)
+        where = describe(row.point) if kind == "cost" else f"{row.policy}, {describe(row.point)}"
+        more = f"; the like in {len(said) - 1} more of {every}" if len(said) > 1 else ""
+        lines.append(Text(f"{text} ({where}{more})", style="yellow"))
+    return lines
+
+
+def _margins(rows: Sequence[Row]) -> str:
+    trials = {row.trials for row in rows}
+    over = f" over {trials.pop()} trials" if len(trials) == 1 and max(trials) > 1 else ""
+    return f"margins are 95% intervals{over}"
+
+
 def _remarks(rows: Sequence[Row]) -> list[RenderableType]:
     from rich.text import Text
 
     lines = []
-    trials = {row.trials for row in rows}
-    sign = "margins are 95% intervals" + (
-        f" over {trials.pop()} trials" if len(trials) == 1 and max(trials) > 1 else ""
-    )
     rule, unequal = verdict(rows)
-    lines.append(Text(f"{sign}; {rule}", style="dim"))
+    lines.append(Text(f"{_margins(rows)}; {rule}", style="dim"))
     if unequal:
         lines.append(Text(unequal, style="yellow"))
     policies: dict[str, list[str]] = {}

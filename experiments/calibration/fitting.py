@@ -91,7 +91,7 @@ def simulated(cell: Cell) -> dict[str, float]:
     """Simulate a cell and return every metric that can be a target, in seconds."""
     from experiments.run.runner import simulate_cell
 
-    trace, _ = simulate_cell(cell)
+    trace = simulate_cell(cell).trace
     latency = trace.queries.latency[cell.experiment.warmup_queries(trace.queries.arrival) :]
     quantiles = np.quantile(latency, [probability(name) for name in PERCENTILES])
     return {"mean": float(latency.mean()), **dict(zip(PERCENTILES, quantiles.tolist(), strict=True))}

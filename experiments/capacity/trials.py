@@ -10,6 +10,7 @@ from typing import TYPE_CHECKING
 from experiments.analysis.outcome import Outcome
 from experiments.capacity.search import Run
 from experiments.run.cells import Cell
+from experiments.run.engines import make_ready
 from experiments.run.progress import Advance, Reporter
 from experiments.run.runner import default_workers, run_cells
 from experiments.run.store import CELLS, RunStore, writing
@@ -37,15 +38,17 @@ def open_store(folder: Path, data: Path | None, *, fresh: bool) -> RunStore:
 
 def kept_trials(store: RunStore, workers: int | None, answerer: Models | None, reporter: Reporter, alone: bool) -> Run:
     """Return a function that runs the cells that `store` does not hold yet, and reports progress now and then."""
-    done = 0
+    done = simulated = 0
 
     def run(todo: list[Cell]) -> dict[str, Outcome]:
-        nonlocal done
+        nonlocal done, simulated
         outcomes, warnings = store.finished(todo, traces=False)
         for warning in warnings:
             reporter.say(f"warning: {warning}")
         missing = [cell for cell in todo if cell.id not in outcomes]
         queries = sum(cell.experiment.workload.queries for cell in missing)
+        make_ready(missing, reporter, simulated=simulated)
+        simulated += queries
         count = 1 if alone else min(workers or default_workers(), max(1, queries // WORTH_A_WORKER))
         for cell, outcome in run_cells(missing, store, workers=count, answerer=answerer, reporter=_Quiet()):
             outcomes[cell.id] = outcome

@@ -4,10 +4,11 @@ from __future__ import annotations
 
 import re
 from pathlib import Path
-from typing import Annotated
+from typing import Annotated, get_args
 
 import typer
 
+from sim.engines import Engine
 from sim.errors import ParmError
 
 INTERRUPTED = 130
@@ -19,6 +20,18 @@ def named_device(device: str) -> str:
     if not re.fullmatch(r"auto|cpu|cuda(:[0-9]+)?", device):
         raise ParmError(f"there is no device '{device}': choose auto, cpu, cuda or cuda:N.")
     return device
+
+
+def named_engine(engine: str | None) -> str | None:
+    """Return the name of an engine, or None. Raises ParmError for any other name."""
+    if engine not in (None, *get_args(Engine)):
+        raise ParmError(f"there is no engine '{engine}': choose {', '.join(get_args(Engine))}.")
+    return engine
+
+
+def with_engine(overrides: list[str] | None, engine: str | None) -> list[str]:
+    """Return the overrides with the engine among them, if one is named."""
+    return [*(overrides or ()), *(() if engine is None else (f"engine={engine}",))]
 
 
 File = Annotated[Path, typer.Argument(metavar="FILE", help="The experiment's YAML file.", show_default=False)]
@@ -37,6 +50,15 @@ Workers = Annotated[int | None, typer.Option(min=1, help="Processes that simulat
 Device = Annotated[
     str,
     typer.Option("--device", help="Device of the models: auto, cpu, cuda or cuda:N.", callback=named_device),
+]
+EngineName = Annotated[
+    str | None,
+    typer.Option(
+        "--engine",
+        help="What simulates: auto, simpy or compiled; the results are the same.",
+        callback=named_engine,
+        show_default="as in FILE",
+    ),
 ]
 ModelsFolder = Annotated[
     Path, typer.Option("--models", metavar="DIR", envvar="PARM_MODELS", help="Folder with trained models.")

@@ -50,6 +50,8 @@ _WORDS: dict[Any, str] = {
     Path: "path",
     Any: "anything",
 }
+FEW_SHARED = 4
+"""Fewer options of a whole family than this are listed at each of its members."""
 _BOUNDS = {"gt": ">", "ge": ">=", "lt": "<", "le": "<=", "min_length": "at least", "max_length": "at most"}
 
 
@@ -168,12 +170,16 @@ def _section(name: str, options: type[Options]) -> str:
 
 def _family(name: str, family: type[Kind]) -> str:
     members = family.members()
-    return "\n".join([f"{name.upper()} ({len(members)})", *(_member(kind, m) for kind, m in members.items())])
+    shared = [line for line in option_lines(family) if all(line in option_lines(one) for one in members.values())]
+    shared = shared if len(shared) >= FEW_SHARED else []
+    every = [f"  every {name}:", *(f"    {line}" for line in shared)] if shared else []
+    parts = [_member(kind, member, apart_from=shared) for kind, member in members.items()]
+    return "\n".join([f"{name.upper()} ({len(members)})", *every, *parts])
 
 
-def _member(kind: str, member: type[Kind], family: str = "") -> str:
+def _member(kind: str, member: type[Kind], family: str = "", apart_from: Sequence[str] = ()) -> str:
     title = f"  {kind}{f' ({family})' if family else ''}: {meaning(member)}"
-    return "\n".join([title, *(f"    {line}" for line in option_lines(member))])
+    return "\n".join([title, *(f"    {line}" for line in option_lines(member) if line not in apart_from)])
 
 
 def _type(field: FieldInfo) -> str:

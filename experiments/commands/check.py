@@ -36,8 +36,9 @@ def check(file: File, overrides: Overrides = None, plugin: Plugins = None) -> No
 
 def _describe(experiment: Experiment, file: Path) -> None:
     """Say what an experiment would run."""
-    from experiments.analysis import load
+    from experiments.run import load
     from experiments.run.cells import cells
+    from experiments.run.forecast import forecast
     from experiments.run.manifest import notes
 
     todo = cells(experiment.model_copy(update={"trials": 1}))  # trials differ in their random numbers alone
@@ -47,6 +48,16 @@ def _describe(experiment: Experiment, file: Path) -> None:
         f"{len(todo) * experiment.trials} cells: {len(experiment.policies)} policies x {len(points)} sweep points "
         f"x {experiment.trials} trials, of {experiment.workload.queries} queries each"
     )
+    print(f"cost: {forecast(todo, experiment.trials)}")
+    if experiment.precision is not None:
+        asked = ", ".join(f"{name} within {width}" for name, width in experiment.precision.widths.items())
+        each, least = len(experiment.policies) * len(points), experiment.precision.first(experiment.trials)
+        most = max(experiment.precision.max_trials, least)
+        queries = each * experiment.workload.queries
+        print(
+            f"precision {asked}: at least {least} trials ({each * least} cells, {queries * least:,} queries), "
+            f"at most {most} ({each * most} cells, {queries * most:,} queries)"
+        )
     for key, values in experiment.sweep.items():
         print(f"sweep {key}: {', '.join(str(value) for value in values)}")
     for policy in experiment.policies:

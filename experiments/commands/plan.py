@@ -12,11 +12,13 @@ from experiments.commands.arguments import (
     MODELS,
     DataFolder,
     Device,
+    EngineName,
     File,
     ModelsFolder,
     Overrides,
     Plugins,
     Workers,
+    with_engine,
 )
 from sim.errors import ParmError
 
@@ -45,6 +47,7 @@ def plan(
     fresh: Annotated[bool, typer.Option("--fresh", help="Discard the finished trials in that folder.")] = False,
     overrides: Overrides = None,
     workers: Workers = None,
+    engine: EngineName = None,
     data: DataFolder = None,
     device: Device = "auto",
     models: ModelsFolder = MODELS,
@@ -67,7 +70,7 @@ def plan(
     aims = targets.parse(slo or (), accuracy)
     if not 0.5 < confidence < 1:
         raise ParmError(f"--confidence {confidence:g}: must be above 0.5 and below 1.")
-    experiment = loader.load(file, overrides or (), plugin or ())
+    experiment = loader.load(file, with_engine(overrides, engine), plugin or ())
     if accuracy is not None and experiment.model is None:
         raise ParmError(f"--accuracy {accuracy:g}: {file} has no 'model', so that there are no answers to be right.")
     if experiment.sweep:

@@ -12,11 +12,13 @@ from experiments.commands.arguments import (
     MODELS,
     DataFolder,
     Device,
+    EngineName,
     File,
     ModelsFolder,
     Overrides,
     Plugins,
     Workers,
+    with_engine,
 )
 
 
@@ -25,6 +27,7 @@ def run(
     out: Annotated[Path | None, typer.Option(metavar="DIR", help="Run directory.", show_default="runs/NAME")] = None,
     overrides: Overrides = None,
     workers: Workers = None,
+    engine: EngineName = None,
     data: DataFolder = None,
     device: Device = "auto",
     models: ModelsFolder = MODELS,
@@ -39,7 +42,7 @@ def run(
     from experiments.config import bundle
     from experiments.run.session import InterruptedRunError, Session, console
 
-    plan = bundle.load(file, overrides or (), plugin or ())
+    plan = bundle.load(file, with_engine(overrides, engine), plugin or ())
     session = Session(workers, data, models, device, fresh)
     try:
         for _, experiment in plan.experiments:

@@ -4,9 +4,10 @@ from __future__ import annotations
 
 import copy
 import importlib
+import json
 import re
 import sys
-from collections.abc import Callable, Iterator, Sequence
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, TypeVar
@@ -106,14 +107,54 @@ def load_as(
     if found_sort is not None and found_sort != wanted:
         what, verb = _SORTS[found_sort]
         raise ParmError(f"{path}: is {what}: run it with 'parm {verb} {path}'.")
+    if wanted == "experiment":
+        plugins = _remember(source, plugins)
     import_plugins(plugins, path.parent)
+    return _checked(schema, source, [path.parent.resolve()])
+
+
+def _remember(source: Source, plugins: Sequence[str]) -> list[str]:
+    """Return the plugins that a source and its reader name, and write all of them into the source's data."""
+    named = source.data.get("plugins", ()) if isinstance(source.data, dict) else ()
+    if not isinstance(named, list | tuple) or not all(isinstance(one, str) for one in named):
+        return [*plugins]  # which the schema will refuse
+    every = list(dict.fromkeys([*named, *plugins]))
+    if every:
+        source.data["plugins"] = every
+    return every
+
+
+def load_any(
+    source: Mapping[str, Any] | str | Path, overrides: Mapping[str, Any], plugins: Sequence[str] = ()
+) -> Experiment:
+    """Read an experiment as `load` does, from a YAML file or from plain data, with overrides by dotted key."""
+    from experiments.config.schema import Experiment
+
+    given = [f"{key}={json.dumps(value)}" for key, value in overrides.items()]
+    if not isinstance(source, Mapping):
+        return load(Path(source), given, plugins)
+    plain = Source(Path("experiment"), copy.deepcopy(dict(source)))
+    import_plugins(_remember(plain, plugins), Path.cwd())
+    for override in given:
+        _override(plain, override)
+    refuse(plain)
+    return _checked(Experiment, plain, [])
+
+
+def validated(schema: type[AnyOptions], data: Mapping[str, Any], name: str) -> AnyOptions:
+    """Return options from plain data that is called `name` in messages. Raises ParmError as `load` does."""
+    return _checked(schema, Source(Path(name), dict(data)), [])
+
+
+def _checked(schema: type[AnyOptions], source: Source, folders: Sequence[Path]) -> AnyOptions:
+    """Validate a source's data; relative files are looked for in `folders`, here, and among parm's profiles."""
     from pydantic import ValidationError
 
     from experiments.config.messages import booleans_for_numbers, sentences
 
     try:
         found = schema.model_validate(
-            copy.deepcopy(source.data), context={"paths": [path.parent.resolve(), Path.cwd(), profiles.FOLDER]}
+            copy.deepcopy(source.data), context={"paths": [*folders, Path.cwd(), profiles.FOLDER]}
         )
     except ValidationError as error:
         for key, says in sentences(error, source.data, schema):

@@ -19,15 +19,18 @@ from experiments.analysis.reference import Reference
 from experiments.analysis.warmup import WarmupRule, warmup_queries
 from experiments.config import sweep
 from experiments.config.keys import FOLDER_NAME, Key, put, spell
+from experiments.config.precision import Precision
 from experiments.figures import drawing
 from experiments.figures.base import Figure
 from parity import codes
 from parity.networks import Network
 from parity.recipes import Best, Recipe
 from sim.cluster import Cluster, Prices
+from sim.engines import Engine
+from sim.errors import ParmError
 from sim.kinds import Options
 from sim.policies import CodedNonsystematic, Policy
-from sim.simulation import check
+from sim.simulation import check, engine_for
 from sim.stragglers import Crashes, Straggler
 from sim.stragglers import Replay as RecordedSlowness
 from sim.trace import Floats, Role
@@ -91,7 +94,10 @@ class Experiment(Options):
     seed: int = Field(default=1, ge=0)
     """The one seed; with the trial's number it determines every random draw."""
     trials: int = Field(default=5, ge=1, le=10_000)
-    """Independent repetitions; the intervals come from them."""
+    """Independent repetitions; the intervals come from them. With `precision` the fewest."""
+    precision: Precision | None = None
+    """How narrow the intervals shall be, such as `{p999: 5%, max_trials: 200}`: trials are added to all policies and
+    sweep points alike until they are."""
     model: Model | None = None
     """The models that answer; without them only latency is simulated."""
     workload: Workload
@@ -107,7 +113,8 @@ class Experiment(Options):
     what a budget buys), or as many busy seconds per query, which no budget can hold equal, but tables compare."""
     sweep: dict[str, tuple[Any, ...]] = Field(default_factory=dict)
     """Values for keys such as `workload.arrivals.rate`; several lists are combined. Keys with a comma between them
-    change together: `cluster.instances, cluster.extra: [[12, 6], [24, 12]]` are two points."""
+    change together: `cluster.instances, cluster.extra: [[12, 6], [24, 12]]` are two points. A range stands for a list:
+    `{from: 100, to: 400, steps: 7}`, with `scale: log` evenly spaced by ratio."""
     figures: tuple[Figure, ...] | None = None
     """Figures to draw; all that apply where it is left out."""
     reference: tuple[Reference, ...] = ()
@@ -126,8 +133,13 @@ class Experiment(Options):
     contention: int = Field(default=0, ge=0, le=1024)
     """Processes that run the deployed model on the same device, over and over, while services are timed in the loop: a
     slowdown by real interference, measured rather than assumed."""
+    engine: Engine = "auto"
+    """What simulates: `simpy` runs everything; `compiled` is ten to twenty times as fast, needs numba, and refuses what
+    it does not know; `auto` is `compiled` where that can be had, else `simpy`. Results are the same to the last bit."""
     traces: bool = True
     """Whether to keep one row per query and per task as Parquet."""
+    plugins: tuple[str, ...] = ()
+    """Modules with kinds of your own, as with `--plugin`; they may lie beside the file."""
     _folders: tuple[Path, ...] = PrivateAttr(default=())
 
     @field_validator("name")
@@ -139,6 +151,11 @@ class Experiment(Options):
                 "beginning with a letter or a digit"
             )
         return name
+
+    @field_validator("sweep", mode="before")
+    @classmethod
+    def _ranges_are_lists(cls, given: Any) -> Any:
+        return sweep.written_out(given)
 
     @model_validator(mode="after")
     def _fits_together(self, info: ValidationInfo) -> Self:
@@ -208,7 +225,7 @@ class Experiment(Options):
         Raises ValidationError where the point is impossible.
         """
         data = self._plain()
-        data |= {"sweep": {}, "reference": [], "claims": []}
+        data |= {"sweep": {}, "figures": None, "reference": [], "claims": []}
         for key, value in point.items():
             put(data, key, value)
         return Experiment.model_validate(data, context=self.context)
@@ -228,6 +245,7 @@ class Experiment(Options):
             except ValueError as error:
                 yield ("policies", index), str(error)
             else:
+                yield from self._engine_problems(policy)
                 if self.model is not None and self.model.backup is None and policy.uses(Role.BACKUP, self.machines):
                     yield ("policies", index), f"{policy.name_in_yaml()} needs 'model.backup', the model that it asks"
                 if self.model is not None and isinstance(policy, CodedNonsystematic) and policy.code is None:
@@ -250,21 +268,43 @@ class Experiment(Options):
                 ("warmup",),
                 f"must be less than workload.queries ({self.workload.queries}), but is {self.warmup}",
             )
-        yield from self._figure_problems()
+        yield from self._precision_problems()
+        yield from self._figure_problems(labels)
         yield from self._comparison_problems(labels)
         if self.execution == "in_the_loop" and self.model is None:
             yield ("execution",), "in_the_loop needs a 'model' to run"
         if self.contention and self.execution != "in_the_loop":
             yield ("contention",), "needs 'execution: in_the_loop': a deferred run measures no services"
 
-    def _figure_problems(self) -> Iterator[tuple[Key, str]]:
-        """Yield what figures need that is not there."""
+    def _engine_problems(self, policy: Policy) -> Iterator[tuple[Key, str]]:
+        """Yield why the engine that is asked for cannot simulate a policy."""
+        measured = self.execution == "in_the_loop"
+        queries = self.workload.queries
+        if self.engine == "compiled":
+            try:
+                engine_for("compiled", self.machines, policy, self.stragglers, queries=queries, measured=measured)
+            except ParmError as error:
+                yield ("engine",), str(error)
+
+    def _precision_problems(self) -> Iterator[tuple[Key, str]]:
+        """Yield widths of what is not measured."""
+        for name in self.precision.widths if self.precision is not None else ():
+            if name.startswith("accuracy") and self.model is None:
+                yield ("precision", name), "needs a 'model'"
+
+    def _figure_problems(self, labels: Iterable[str]) -> Iterator[tuple[Key, str]]:
+        """Yield what figures need or name that is not there."""
         for index, figure in enumerate(self.figures or ()):
             kind = figure.name_in_yaml()
             if kind in ("accuracy", "latency_accuracy") and self.model is None:
                 yield ("figures", index), f"{kind} needs a 'model'"
             if kind == "timeline" and not self.traces:
                 yield ("figures", index), "timeline needs 'traces: true'"
+            named = [("policies", policy) for policy in figure.policies or ()]
+            named += [(key, getattr(figure, key, None) or "") for key in ("policy", "against")]
+            for key, policy in named:
+                if policy and policy not in labels:
+                    yield ("figures", index, key), _no_policy(policy, labels)
 
     def _comparison_problems(self, labels: Mapping[str, int]) -> Iterator[tuple[Key, str]]:
         """Yield what references and claims name that is not there."""

@@ -18,6 +18,39 @@ MOST_POINTS = 10_000
 SWEEPABLE = ("model", "workload", "cluster", "stragglers", "policies")
 
 
+def written_out(sweep: Any) -> Any:
+    """Return a sweep in which ranges, `{from: 100, to: 400, steps: 7}`, are lists; `scale: log` spaces them by ratio.
+
+    Raises ValueError for a range that cannot be one. What is no mapping of lists and ranges is returned as it is.
+    """
+    if not isinstance(sweep, Mapping):
+        return sweep
+    return {key: _values(key, each) if isinstance(each, Mapping) else each for key, each in sweep.items()}
+
+
+def _values(key: str, given: Mapping[str, Any]) -> list[int | float]:
+    unknown = [name for name in given if name not in ("from", "to", "steps", "scale")]
+    low, high, count, scale = given.get("from"), given.get("to"), given.get("steps"), given.get("scale", "linear")
+    ends = [one for one in (low, high) if isinstance(one, int | float) and not isinstance(one, bool)]
+    if unknown or len(ends) < 2 or not isinstance(count, int) or isinstance(count, bool):
+        raise ValueError(f"'{key}': a range looks like {{from: 100, to: 400, steps: 7}}, and may have scale: log")
+    if not 2 <= count <= MOST_POINTS or not all(map(math.isfinite, ends)):
+        raise ValueError(f"'{key}': a range has 2 to {MOST_POINTS} steps between two finite numbers")
+    if scale not in ("linear", "log"):
+        raise ValueError(f"'{key}': the scale of a range is linear or log")
+    first, last = ends
+    if scale == "log" and min(ends) <= 0:
+        raise ValueError(f"'{key}': a range with scale: log lies above 0")
+    shares = [index / (count - 1) for index in range(count)]
+    if scale == "log":
+        found = [first * (last / first) ** share for share in shares]
+    else:
+        found = [first + (last - first) * share for share in shares]
+    found = [first, *(float(f"{one:.6g}") for one in found[1:-1]), last]
+    whole = all(isinstance(one, int) for one in ends) and all(float(one).is_integer() for one in found)
+    return [int(one) for one in found] if whole else found
+
+
 def keys(key: str, values: Sequence[Any]) -> list[str]:
     """Return the keys that one list changes: several, with commas between them, where its items are lists."""
     together = any(isinstance(value, (list, tuple)) for value in values)

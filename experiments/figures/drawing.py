@@ -10,21 +10,24 @@ from experiments.figures.advantage import Advantage
 from experiments.figures.base import Figure, FigureData
 from experiments.figures.ccdf import Ccdf
 from experiments.figures.frontier import Frontier
+from experiments.figures.heatmap import Heatmap
 from experiments.figures.latency_accuracy import LatencyAccuracy
 from experiments.figures.latency_vs_sweep import LatencyVsSweep
 from experiments.figures.timeline import Timeline
+from sim.errors import ParmError
 
 __all__ = ["EVERY", "Advantage", "Frontier", "draw_all"]
 
-EVERY: tuple[Figure, ...] = (LatencyVsSweep(), Ccdf(), Accuracy(), LatencyAccuracy(), Timeline())
+EVERY: tuple[Figure, ...] = (LatencyVsSweep(), Heatmap(), Ccdf(), Accuracy(), LatencyAccuracy(), Timeline())
 """All figures with their defaults, which an experiment gets that names none; `advantage` and `frontier` are drawn
 where they are named."""
 
 
 def draw_all(figures: Sequence[Figure | str] | None, material: FigureData, folder: Path) -> list[str]:
-    """Draw `figures`, given as kinds or by bare name, into `folder`/STEM.png and .pdf; all that there are for None.
+    """Draw `figures`, given as kinds or by bare name, into `folder`; all that apply for None.
 
-    Returns a sentence for each figure that does not apply. A second figure of the same name gets a number.
+    Returns a sentence for each figure that cannot be drawn, and the caption of each that has no title. A second figure
+    of the same name gets a number.
     """
     from experiments.figures import style
 
@@ -32,12 +35,19 @@ def draw_all(figures: Sequence[Figure | str] | None, material: FigureData, folde
     taken: dict[str, int] = {}
     for named in EVERY if figures is None else figures:
         figure = named if isinstance(named, Figure) else Figure.model_validate(named)
-        drawn = figure.draw(material)
+        try:
+            drawn = figure.draw(material)
+        except ParmError as error:
+            notes.append(f"no figure {figure.stem}: {error}")
+            continue
         if drawn is None:
             if figures is not None:
-                notes.append(f"no figure {figure.stem}: {figure.reason(material)}")
+                notes.append(f"no figure {figure.stem}: {figure.reason(material.of(figure.policies))}")
             continue
         taken[figure.stem] = taken.get(figure.stem, 0) + 1
         number = taken[figure.stem]
-        style.save(drawn, folder, figure.stem if number == 1 else f"{figure.stem}-{number}")
+        stem = figure.stem if number == 1 else f"{figure.stem}-{number}"
+        style.save(drawn, folder, stem, figure.formats)
+        if not figure.title:
+            notes.append(f"caption of {stem}: {drawn.get_label()}")
     return notes

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import math
 from collections.abc import Sequence
-from typing import TYPE_CHECKING, Literal
+from typing import TYPE_CHECKING, Any, Literal
 
 from pydantic import Field, PositiveFloat
 
@@ -14,7 +14,7 @@ from experiments.analysis.frontier import ACCURACY, Choice, describe, frontiers
 from experiments.figures import style
 from experiments.figures.base import Figure, FigureData, spread
 from experiments.figures.labels import Label, put
-from experiments.figures.panels import grid
+from experiments.figures.panels import facets
 
 if TYPE_CHECKING:
     import matplotlib.figure
@@ -54,48 +54,46 @@ class Frontier(Figure):
     def _draw(self, material: FigureData) -> matplotlib.figure.Figure:
         every = frontiers(material.rows, material.outcomes, self.metric)
         shown = [every[index] for index in spread(len(every), self.panels)]
-        rows, columns = grid(len(shown))
-        looks = style.looks(dict.fromkeys(row.kind for row in material.rows))
+        kinds = style.looks(material.coloured_kinds or material.kinds, style.palette(self.page))
+        looks = {kind: kinds[kind] for kind in material.kinds}
         plane = _Plane(self.metric, self.reach, [choice for group in shown for choice in group])
         tail = style.METRICS[self.metric]
         title = (
             f"{tail} latency, {'overall accuracy and ' if plane.answers else ''}cost: what no other policy dominates"
         )
         remarks = ["pale marks are dominated", "+6 is a budget of 6" if BUDGET in material.swept else ""]
-        figure, axes = style.sheet(
-            rows,
-            columns,
-            (8.0, 5.0) if len(shown) == 1 else (5.6, 4.6),
-            title,
-            style.small_print(material.rows, *remarks, plane.beyond, style.some(len(shown), len(every))),
-            [*(style.handle(kind, look) for kind, look in looks.items()), *plane.sizes()],
-            sharex=True,
-            sharey=True,
+        log = style.wants_log(plane.latencies, 3)
+        figure, axes = facets(
+            [", ".join(style.pair(key, at) for key, at in group[0].conditions.items()) for group in shown],
+            (8.0, 5.0),
+            (5.6, 4.6),
+            headline=title,
+            small_print=style.small_print(material.rows, *remarks, plane.beyond, style.some(len(shown), len(every))),
+            labels=(
+                f"{tail} latency (ms)" + (", log scale" if log else ""),
+                "overall accuracy, $A_o$ (%)" if plane.answers else f"cost ({plane.unit})",
+            ),
+            legend=[*(style.handle(kind, look) for kind, look in looks.items()), *plane.sizes()],
+            page=self.page,
         )
-        for group, ax in zip(shown, axes, strict=False):
+        for group, ax in zip(shown, axes, strict=True):
             for choice in sorted(group, key=lambda choice: -choice.spent):
                 plane.mark(ax, choice, looks[choice.row.kind])
-            ax.set_title(", ".join(style.pair(key, at) for key, at in group[0].conditions.items()))
         axes[0].margins(x=0.1, y=0.1)
         axes[0].autoscale_view()
-        log = style.wants_log(plane.latencies, 3)
+        for ax in axes:
+            style.slo(ax, self.slo_ms, "x")
         style.milliseconds(axes[0], "x", log)
-        for index, ax in enumerate(axes):
-            ax.set_visible(index < len(shown))
-            if index % columns == 0:
-                ax.set_ylabel("overall accuracy, $A_o$ (%)" if plane.answers else f"cost ({plane.unit})")
-            if index >= len(shown) - columns:
-                ax.set_xlabel(f"{tail} latency (ms)" + (", log scale" if log else ""))
-                ax.tick_params(labelbottom=True)
         y, text, align = (0.985, "↖ better", "top") if plane.answers else (0.02, "↙ better", "bottom")
-        axes[0].text(0.012, y, text, transform=axes[0].transAxes, va=align, size=8, color=style.SOFT, style="italic")
-        for group, ax in zip(shown, axes, strict=False):
+        how: dict[str, Any] = {"va": align, "size": style.points(8), "color": style.SOFT, "style": "italic"}
+        axes[0].text(0.012, y, text, transform=axes[0].transAxes, **how)
+        for group, ax in zip(shown, axes, strict=True):
             best = [choice for choice in group if _best(choice) and plane.seen(choice)]
             policies = dict.fromkeys(choice.row.policy for choice in best)
             families = [[choice for choice in best if choice.row.policy == policy] for policy in policies]
             for family in families:
                 plane.join(ax, family, looks[family[0].row.kind])
-            put(figure, ax, [plane.label(family, looks[family[0].row.kind]) for family in families], 8.0)
+            put(figure, ax, [plane.label(family, looks[family[0].row.kind]) for family in families], style.points(8))
         return figure
 
 

@@ -4,18 +4,20 @@ from __future__ import annotations
 
 import math
 from collections.abc import Sequence
-from typing import TYPE_CHECKING, Literal
+from typing import TYPE_CHECKING, Any, Literal
 
 from pydantic import Field
 
 from experiments.analysis.estimates import LatencyMetric
 from experiments.figures import style
 from experiments.figures.base import Figure, FigureData, spread
+from experiments.figures.frames import metrics, records
 from experiments.figures.labels import Label, put
-from experiments.figures.panels import grid, panels
+from experiments.figures.panels import Panel, facets, panels
 
 if TYPE_CHECKING:
     import matplotlib.figure
+    import pandas as pd
     from matplotlib.artist import Artist
     from matplotlib.axes import Axes
 
@@ -45,77 +47,49 @@ class LatencyAccuracy(Figure):
     def _draw(self, material: FigureData) -> matplotlib.figure.Figure:
         every = panels(material.rows)
         shown = [every[index] for index in spread(len(every), self.panels)]
-        looks = style.looks(material.policies)
-        rows, columns = grid(len(shown))
+        looks = self.looks(material)
         alone = len(shown) == 1
         costs = sorted({row.cost["instances"] for row in material.rows})
         tail = style.METRICS[self.metric]
         cost = f"every policy has {costs[0]:g} instances" if len(costs) == 1 else "the marks' areas: instances"
         area = AREA if alone else AREA / 2
-        figure, axes = style.sheet(
-            rows,
-            columns,
-            (6.8, 4.3) if alone else (3.6, 3.0),
-            f"{tail} latency against overall accuracy",
-            style.small_print(material.rows, cost, style.some(len(shown), len(every))),
-            [*([] if alone else (style.handle(policy, look) for policy, look in looks.items())), *_sizes(costs, area)],
-            sharex=True,
-            sharey=True,
-        )
-        for panel, ax in zip(shown, axes, strict=False):
-            for row in panel.rows:
-                self._mark(ax, row, looks[row.policy], area / costs[-1])
-            ax.set_title(panel.title)
+        areas = {one: area * one / costs[-1] for one in costs}
         log = self._log(material.rows)
+        figure, axes = facets(
+            [panel.title for panel in shown],
+            (6.8, 4.3),
+            (3.6, 3.0),
+            headline=f"{tail} latency against overall accuracy",
+            small_print=style.small_print(material.rows, cost, style.some(len(shown), len(every))),
+            labels=(f"{tail} latency (ms)" + (", log scale" if log else ""), "overall accuracy, $A_o$ (%)"),
+            legend=[
+                *([] if alone else (style.handle(policy, look) for policy, look in looks.items())),
+                *_sizes(areas),
+            ],
+            page=self.page,
+        )
+        frames = [self._plane(panel) for panel in shown]
+        for frame, ax in zip(frames, axes, strict=True):
+            _marks(ax, frame, looks, areas)
         axes[0].margins(x=0.18, y=0.18)
         axes[0].autoscale_view()
+        for ax in axes:
+            style.slo(ax, self.slo_ms, "x")
         style.milliseconds(axes[0], "x", log)
         if not log:
             axes[0].set_xlim(left=max(axes[0].get_xlim()[0], 0))
-        for index, ax in enumerate(axes):
-            ax.set_visible(index < len(shown))
-            if index % columns == 0:
-                ax.set_ylabel("overall accuracy, $A_o$ (%)")
-            if index >= len(shown) - columns:
-                ax.set_xlabel(f"{tail} latency (ms)" + (", log scale" if log else ""))
-                ax.tick_params(labelbottom=True)
-        corner = axes[0].transAxes
-        axes[0].text(0.012, 0.985, "↖ better", transform=corner, va="top", size=8, color=style.SOFT, style="italic")
+        how: dict[str, Any] = {"va": "top", "size": style.points(8), "color": style.SOFT, "style": "italic"}
+        axes[0].text(0.012, 0.985, "↖ better", transform=axes[0].transAxes, **how)
         if alone:
-            put(figure, axes[0], [one for row in shown[0].rows if (one := self._label(row, looks, area / costs[-1]))])
+            named = [_label(one, looks[one["policy"]], areas[one["instances"]]) for one in records(frames[0])]
+            put(figure, axes[0], named, style.points(8.5))
         return figure
 
-    def _mark(self, ax: Axes, row: Row, look: style.Look, area: float) -> None:
-        late, right = row.metrics[self.metric], row.metrics["accuracy_overall"]
-        if late is None or right is None:
-            return
-        right = right.scaled(100)
-        ax.plot([late.lo, late.hi], [right.value] * 2, color=look.color, linewidth=1.1, alpha=0.75, zorder=3)
-        ax.plot([late.value] * 2, [right.lo, right.hi], color=look.color, linewidth=1.1, alpha=0.75, zorder=3)
-        ax.scatter(
-            late.value,
-            right.value,
-            s=area * row.cost["instances"],
-            color=look.color,
-            marker=look.marker,
-            edgecolor="white",
-            lw=0.8,
-            zorder=4,
-        )
-
-    def _label(self, row: Row, looks: dict[str, style.Look], area: float) -> Label | None:
-        late, right = row.metrics[self.metric], row.metrics["accuracy_overall"]
-        if late is None or right is None:
-            return None
-        right = right.scaled(100)
-        radius = math.sqrt(area * row.cost["instances"]) / 2
-        ends = [
-            (one.value if math.isnan(one.lo) else one.lo, one.value if math.isnan(one.hi) else one.hi)
-            for one in (late, right)
-        ]
-        return Label(
-            style.label(row.policy), late.value, right.value, radius, looks[row.policy].color, (ends[0], ends[1])
-        )
+    def _plane(self, panel: Panel) -> pd.DataFrame:
+        """Return a row per policy: the latency's `value`, `lo` and `hi`, and those of the accuracy as y, y_lo, y_hi."""
+        late = metrics(panel.rows, [self.metric])
+        right = metrics(panel.rows, ["accuracy_overall"]).set_index("policy")[["value", "lo", "hi"]] * 100
+        return late.join(right.set_axis(["y", "y_lo", "y_hi"], axis=1), on="policy", how="inner")
 
     def _log(self, rows: Sequence[Row]) -> bool:
         if self.log is not None:
@@ -123,14 +97,48 @@ class LatencyAccuracy(Figure):
         return style.wants_log((one.value for row in rows if (one := row.metrics[self.metric])), 12)
 
 
-def _sizes(costs: Sequence[float], area: float) -> list[Artist]:
+def _marks(ax: Axes, frame: pd.DataFrame, looks: dict[str, style.Look], areas: dict[float, float]) -> None:
+    import seaborn
+
+    labels = ax.get_xlabel(), ax.get_ylabel()
+    seaborn.scatterplot(
+        frame.assign(policy=frame["policy"].astype(str)),
+        x="value",
+        y="y",
+        hue="policy",
+        palette={policy: look.color for policy, look in looks.items()},
+        style="policy",
+        markers={policy: look.marker for policy, look in looks.items()},
+        size="instances",
+        sizes=areas,
+        linewidth=0.8,
+        legend=False,
+        ax=ax,
+        zorder=4,
+    )
+    colors = [looks[policy].color for policy in frame["policy"]]
+    ax.hlines(frame["y"], frame["lo"], frame["hi"], color=colors, linewidth=1.1, alpha=0.75, zorder=3)
+    ax.vlines(frame["value"], frame["y_lo"], frame["y_hi"], color=colors, linewidth=1.1, alpha=0.75, zorder=3)
+    ax.set(xlabel=labels[0], ylabel=labels[1])
+
+
+def _label(one: Any, look: style.Look, area: float) -> Label:
+    """Return the name of the policy in a row of the plane."""
+    ends = [
+        (value if math.isnan(lo) else lo, value if math.isnan(hi) else hi)
+        for value, lo, hi in ((one["value"], one["lo"], one["hi"]), (one["y"], one["y_lo"], one["y_hi"]))
+    ]
+    return Label(
+        style.label(one["policy"]), one["value"], one["y"], math.sqrt(area) / 2, look.color, (ends[0], ends[1])
+    )
+
+
+def _sizes(areas: dict[float, float]) -> list[Artist]:
     """Return a legend of the marks' sizes for at most three of the costs, and none where all cost the same."""
     from matplotlib.lines import Line2D
 
-    if len(costs) < 2:
+    if len(areas) < 2:
         return []
-    sizes = {costs[index]: math.sqrt(area * costs[index] / costs[-1]) for index in spread(len(costs), 3)}
-    return [
-        Line2D([], [], marker="o", linestyle="", color=style.FAINT, markersize=size, label=f"{cost:g} instances")
-        for cost, size in sizes.items()
-    ]
+    costs = [list(areas)[index] for index in spread(len(areas), 3)]
+    how: dict[str, Any] = {"marker": "o", "linestyle": "", "color": style.FAINT}
+    return [Line2D([], [], markersize=math.sqrt(areas[one]), label=f"{one:g} instances", **how) for one in costs]

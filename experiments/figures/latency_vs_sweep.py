@@ -2,15 +2,14 @@
 
 from __future__ import annotations
 
-import math
 from collections.abc import Sequence
-from typing import TYPE_CHECKING, Literal
+from typing import TYPE_CHECKING, Any, Literal
 
 from experiments.analysis.estimates import LatencyMetric
-from experiments.analysis.statistics import Interval
-from experiments.figures import style
+from experiments.figures import lines, style
 from experiments.figures.base import Figure, FigureData, spread
-from experiments.figures.panels import Along, Panel, along, grid, panels
+from experiments.figures.frames import metrics, records
+from experiments.figures.panels import Along, Panel, along, facets, panels
 
 if TYPE_CHECKING:
     import matplotlib.figure
@@ -18,8 +17,7 @@ if TYPE_CHECKING:
 
     from experiments.analysis.reference import Reference
     from experiments.analysis.summary import Row
-
-NOTHING = Interval(math.nan, math.nan, math.nan)
+    from experiments.figures.style import Look
 
 
 class LatencyVsSweep(Figure):
@@ -55,80 +53,49 @@ class LatencyVsSweep(Figure):
     def _lines(self, material: FigureData, key: Along) -> matplotlib.figure.Figure:
         every = panels(material.rows, apart_from=key.key)
         shown = [every[index] for index in spread(len(every))]
-        looks = style.looks(material.policies)
-        rows, columns = grid(len(shown))
-        legend = [style.handle(policy, look) for policy, look in looks.items()]
+        looks = self.looks(material)
+        frames = {
+            metric: [
+                frame.assign(x=frame[key.key].map(key.coordinate))
+                for frame in (metrics(panel.rows, [metric]) for panel in shown)
+            ]
+            for metric in self.metrics
+        }
+        twins = {metric: lines.twins(frames[metric]) for metric in self.metrics}
+        legend = lines.legend(looks, twins[self.metric])
         given = [one for one in material.references if one.key == key.key and one.metric in self.metrics]
         legend += [style.hollow(source) for source in dict.fromkeys(one.source for one in given)]
         if any(self._predicted(material, row, metric) for row in material.rows for metric in self.metrics):
             legend.append(style.theory())
-        size = (6.8, 3.9) if len(shown) == 1 else (3.6, 2.7)
-        names = " and ".join(style.METRICS[metric] for metric in self.metrics)
-        lines = (
-            f"{' solid, '.join(style.METRICS[metric] for metric in self.metrics)} dashed" if self.metrics[1:] else ""
-        )
-        figure, axes = style.sheet(
-            rows,
-            columns,
-            size,
-            f"Latency against {style.axis(key.key).split(' (')[0]}: {names}",
-            style.small_print(material.rows, lines, style.some(len(shown), len(every))),
-            legend,
-            sharex=True,
-            sharey=True,
+        names = [style.METRICS[metric] for metric in self.metrics]
+        figure, axes = facets(
+            [panel.title for panel in shown],
+            (6.8, 3.9),
+            (3.6, 2.7),
+            headline=f"Latency against {style.axis(key.key).split(' (')[0]}: {' and '.join(names)}",
+            small_print=style.small_print(
+                material.rows,
+                f"{' solid, '.join(names)} dashed" if names[1:] else "",
+                "dashes that coincide alternate" if names[1:] and twins[self.metrics[1]] else "",
+                style.some(len(shown), len(every)),
+            ),
+            labels=(style.axis(key.key), "latency (ms)"),
+            legend=legend,
+            page=self.page,
         )
         log = self._log(material.rows)
-        for panel, ax in zip(shown, axes, strict=False):
+        for index, (panel, ax) in enumerate(zip(shown, axes, strict=True)):
             self._mark(ax, given, key, looks)
-            self._panel(ax, panel, key, looks, log)
+            for metric in reversed(self.metrics):
+                lines.draw(ax, frames[metric][index], looks, twins[metric], thin=metric != self.metric)
             self._overlay(ax, material, panel, key)
-        for index, ax in enumerate(axes):
-            if index % columns == 0:
-                ax.set_ylabel("latency (ms)")
-            ax.label_outer()
-            ax.set_visible(index < len(shown))
-            if len(shown) - columns <= index < len(shown):
-                ax.tick_params(labelbottom=True)
-                ax.set_xlabel(style.axis(key.key))
+            style.slo(ax, self.slo_ms)
+            style.milliseconds(ax, "y", log)
+            key.dress(ax)
+            ax.grid(axis="x", visible=False)
         if not log:
             axes[0].set_ylim(bottom=0)
         return figure
-
-    def _panel(self, ax: Axes, panel: Panel, key: Along, looks: dict[str, style.Look], log: bool) -> None:
-        for index, (policy, look) in enumerate(looks.items()):
-            rows = sorted((row for row in panel.rows if row.policy == policy), key=key.position)
-            places = [key.position(row) for row in rows]
-            for metric in self.metrics:
-                solid = metric == self.metric
-                known = [row.metrics[metric] or NOTHING for row in rows]
-                lows, highs = [one.lo for one in known], [one.hi for one in known]
-                moved = style.beside(ax, index, len(looks)) if solid else ax.transData
-                ax.plot(
-                    places,
-                    [one.value for one in known],
-                    color=look.color,
-                    marker=look.marker,
-                    markersize=5 if solid else 3,
-                    linewidth=1.8 if solid else 1.1,
-                    linestyle="-" if solid else (0, (4, 2)),
-                    zorder=4 if solid else 3,
-                    markeredgecolor="white",
-                    markeredgewidth=0.6,
-                    transform=moved,
-                )
-                ends = [*lows, *(one.value for one in known), *highs]
-                seen = [(x, y) for x, y in zip(places * 3, ends, strict=True) if not log or y > 0]
-                if seen:  # what is moved sideways does not count by itself when the axes' limits are chosen
-                    ax.update_datalim(seen)
-                if solid:
-                    ax.vlines(places, lows, highs, color=look.color, linewidth=1.1, zorder=3, transform=moved)
-                elif len(places) > 1:
-                    ax.fill_between(places, lows, highs, color=look.color, alpha=0.13, linewidth=0, zorder=2)
-        ax.autoscale_view()
-        style.milliseconds(ax, "y", log)
-        key.dress(ax)
-        ax.set_title(panel.title)
-        ax.grid(axis="x", visible=False)
 
     def _predicted(self, material: FigureData, row: Row, metric: LatencyMetric) -> float | None:
         theory = material.predicted(row.policy, row.point)
@@ -143,7 +110,7 @@ class LatencyVsSweep(Figure):
                 if known:
                     ax.plot([key.position(row) for row, _ in known], [one for _, one in known], **style.thin())
 
-    def _mark(self, ax: Axes, given: Sequence[Reference], key: Along, looks: dict[str, style.Look]) -> None:
+    def _mark(self, ax: Axes, given: Sequence[Reference], key: Along, looks: dict[str, Look]) -> None:
         """Draw what others measured as hollow marks."""
         for one in given:
             known = [(key.coordinate(at), number) for at in key.values if (number := one.at(at)) is not None]
@@ -164,13 +131,11 @@ class LatencyVsSweep(Figure):
     def _rows(self, material: FigureData) -> matplotlib.figure.Figure:
         from matplotlib.lines import Line2D
 
-        policies = material.policies
-        looks = style.looks(policies)
+        policies, looks = material.policies, self.looks(material)
+        solid = {metric: style.SOFT if metric == self.metric else "white" for metric in self.metrics}
         marks = [
-            Line2D(
-                [], [], color=style.SOFT, marker="o", linestyle="", label=style.METRICS[metric], markerfacecolor=face
-            )
-            for metric, face in zip(self.metrics, (style.SOFT, "white"), strict=False)
+            Line2D([], [], color=style.SOFT, marker="o", linestyle="", label=style.METRICS[one], markerfacecolor=face)
+            for one, face in solid.items()
         ]
         names = " and ".join(style.METRICS[metric] for metric in reversed(self.metrics))
         figure, (ax,) = style.sheet(
@@ -180,40 +145,36 @@ class LatencyVsSweep(Figure):
             f"Latency by policy: {names}",
             style.small_print(material.rows),
             marks if len(marks) > 1 else (),
+            self.page,
         )
-        for height, row in enumerate(material.rows):
-            look = looks[row.policy]
-            known = [(metric, row.metrics[metric]) for metric in self.metrics]
-            ends = [one.value for _, one in known if one]
-            ax.plot([min(ends), max(ends)], [height] * 2, color=look.color, linewidth=1, alpha=0.35, zorder=2)
-            for metric, one in known:
-                if one is None:
-                    continue
-                solid = metric == self.metric
-                ax.plot(
-                    [one.lo, one.hi], [height] * 2, color=look.color, linewidth=3, alpha=0.45, solid_capstyle="butt"
-                )
-                ax.plot(
-                    one.value,
-                    height,
-                    marker=look.marker,
-                    color=look.color,
-                    markerfacecolor=look.color if solid else "white",
-                    markersize=7 if solid else 5.5,
-                    zorder=4,
-                )
-                ax.annotate(
-                    f"{one.value:.3g}", (one.value, height), (0, 6), textcoords="offset points", ha="center", size=7.5
-                )
+        frame = metrics(material.rows, self.metrics)
+        frame["y"] = frame["policy"].cat.codes
+        for policy, part in frame.groupby("policy", observed=True):
+            ax.plot(part["value"], part["y"], color=looks[str(policy)].color, linewidth=1, alpha=0.35, zorder=2)
+            ax.hlines(part["y"], part["lo"], part["hi"], color=looks[str(policy)].color, linewidth=3, alpha=0.45)
+        for one in records(frame):
+            look, filled = looks[one["policy"]], one["metric"] == self.metric
+            ax.plot(
+                one["value"],
+                one["y"],
+                marker=look.marker,
+                color=look.color,
+                markerfacecolor=look.color if filled else "white",
+                markersize=7 if filled else 5.5,
+                zorder=4,
+            )
+            where: dict[str, Any] = {"textcoords": "offset points", "ha": "center", "size": style.points(7.5)}
+            ax.annotate(f"{one['value']:.3g}", (one["value"], one["y"]), (0, 6), **where)
         ax.set_yticks(range(len(policies)), [style.label(policy) for policy in policies])
-        ax.tick_params(axis="y", labelsize=9, labelcolor=style.INK, length=0)
+        ax.tick_params(axis="y", labelsize=style.points(9), labelcolor=style.INK, length=0)
         ax.set_ylim(len(policies) - 0.5, -0.6)
         ax.spines["left"].set_visible(False)
+        style.slo(ax, self.slo_ms, "x")
         log = self._log(material.rows)
         if not log:
             ax.set_xlim(left=0)
         style.milliseconds(ax, "x", log)
-        ax.set_xlabel("latency (ms)" + (", log scale" if log else ""))
+        ax.set(xlabel="latency (ms)" + (", log scale" if log else ""), ylabel="")
         ax.grid(axis="y", visible=False)
         return figure
 

@@ -74,35 +74,38 @@ def choose(trace: Trace, units: int) -> Scene | None:
         if route == Route.RECONSTRUCTION:
             candidates = candidates[trace.group[candidates] >= 0]
         if len(candidates):
-            return _scene(trace, route, candidates, units)
+            return about(trace, _telling(trace, candidates), units)
     return None
 
 
-def _scene(trace: Trace, route: Route, candidates: Ints, units: int) -> Scene:
+def _telling(trace: Trace, candidates: Ints) -> int:
+    """Return the query whose reply came about `WINDOW` median service times before its own answer."""
     tasks, queries = trace.tasks, trace.queries
     own = own_tasks(trace)[queries.batch[candidates]]
     end = np.where(own >= 0, tasks.finish[own], np.nan)
     gain = np.nan_to_num(end - queries.reply[candidates], nan=-1.0)
     service = float(np.nanmedian(tasks.finish - tasks.start))
-    best = int(np.argmin(np.abs(gain - WINDOW * service)))
-    query = int(candidates[best])
+    return int(candidates[int(np.argmin(np.abs(gain - WINDOW * service)))])
 
+
+def about(trace: Trace, query: int, units: int) -> Scene:
+    """Return the scene of `units` units around a query, whatever the route of its reply."""
+    queries = trace.queries
+    batch, route = int(queries.batch[query]), Route(int(queries.route[query]))
+    own = int(own_tasks(trace)[batch])
     unit_of_batch = trace.batches.group if trace.k else np.arange(len(trace.batches))
-    unit = int(unit_of_batch[queries.batch[query]])
+    unit = int(unit_of_batch[batch])
     last = int(unit_of_batch.max())
     low = max(0, min(unit - units // 2, last - units + 1))
-    shown = list(range(low, min(low + units, last + 1)))
-    chosen = np.flatnonzero(np.isin(units_of_tasks(trace), shown))
-    return Scene(
-        route=route,
-        query=query,
-        own=int(own[best]) if own[best] >= 0 else None,
-        used=_used(trace, query, route, chosen),
-        unit=unit,
-        units=shown,
-        tasks=chosen,
-        queries=np.flatnonzero(np.isin(unit_of_batch[queries.batch], shown)),
-    )
+    shown = list(range(low, min(low + units, last + 1))) if unit >= 0 else [unit]
+    if unit < 0:  # the last queries of a run fill no coding group
+        queries_shown = np.flatnonzero(queries.batch == batch)
+        chosen = np.flatnonzero((trace.tasks.owner == batch) & (trace.tasks.role != Role.PARITY))
+    else:
+        queries_shown = np.flatnonzero(np.isin(unit_of_batch[queries.batch], shown))
+        chosen = np.flatnonzero(np.isin(units_of_tasks(trace), shown))
+    used = [own] * (own >= 0) if route == Route.OWN else _used(trace, query, route, chosen)
+    return Scene(route, query, own if own >= 0 else None, used, unit, shown, chosen, queries_shown)
 
 
 def _used(trace: Trace, query: int, route: Route, tasks: Ints) -> list[int]:
@@ -125,6 +128,8 @@ def _used(trace: Trace, query: int, route: Route, tasks: Ints) -> list[int]:
                 earlier = wanted.get(bit)
                 wanted[bit] = row if earlier is None or column.back[row] < column.back[earlier] else earlier
         return sorted(wanted.values())
+    if route == Route.DEFAULT:
+        return []
     role = Role.BACKUP if route == Route.BACKUP else Role.DEPLOYED
     copies = [row for row in back if column.owner[row] == batch and column.role[row] == role]
     copies = [row for row in copies if route == Route.BACKUP or column.attempt[row] > 0]

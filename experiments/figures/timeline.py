@@ -2,15 +2,19 @@
 
 from __future__ import annotations
 
-from typing import TYPE_CHECKING, Literal, TypeVar
+import re
+from collections.abc import Sequence
+from io import StringIO
+from typing import TYPE_CHECKING, Any, ClassVar, Literal, Self, TypeVar
 
 import numpy as np
-from pydantic import Field
+from pydantic import Field, model_validator
 
-from experiments.analysis.summary import MS
+from experiments.analysis.quantiles import MS
 from experiments.figures import style
 from experiments.figures.base import Figure, FigureData
-from experiments.figures.scene import Scene, choose, only_decoded, own_tasks, units_of_tasks
+from experiments.figures.panels import wrapped
+from experiments.figures.scene import Scene, about, choose, only_decoded, own_tasks, units_of_tasks
 from sim.trace import Floats, Role, Route, TaskStatus, Trace
 
 Time = TypeVar("Time", float, Floats)
@@ -26,52 +30,162 @@ BLUE, ORANGE, GREEN, RED = "#0072b2", "#e69f00", "#009e73", "#d55e00"
 COLORS = {Role.DEPLOYED: BLUE, Role.PARITY: ORANGE, Role.BACKUP: GREEN}
 INKS = {Role.DEPLOYED: BLUE, Role.PARITY: "#a87300", Role.BACKUP: "#007a59"}
 OTHERS = "#e9ebed"
+REPLIES = {
+    Route.OWN: "by its own answer",
+    Route.RECONSTRUCTION: "by a reconstruction",
+    Route.REPLICA: "by a replica",
+    Route.BACKUP: "by a backup",
+    Route.DEFAULT: "by a default answer",
+}
 HEIGHT = 0.62
 WIDEST = 12.0
 """The window ends at the latest this many times as late as the reply that it is about."""
 
 
 class Timeline(Figure):
-    """Bars of a few coding groups' tasks on their instances, around a reconstruction that was used."""
+    """Bars of a few coding groups' tasks on their instances, around one reply: a telling one, or the slowest ones."""
+
+    has_latency_axis: ClassVar[bool] = False
 
     kind: Literal["timeline"] = "timeline"
     policy: str | None = None
     """The policy to look at; the first with reconstructions, else with replicas, where it is left out."""
     groups: int = Field(default=3, ge=1, le=8)
     """Coding groups shown; batches where the policy has no coding groups."""
+    query: int | None = Field(default=None, ge=0)
+    """The number of a query to look at, however it was answered."""
+    slowest: int | None = Field(default=None, ge=1, le=8)
+    """So many of the slowest queries, a panel each, of the trial that has the slowest one."""
+    trial: int | None = Field(default=None, ge=0)
+    """The trial to look at; the first that has what is asked for where it is left out."""
+    at: dict[str, Any] = Field(default_factory=dict)
+    """The sweep point to look at, such as `{workload.arrivals.rate: 300}`; the first where it is left out."""
+
+    @model_validator(mode="after")
+    def _one_question(self) -> Self:
+        if self.query is not None and self.slowest is not None:
+            raise ValueError("'query' and 'slowest' both say which queries to show: leave one out")
+        return self
 
     def reason(self, material: FigureData) -> str | None:
         """Return why the figure cannot be drawn, or None."""
         if material.trace is None:
             return "the traces were not kept"
+        unknown = [key for key in self.at if material.rows and key not in material.swept]
+        if unknown:
+            return f"'{unknown[0]}' is not swept"
         outcome = self._outcome(material)
         if outcome is None:
-            return f"no client of {self.policy or 'any policy'} was answered by a reconstruction or a replica"
-        trace = material.trace(outcome)
-        if trace is None or choose(trace, self.groups) is None:
-            return "no trace with a reconstruction or a replica was kept"
-        return super().reason(material)
+            asked = self.query is not None or self.slowest is not None or self.at
+            whose = self.policy or "any policy"
+            if asked:
+                return f"there is no such cell of {whose}"
+            return f"no client of {whose} was answered by a reconstruction or a replica"
+        return self._missing(material.trace(outcome), outcome) or super().reason(material)
+
+    def _missing(self, trace: Trace | None, outcome: Outcome) -> str | None:
+        """Return what a cell's trace lacks."""
+        if trace is None:
+            return "its trace was not kept"
+        if self.query is not None and self.query >= len(trace.queries):
+            return f"there is no query {self.query}: the last one is {len(trace.queries) - 1}"
+        return None if self._scenes(trace, outcome) else "no trace with a reconstruction or a replica was kept"
 
     def _outcome(self, material: FigureData) -> Outcome | None:
-        for route in ("reconstruction", "replica", "backup"):
-            for outcome in material.outcomes:
-                if self.policy in (None, outcome.policy) and outcome.routes[route] > 0:
-                    return outcome
-        return None
+        """Return the cell to look at."""
+        cells = [
+            one
+            for one in material.outcomes
+            if self.policy in (None, one.policy)
+            and self.trial in (None, one.trial)
+            and all(one.point.get(key) == value for key, value in self.at.items())
+        ]
+        if self.slowest is not None:
+            return max(cells, key=lambda one: one.quantiles["seconds"][-1], default=None)
+        if self.query is not None:
+            return cells[0] if cells else None
+        telling = (one for route in ("reconstruction", "replica", "backup") for one in cells if one.routes[route] > 0)
+        return next(telling, None)
+
+    def _scenes(self, trace: Trace, outcome: Outcome) -> list[Scene]:
+        if self.query is not None:
+            return [about(trace, self.query, self.groups)]
+        if self.slowest is not None:
+            counted = trace.queries.latency[outcome.warmup :]
+            worst = outcome.warmup + np.argsort(-counted, kind="stable")[: self.slowest]
+            return [about(trace, int(query), self.groups) for query in worst]
+        scene = choose(trace, self.groups)
+        return [] if scene is None else [scene]
 
     def _draw(self, material: FigureData) -> matplotlib.figure.Figure:
         outcome = self._outcome(material)
         trace = material.trace(outcome) if material.trace and outcome else None
-        scene = choose(trace, self.groups) if trace else None
-        assert outcome is not None and trace is not None and scene is not None
-        return _Drawing(trace, scene, outcome).draw()
+        assert outcome is not None and trace is not None
+        drawings = [_Drawing(trace, scene) for scene in self._scenes(trace, outcome)]
+        policy = style.label(outcome.policy)
+        where = ", ".join(style.pair(key, at) for key, at in outcome.point.items())
+        parts = [policy, f"trial {outcome.trial}", where]
+        if len(drawings) == 1 and self.slowest is None:
+            title = drawings[0].title()
+            told = drawings[0].told() if self.query is not None else ""
+            small = [", ".join(filter(None, parts)), told, drawings[0].units_shown()]
+        else:
+            title = f"The slowest {'query' if len(drawings) == 1 else f'{len(drawings)} queries'} of a trial"
+            told = f"query {drawings[0].scene.query}: {drawings[0].told()}" if len(drawings) == 1 else ""
+            small = [", ".join(filter(None, parts)), told]
+        return _sheet(drawings, title, "; ".join(filter(None, [*small, "one row per instance"])), self.page)
+
+
+def svg(trace: Trace, query: int, policy_label: str, groups: int = 3) -> str:
+    """Return the timeline of one query as an `<svg>` element to put into a page; its text is text.
+
+    `query` is its number in the trace, `policy_label` what the page calls the policy. The element has no ids but those
+    that it refers to, so that a page can hold many; the same query gives the same text.
+    """
+    import matplotlib
+
+    with style.applied(), matplotlib.rc_context({"svg.fonttype": "none", "font.family": ["DejaVu Sans", "sans-serif"]}):
+        drawing = _Drawing(trace, about(trace, query, groups))
+        figure = _sheet([drawing], f"Query {query}: {drawing.told()}", f"{policy_label}; {drawing.units_shown()}")
+        text = StringIO()
+        figure.savefig(text, format="svg", metadata={"Date": None, "Creator": None, "Format": None, "Type": None})
+    found = text.getvalue()
+    return _GROUP_ID.sub("<g", found[found.index("<svg") :]).strip()
+
+
+_GROUP_ID = re.compile(r'<g id="[^"]*"')
+
+
+def _sheet(
+    drawings: Sequence[_Drawing], title: str, subtitle: str, page: style.Page | None = None
+) -> matplotlib.figure.Figure:
+    """Return a figure with the drawings below each other."""
+    heights = [0.9 + 0.38 * drawing.rows for drawing in drawings]
+    legend = {str(one.get_label()): one for drawing in drawings for one in drawing.legend()}
+    figure, axes = style.sheet(
+        len(drawings),
+        1,
+        (8.2, sum(heights) / len(heights)),
+        title,
+        subtitle,
+        list(legend.values()),
+        page,
+        height_ratios=heights,
+    )
+    for drawing, ax in zip(drawings, axes, strict=True):
+        drawing.draw(ax)
+        if len(drawings) > 1:
+            told = f"query {drawing.scene.query}: {drawing.told()}; {drawing.units_shown()}"
+            ax.set_title(wrapped(told, ax))
+    axes[-1].set_xlabel("time since the first dispatch shown (ms)")
+    return figure
 
 
 class _Drawing:
     """One timeline while it is being drawn; times are milliseconds after the first dispatch shown."""
 
-    def __init__(self, trace: Trace, scene: Scene, outcome: Outcome) -> None:
-        self.trace, self.scene, self.outcome = trace, scene, outcome
+    def __init__(self, trace: Trace, scene: Scene) -> None:
+        self.trace, self.scene = trace, scene
         tasks, queries = trace.tasks, trace.queries
         self.zero = float(queries.dispatch[scene.queries].min())
         self.reply = self.at(float(queries.reply[scene.query]))
@@ -79,7 +193,8 @@ class _Drawing:
         if scene.own is not None:
             until = max(until, self.at(float(tasks.finish[scene.own])))
         until = min(until, WIDEST * self.reply)
-        began = float(np.nanmin(self.at(tasks.start[[*scene.used, *([] if scene.own is None else [scene.own])]])))
+        starts = self.at(tasks.start[[*scene.used, *([] if scene.own is None else [scene.own])]])
+        began = float(np.min(starts[~np.isnan(starts)], initial=self.reply))
         # Under load a group may wait far longer than it is served: then only the end of its wait is shown.
         self.since = 0.0 if began < 0.5 * until else began - 0.2 * (until - began)
         self.span = 1.05 * (until - self.since)
@@ -94,7 +209,10 @@ class _Drawing:
         self.instances = sorted(roles, key=lambda instance: (roles[instance], instance))
         self.roles = roles
         self.never_ran = len(ran) < len(scene.tasks)
+        self.rows = len(self.instances) + self.never_ran
         self.units = units_of_tasks(trace)
+        self.letter = 0.0
+        """How wide a letter of a task's name is, as a share of the axis."""
 
     def at(self, time: Time) -> Time:
         """Return a time of the trace in ms after the first dispatch shown."""
@@ -105,12 +223,11 @@ class _Drawing:
         instance = int(self.trace.tasks.instance[task])
         return self.instances.index(instance) if instance >= 0 else len(self.instances)
 
-    def draw(self) -> matplotlib.figure.Figure:
-        """Return the figure."""
-        rows = len(self.instances) + self.never_ran
-        figure, (ax,) = style.sheet(1, 1, (8.2, 0.9 + 0.38 * rows), self._title(), self._subtitle(), self._legend())
+    def draw(self, ax: Axes) -> None:
+        """Draw it."""
+        self.letter = 0.1 * style.zoom() / style.inches(ax)
         ax.set_xlim(self.since - 0.02 * self.span, self.until)
-        ax.set_ylim(rows - 0.4, -0.75)
+        ax.set_ylim(self.rows - 0.4, -0.75)
         self._others(ax)
         for task in self.scene.tasks:
             self._task(ax, int(task))
@@ -121,30 +238,36 @@ class _Drawing:
             f"{'instance' if kind < 0 else Role(kind).name.lower()} {instance}"
             for kind, instance in zip(kinds, self.instances, strict=True)
         ]
-        ax.set_yticks(range(rows), names + ["cancelled in queue"] * self.never_ran)
+        ax.set_yticks(range(self.rows), names + ["cancelled in queue"] * self.never_ran)
         for kind, tick in zip(kinds, ax.get_yticklabels(), strict=False):
             tick.set_color(style.INK if kind < 0 else INKS[Role(kind)])
         ax.tick_params(axis="y", length=0)
         ax.grid(axis="y", visible=False)
         ax.spines["left"].set_visible(False)
-        ax.set_xlabel("time since the first dispatch shown (ms)")
-        return figure
 
-    def _title(self) -> str:
+    def title(self) -> str:
+        """Return what is to be seen, as a headline."""
         what = {
-            Route.RECONSTRUCTION: "Coding groups in time: a reconstruction overtakes a straggler",
-            Route.REPLICA: "Batches in time: a replica overtakes a straggler",
+            Route.OWN: "a query answered by its own answer",
+            Route.RECONSTRUCTION: "a reconstruction overtakes a straggler",
+            Route.REPLICA: "a replica overtakes a straggler",
+            Route.BACKUP: "a backup overtakes a straggler",
+            Route.DEFAULT: "a query answered by default",
         }
-        return what.get(self.scene.route, "Batches in time: a backup overtakes a straggler")
+        return f"{'Coding groups' if self.trace.k else 'Batches'} in time: {what[self.scene.route]}"
 
-    def _subtitle(self) -> str:
-        where = ", ".join(style.pair(key, at) for key, at in self.outcome.point.items())
+    def told(self) -> str:
+        """Return how late the query's answer was, and what it was."""
+        latency = float(self.trace.queries.latency[self.scene.query]) * MS
+        return f"{latency:.0f} ms after its arrival, {REPLIES[self.scene.route]}"
+
+    def units_shown(self) -> str:
+        """Return the numbers of the units shown, each with its letter."""
         units = "coding groups" if self.trace.k else "batches"
-        shown = ", ".join(f"{unit} ({self._letter(unit)})" for unit in self.scene.units)
-        text = f"{style.label(self.outcome.policy)}, trial {self.outcome.trial}; {units} {shown}; one row per instance"
-        return text + (f"; {where}" if where else "")
+        return f"{units} " + ", ".join(f"{unit} ({self._letter(unit)})" for unit in self.scene.units)
 
-    def _legend(self) -> list[Artist]:
+    def legend(self) -> list[Artist]:
+        """Return what the marks mean, as artists with labels."""
         from matplotlib.lines import Line2D
         from matplotlib.patches import Patch
 
@@ -163,24 +286,27 @@ class _Drawing:
             own = Line2D([], [], color=style.INK, marker="|", markersize=9, markeredgewidth=1.6, linestyle="")
             own.set_label("own reply")
             handles.append(own)
-        handles += [
-            Line2D([], [], color=RED, marker="*", markersize=10, linestyle="", label=self._other_way()),
-        ]
+        for route in sorted({int(route) for route in self.trace.queries.route[self.scene.queries]} - {Route.OWN}):
+            star = Line2D([], [], color=RED, marker="*", markersize=10, linestyle="")
+            star.set_label(f"reply by {Route(route).name.lower()}")
+            handles.append(star)
         return handles
-
-    def _other_way(self) -> str:
-        return f"reply by {self.scene.route.name.lower()}"
 
     def _others(self, ax: Axes) -> None:
         """Draw what the instances shown did for everybody else."""
+        from matplotlib.patches import PathPatch
+        from matplotlib.path import Path
+
         tasks = self.trace.tasks
         start, finish = self.at(tasks.start), self.at(tasks.finish)
         near = np.isin(tasks.instance, self.instances) & (start < self.until) & (finish > self.since - 0.02 * self.span)
         near[self.scene.tasks] = False
-        for task in np.flatnonzero(near):
-            ax.barh(
-                self.row(int(task)), finish[task] - start[task], left=start[task], height=HEIGHT, color=OTHERS, zorder=1
-            )
+        left, right = start[near], finish[near]
+        middle = np.array([self.instances.index(int(instance)) for instance in tasks.instance[near]])
+        if len(middle):  # one path for all of them, which keeps files small
+            low, high = middle - HEIGHT / 2, middle + HEIGHT / 2
+            corners = np.stack([left, low, right, low, right, high, left, high], axis=1).reshape(-1, 4, 2)
+            ax.add_patch(PathPatch(Path.make_compound_path_from_polys(corners), facecolor=OTHERS, lw=0, zorder=1))
 
     def _task(self, ax: Axes, task: int) -> None:
         tasks = self.trace.tasks
@@ -215,13 +341,33 @@ class _Drawing:
         )
         begin, end = max(start, self.since), min(finish, self.until)
         text = self._tag(task)
-        if end - begin > 0.013 * len(text) * self.span:
+        if end - begin > self.letter * len(text) * self.span:
             box = {"facecolor": "white", "edgecolor": "none", "pad": 1.2} if late else None
             ink = RED if late else "white" if mine else style.INK
-            middle = end - (0.007 * len(text) + 0.008) * self.span if late else (begin + end) / 2
-            ax.text(middle, height, text, ha="center", va="center", size=7, color=ink, bbox=box, zorder=5, clip_on=True)
+            middle = end - (0.55 * self.letter * len(text) + 0.008) * self.span if late else (begin + end) / 2
+            ax.text(
+                middle,
+                height,
+                text,
+                ha="center",
+                va="center",
+                size=style.points(7),
+                color=ink,
+                bbox=box,
+                zorder=5,
+                clip_on=True,
+            )
         elif end > begin:
-            ax.text(begin, height - 0.33, text, va="bottom", size=6.5, color=style.SOFT, zorder=5, clip_on=True)
+            ax.text(
+                begin,
+                height - 0.33,
+                text,
+                va="bottom",
+                size=style.points(6.5),
+                color=style.SOFT,
+                zorder=5,
+                clip_on=True,
+            )
 
     def _late(self, task: int) -> bool:
         """Say whether a deployed model's answer came, if at all, after its queries had another one."""
@@ -276,7 +422,7 @@ class _Drawing:
         if scene.own is None:
             return
         target = (self.reply, self.row(scene.own))
-        for task in scene.used:
+        for task in scene.used if scene.route != Route.OWN else ():
             ax.annotate(
                 "",
                 target,
@@ -293,7 +439,9 @@ class _Drawing:
             )
         end = self.at(float(tasks.finish[scene.own]))
         answer = "last coded answer" if self.only_decoded else "own answer"
-        if tasks.fate[scene.own] == TaskStatus.DONE:
+        if scene.route == Route.OWN:
+            text = f"reply {self.reply:.0f} ms"
+        elif tasks.fate[scene.own] == TaskStatus.DONE:
             text = f"reply {self.reply:.0f} ms; {answer} {end:.0f} ms"
         else:
             text = f"reply {self.reply:.0f} ms; {answer} never came"
@@ -305,7 +453,7 @@ class _Drawing:
             textcoords="offset points",
             ha="left" if right else "right",
             va="center",
-            size=8,
+            size=style.points(8),
             color=RED,
             weight="bold",
             bbox={"facecolor": "white", "edgecolor": "none", "pad": 1.5, "alpha": 0.95},

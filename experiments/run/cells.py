@@ -30,6 +30,8 @@ class Cell:
     trial: int
     experiment: Experiment
     """The experiment at this point, with this policy alone and without a sweep."""
+    words: frozenset[str] = frozenset()
+    """The swept keys of which some value is no number; tables hold them as text."""
 
     def __str__(self) -> str:
         return ", ".join(
@@ -40,12 +42,16 @@ class Cell:
 def cells(experiment: Experiment) -> list[Cell]:
     """Return the experiment's cells in their fixed order: by point, then policy, then trial."""
     found: list[Cell] = []
-    for point in experiment.points():
+    points = experiment.points()
+    words = frozenset(key for point in points for key, value in point.items() if not _is_number(value))
+    for point in points:
         there = experiment.at(point)
         for policy in there.policies:
             alone = there.model_copy(update={"policies": (policy,), "figures": None})
             stem, ids = _stem(policy, point), _hashes(alone, experiment.trials)
-            found.extend(Cell(one, f"{stem}-t{trial}", policy, point, trial, alone) for trial, one in enumerate(ids))
+            found.extend(
+                Cell(one, f"{stem}-t{trial}", policy, point, trial, alone, words) for trial, one in enumerate(ids)
+            )
     names = Counter(cell.name.lower() for cell in found)  # lower: some file systems know no case
     return [replace(cell, name=f"{cell.name}-{cell.id}") if names[cell.name.lower()] > 1 else cell for cell in found]
 
@@ -53,7 +59,18 @@ def cells(experiment: Experiment) -> list[Cell]:
 def _hashes(alone: Experiment, trials: int) -> Iterator[str]:
     """Yield the id of each trial."""
     data = alone.resolved()
-    for key in ("name", "trials", "sweep", "figures", "traces", "reference", "claims"):
+    for key in (
+        "name",
+        "trials",
+        "precision",
+        "sweep",
+        "figures",
+        "traces",
+        "engine",
+        "reference",
+        "claims",
+        "plugins",
+    ):
         del data[key]
     data["warmup"] = str(alone.warmup_rule)
     common = hashlib.sha256(f"[{json.dumps(data, sort_keys=True, ensure_ascii=True)}, ".encode())
@@ -66,6 +83,10 @@ def _hashes(alone: Experiment, trials: int) -> Iterator[str]:
 def _stem(policy: Policy, point: dict[str, Scalar]) -> str:
     parts = [policy.label, *(f"{_last(key)}={value}" for key, value in point.items())]
     return re.sub(r"[^A-Za-z0-9_.=-]+", "_", "-".join(parts))[:_LONGEST]
+
+
+def _is_number(value: Scalar) -> bool:
+    return isinstance(value, int | float) and not isinstance(value, bool)
 
 
 def _last(key: str) -> str:

@@ -24,7 +24,7 @@ MEASURED = (
     "the service times were measured with the hardware in the loop: the same seed gives the same queries and machines, "
     "but not the same traces byte for byte"
 )
-PACKAGES = ("parm", "numpy", "simpy", "pydantic", "pyarrow", "torch", "torchvision")
+PACKAGES = ("parm", "numpy", "numba", "simpy", "pydantic", "pyarrow", "torch", "torchvision", "onnxruntime")
 
 
 def manifest(
@@ -135,10 +135,11 @@ def _cell(cell: Cell, outcome: Outcome) -> dict[str, Any]:
         "policy": cell.policy.label,
         "point": cell.point,
         "trial": cell.trial,
-        "trace": f"traces/{cell.name}.parquet" if cell.experiment.traces else None,
+        "trace": f"queries/{cell.name}.parquet" if cell.experiment.traces else None,
         "queries": outcome.queries,
         "warmup": outcome.warmup,
         "seconds": outcome.seconds,
+        "engine": outcome.engine,
         "passes": outcome.passes,
         "reused": outcome.reused,
     }

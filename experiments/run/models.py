@@ -127,7 +127,7 @@ class Models:
         from backends.torch_backend import TorchBackend
         from parity.store import ModelStore
 
-        self.backend = TorchBackend(device)
+        self.backend = TorchBackend(device, exports=root / "exports")
         self._folder = data
         self._store = ModelStore(root, self.device, self._report, publish=publish)
         self._reporter = reporter
@@ -201,6 +201,7 @@ class Models:
                 "dataset": model.card["dataset"],
                 "test": model.card["test"],
                 "device": model.card["device"],
+                "run": self.backend.how(model.module),
             }
             for model in self.trained
         ]

@@ -10,7 +10,7 @@ from __future__ import annotations
 import contextlib
 import os
 from collections.abc import Callable, Iterator, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from functools import partial
 from time import perf_counter
 from typing import TYPE_CHECKING, Protocol, TypeVar
@@ -20,8 +20,10 @@ from backends.processes import Pool, WorkerKilledError
 from experiments.analysis.cost import price
 from experiments.analysis.outcome import Outcome, measure
 from experiments.run.cells import Cell
+from experiments.run.engines import choice, make_ready
 from experiments.run.progress import Reporter
 from experiments.run.store import RunStore
+from sim.engines import Choice
 from sim.errors import ParmError
 from sim.simulation import Hardware, simulate
 from sim.streams import Streams
@@ -71,6 +73,7 @@ def run_cells(
 
     Raises ParmError that names the cell where one fails; those before it are kept.
     """
+    make_ready(cells, reporter)
     with reporter.task("simulating", len(cells)) as advance:
         if answerer is None or any(cell.experiment.execution == "in_the_loop" for cell in cells):
             whole = partial(run_cell, store=store, answerer=answerer)
@@ -78,35 +81,47 @@ def run_cells(
                 advance(str(cell))
                 yield cell, outcome
             return
-        for cell, (trace, seconds) in in_order(simulate_cell, cells, workers):
+        for cell, simulated in in_order(simulate_cell, cells, workers):
             with _naming(cell):
-                outcome = _predict_and_keep(cell, trace, seconds, store, answerer)
+                outcome = _predict_and_keep(cell, simulated, store, answerer)
             advance(str(cell))
             yield cell, outcome
 
 
-def simulate_cell(cell: Cell, hardware: Hardware | None = None) -> tuple[Trace, float]:
-    """Simulate a cell, with `hardware` in the loop if any; return its trace and the wall time that took, in seconds."""
+@dataclass(frozen=True, slots=True)
+class Simulated:
+    """A simulated cell."""
+
+    trace: Trace
+    seconds: float
+    """Wall time that it took."""
+    engine: Choice
+
+
+def simulate_cell(cell: Cell, hardware: Hardware | None = None) -> Simulated:
+    """Simulate a cell, with `hardware` in the loop if any."""
     began = perf_counter()
     experiment = cell.experiment
     streams = Streams(experiment.seed, cell.trial)
     workload = experiment.workload
     schedule = workload.arrivals.schedule(workload.queries, streams.generator("arrivals"))
-    trace = simulate(experiment.machines, cell.policy, experiment.stragglers, schedule, streams, hardware)
-    return trace, perf_counter() - began
+    engine = choice(cell)
+    machines, stragglers = experiment.machines, experiment.stragglers
+    trace = simulate(machines, cell.policy, stragglers, schedule, streams, hardware, engine.engine)
+    return Simulated(trace, perf_counter() - began, engine)
 
 
 def run_cell(cell: Cell, store: RunStore, answerer: AnswerSource | None = None) -> Outcome:
     """Simulate, measure and keep a cell that needs no model, or one with the hardware of `answerer` in the loop."""
     if answerer is None:
-        trace, seconds = simulate_cell(cell)
-        outcome = _measured(cell, trace, None, {"simulating": seconds, "predicting": 0.0})
-        return store.keep(cell, trace, outcome)
+        simulated = simulate_cell(cell)
+        outcome = _measured(cell, simulated, None, {"simulating": simulated.seconds, "predicting": 0.0})
+        return store.keep(cell, simulated.trace, outcome)
     began = perf_counter()
     hardware, answers = answerer.in_the_loop(cell)
-    trace, _ = simulate_cell(cell, hardware)
-    answered = answers(trace)
-    return _keep(cell, trace, answered, {"simulating": perf_counter() - began, "predicting": 0.0}, store)
+    simulated = simulate_cell(cell, hardware)
+    answered = answers(simulated.trace)
+    return _keep(cell, simulated, answered, {"simulating": perf_counter() - began, "predicting": 0.0}, store)
 
 
 def draw_samples(cell: Cell, samples: int) -> Ints:
@@ -149,20 +164,21 @@ def _naming(cell: Cell) -> Iterator[None]:
         raise ParmError(f"cell ({cell}) failed{blamed(error)}: {type(error).__name__}: {says}.") from error
 
 
-def _predict_and_keep(cell: Cell, trace: Trace, seconds: float, store: RunStore, answerer: AnswerSource) -> Outcome:
+def _predict_and_keep(cell: Cell, simulated: Simulated, store: RunStore, answerer: AnswerSource) -> Outcome:
     began = perf_counter()
-    answered = answerer.answer(cell, trace)
-    spent = {"simulating": seconds, "predicting": perf_counter() - began}
-    return _keep(cell, trace, answered, spent, store)
+    answered = answerer.answer(cell, simulated.trace)
+    spent = {"simulating": simulated.seconds, "predicting": perf_counter() - began}
+    return _keep(cell, simulated, answered, spent, store)
 
 
-def _keep(cell: Cell, trace: Trace, answered: Answered, spent: dict[str, float], store: RunStore) -> Outcome:
-    outcome = _measured(cell, trace, answered.answers, spent)
-    return store.keep(cell, trace, outcome, answered.samples, answered.labels, answered.answers)
+def _keep(cell: Cell, simulated: Simulated, answered: Answered, spent: dict[str, float], store: RunStore) -> Outcome:
+    outcome = _measured(cell, simulated, answered.answers, spent)
+    return store.keep(cell, simulated.trace, outcome, answered.samples, answered.labels, answered.answers)
 
 
-def _measured(cell: Cell, trace: Trace, answers: Answers | None, seconds: dict[str, float]) -> Outcome:
-    return measure(
+def _measured(cell: Cell, simulated: Simulated, answers: Answers | None, seconds: dict[str, float]) -> Outcome:
+    trace = simulated.trace
+    outcome = measure(
         trace,
         answers,
         policy=cell.policy.label,
@@ -174,3 +190,4 @@ def _measured(cell: Cell, trace: Trace, answers: Answers | None, seconds: dict[s
         seconds=seconds,
         price=price(cell.experiment.cluster, cell.policy.pools(cell.experiment.machines)),
     )
+    return replace(outcome, engine={"name": simulated.engine.engine, "why": simulated.engine.reason})

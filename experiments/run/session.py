@@ -2,21 +2,24 @@
 
 from __future__ import annotations
 
+import math
 import signal
 import threading
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 from pathlib import Path
+from time import monotonic
 from typing import TYPE_CHECKING, Any
 
-from experiments.analysis import claims, frontier, reference, summary, tables
-from experiments.analysis.load import questions
+from experiments.analysis import claims, frontier, latex, reference, summary, tables
 from experiments.analysis.outcome import Outcome
 from experiments.analysis.theory import Theory, theory
+from experiments.config import precision
 from experiments.figures.base import FigureData
 from experiments.figures.drawing import draw_all
 from experiments.figures.frontier import Frontier
 from experiments.run.cells import Cell, cells
+from experiments.run.load import questions
 from experiments.run.manifest import command_line, manifest, notes
 from experiments.run.progress import Reporter
 from experiments.run.runner import default_workers, run_cells
@@ -25,6 +28,7 @@ from experiments.run.store import RunStore, writing
 if TYPE_CHECKING:
     from rich.console import Console
 
+    from experiments.analysis.summary import Row
     from experiments.config.schema import Experiment
     from experiments.run.models import Models
     from sim.trace import Trace
@@ -45,6 +49,8 @@ class Session:
     device: str = "auto"
     fresh: bool = False
     """Whether to discard a run that is in the directory."""
+    quiet: bool = False
+    """Whether to print nothing but progress."""
 
     def run(self, experiment: Experiment, folder: Path) -> None:
         """Run the experiment into `folder`, or what is left of it, and conclude it.
@@ -57,26 +63,60 @@ class Session:
             self._run(experiment, store)
 
     def _run(self, experiment: Experiment, store: RunStore) -> None:
-        todo, reporter = cells(experiment), Reporter()
+        reporter, began = Reporter(), monotonic()
+        wanted = experiment.precision
+        if wanted is not None:
+            held = None if self.fresh else store.holds()
+            before = held.get("trials", 0) if held is not None and held.get("precision") else 0
+            experiment = _with_trials(experiment, max(wanted.first(experiment.trials), before))
         store.open(experiment, fresh=self.fresh)
         for question in questions(experiment):
             reporter.say(f"warning: {question}")
+        answerer = None
+        while True:
+            todo = cells(experiment)
+            answerer, outcomes = self._cells(experiment, store, todo, answerer, reporter)
+            found = [outcomes[cell.id] for cell in todo]
+            if wanted is None:
+                break
+            affordable = wanted.max_trials
+            if wanted.max_minutes is not None:
+                each = sum(one.seconds.get("simulating", 0.0) + one.seconds.get("predicting", 0.0) for one in found)
+                each /= experiment.trials * self._at_once(experiment)
+                affordable = math.floor((60 * wanted.max_minutes - (monotonic() - began)) / max(each, 1e-9))
+            rows = summary.rows(found, experiment.equal_cost)
+            more = wanted.more(rows, experiment.trials, max(affordable, 0))
+            if more == experiment.trials:
+                break
+            reporter.say(f"precision: not reached in {experiment.trials} trials; {more} follow")
+            experiment = _with_trials(experiment, more)
+            store.open(experiment)
+        if not self.quiet:
+            for note in [*(answerer.notes if answerer else ()), *notes(experiment, todo)]:
+                print(f"note: {note}")
+        conclude(store, experiment, todo, found, quiet=self.quiet)
+
+    def _at_once(self, experiment: Experiment) -> int:
+        return 1 if experiment.execution == "in_the_loop" else self.workers or default_workers()
+
+    def _cells(
+        self, experiment: Experiment, store: RunStore, todo: Sequence[Cell], answerer: Models | None, reporter: Reporter
+    ) -> tuple[Models | None, dict[str, Outcome]]:
+        """Run the cells that are missing; return the models, if any were needed, and all outcomes by id."""
         outcomes, warnings = store.finished(todo, traces=experiment.traces)
         for warning in warnings:
             reporter.say(f"warning: {warning}")
         missing = [cell for cell in todo if cell.id not in outcomes]
         if len(missing) < len(todo):
             reporter.say(f"{len(todo) - len(missing)} of {len(todo)} cells are reused, {len(missing)} run.")
-        answerer = None
         try:
             sigterm_as_interrupt()
             if experiment.model is not None and missing:
                 from experiments.run.models import Models
 
-                answerer = Models(self.data, self.models, self.device, reporter)
+                answerer = answerer or Models(self.data, self.models, self.device, reporter)
                 answerer.prepare(missing)
-            at_once = 1 if experiment.execution == "in_the_loop" else self.workers or default_workers()
-            count = min(at_once, max(1, len(missing)))
+            count = min(self._at_once(experiment), max(1, len(missing)))
             if missing:
                 _write_manifest(store, experiment, todo, outcomes, answerer, count)
             for cell, outcome in run_cells(missing, store, workers=count, answerer=answerer, reporter=reporter):
@@ -89,13 +129,52 @@ class Session:
             raise InterruptedRunError from None
         if missing:
             _write_manifest(store, experiment, todo, outcomes, answerer, count)
-        for note in [*(answerer.notes if answerer else ()), *notes(experiment, todo)]:
-            print(f"note: {note}")
-        conclude(store, experiment, todo, [outcomes[cell.id] for cell in todo])
+        return answerer, outcomes
 
 
-def conclude(store: RunStore, experiment: Experiment, todo: Sequence[Cell], outcomes: Sequence[Outcome]) -> None:
-    """Write the summary, print the table, draw the figures, judge the claims and name the directory."""
+def _with_trials(experiment: Experiment, trials: int) -> Experiment:
+    return experiment.model_copy(update={"trials": trials})
+
+
+def conclude(
+    store: RunStore, experiment: Experiment, todo: Sequence[Cell], outcomes: Sequence[Outcome], *, quiet: bool = False
+) -> None:
+    """Write summary, figures and verdicts into the run directory, and print them unless `quiet`."""
+    say: Callable[[str], None] = (lambda _: None) if quiet else print
+    with writing(store.folder):
+        rows = summary.write(outcomes, store.folder, experiment.equal_cost)
+        store.write_text("summary.tex", latex.table(rows))
+        if not quiet:
+            tables.show(rows, console())
+        if experiment.precision is not None:
+            for sentence in precision.sentences(experiment.precision, rows, experiment.trials):
+                say(sentence)
+        material = figure_data(store, experiment, todo, outcomes, rows)
+        for note in draw_all(experiment.figures, material, store.folder / "figures"):
+            say(note)
+    for figure in experiment.figures or ():
+        if isinstance(figure, Frontier):
+            found = frontier.frontiers(rows, outcomes, figure.metric)
+            store.write_text(f"{figure.stem}.csv", frontier.as_text(found, figure.metric))
+            for sentence in frontier.sentences(found):
+                say(sentence)
+    if experiment.reference:
+        compared = reference.compare(experiment.reference, outcomes)
+        store.write_text("reference.csv", reference.as_csv(compared))
+        for sentence in reference.sentences(compared):
+            say(sentence)
+    if experiment.claims:
+        verdicts = claims.judge(experiment.claims, outcomes)
+        store.write_text(claims.FILE, claims.as_json(verdicts))
+        if not quiet:
+            console().print(claims.table({experiment.name: verdicts}))
+    say(str(store.folder))
+
+
+def figure_data(
+    store: RunStore, experiment: Experiment, todo: Sequence[Cell], outcomes: Sequence[Outcome], rows: Sequence[Row]
+) -> FigureData:
+    """Return what a run's figures are drawn from; traces are read when a figure asks for one."""
     by_place = {(cell.policy.label, summary.point_key(cell.point), cell.trial): cell for cell in todo}
 
     def trace(outcome: Outcome) -> Trace | None:
@@ -107,30 +186,8 @@ def conclude(store: RunStore, experiment: Experiment, todo: Sequence[Cell], outc
         measured = there.execution == "in_the_loop"
         return theory(cell.policy, there.cluster, there.workload.arrivals, there.stragglers, measured=measured)
 
-    with writing(store.folder):
-        rows = summary.write(outcomes, store.folder, experiment.equal_cost)
-        tables.show(rows, console())
-        material = FigureData(
-            rows, outcomes, trace if experiment.traces else None, experiment.name, experiment.reference, predicted
-        )
-        for note in draw_all(experiment.figures, material, store.folder / "figures"):
-            print(note)
-    for figure in experiment.figures or ():
-        if isinstance(figure, Frontier):
-            found = frontier.frontiers(rows, outcomes, figure.metric)
-            store.write_text(f"{figure.stem}.csv", frontier.as_text(found, figure.metric))
-            for sentence in frontier.sentences(found):
-                print(sentence)
-    if experiment.reference:
-        compared = reference.compare(experiment.reference, outcomes)
-        store.write_text("reference.csv", reference.as_csv(compared))
-        for sentence in reference.sentences(compared):
-            print(sentence)
-    if experiment.claims:
-        verdicts = claims.judge(experiment.claims, outcomes)
-        store.write_text(claims.FILE, claims.as_json(verdicts))
-        console().print(claims.table({experiment.name: verdicts}))
-    print(store.folder)
+    loads = trace if experiment.traces else None
+    return FigureData(rows, outcomes, loads, experiment.name, experiment.reference, predicted)
 
 
 def sigterm_as_interrupt() -> None:

@@ -3,8 +3,8 @@
     experiment.yaml   the resolved experiment, which runs again as it is
     manifest.json     versions, device, git revision, seed, and how long each cell took
     cells/*.json      one Outcome per finished cell; a cell counts as finished once its file is there
-    traces/*.parquet  one row per query of each cell; traces/tasks/*.parquet one row per task
-    summary.csv, summary.json, differences.csv, figures/
+    queries/*.parquet one row per query of each cell; tasks/*.parquet one row per task
+    summary.csv, summary.json, summary.tex, differences.csv, figures/
     reference.csv, claims.json, frontier.csv where the experiment has such
 
 The bytes of a trace depend on the experiment and its seed alone: no times of day, no order of the workers.
@@ -28,6 +28,7 @@ import yaml
 from filelock import FileLock, Timeout
 
 from experiments.analysis.outcome import Outcome
+from experiments.analysis.quantiles import MS
 from experiments.run import inputs
 from experiments.run.cells import Cell
 from sim import atomic
@@ -45,11 +46,11 @@ ROWS_PER_GROUP = 2**18
 _LEFT_OVER = tuple(
     f"{folder}.*.{ending}.[0-9]*.part"
     for folder, endings in {
-        "": ("json", "csv", "yaml"),
+        "": ("json", "csv", "tex", "yaml"),
         "cells/": ("json",),
-        "traces/": ("parquet",),
-        "traces/tasks/": ("parquet",),
-        "figures/": ("png", "pdf"),
+        "queries/": ("parquet",),
+        "tasks/": ("parquet",),
+        "figures/": ("png", "pdf", "svg"),
     }.items()
     for ending in endings
 )
@@ -63,21 +64,23 @@ _OURS = (
     "manifest.json",
     "summary.csv",
     "summary.json",
+    "summary.tex",
     "differences.csv",
     "reference.csv",
     "claims.json",
     "frontier*.csv",
     CELLS,
-    "traces/*.parquet",
-    "traces/tasks/*.tasks.parquet",
+    "queries/*.parquet",
+    "tasks/*.tasks.parquet",
     "figures/*.png",
     "figures/*.pdf",
+    "figures/*.svg",
     *_LEFT_OVER,
 )
 _WHOLE = b"parm"
 """Metadata key of a query table: what a trace knows of its whole cell."""
 _TASK_WORDS: dict[str, type[IntEnum]] = {"role": Role, "fate": TaskStatus}
-_COSMETIC = ("figures", "reference", "claims")
+_COSMETIC = ("figures", "reference", "claims", "precision", "plugins", "engine")
 """Options that may change between two runs in one directory: no cell depends on them."""
 _NAMED = 3
 """Cells that an error names, at most."""
@@ -114,7 +117,7 @@ class RunStore:
         text += yaml.safe_dump(data, sort_keys=False, allow_unicode=True, width=120)
         self.write_text("experiment.yaml", text)  # first, since it says whose the directory is
         with writing(self.folder):
-            for name in ("cells", "traces/tasks"):
+            for name in ("cells", "queries", "tasks"):
                 (self.folder / name).mkdir(parents=True, exist_ok=True)
 
     def holds(self) -> dict[str, Any] | None:
@@ -251,8 +254,7 @@ class RunStore:
 
     def trace_files(self, cell: Cell) -> tuple[Path, Path]:
         """Return the cell's Parquet files: its queries and its tasks."""
-        traces = self.folder / "traces"
-        return traces / f"{cell.name}.parquet", traces / "tasks" / f"{cell.name}.tasks.parquet"
+        return self.folder / "queries" / f"{cell.name}.parquet", self.folder / "tasks" / f"{cell.name}.tasks.parquet"
 
     def trace(self, cell: Cell) -> Trace | None:
         """Return the cell's trace as it was simulated, or None where its files are not there.
@@ -289,8 +291,8 @@ class RunStore:
         written: Sequence[Path] = ()
         if cell.experiment.traces:
             queries, tasks = written = self.trace_files(cell)
-            self._write_table(queries, query_table(trace, cell.trial, samples, labels, answers))
-            self._write_table(tasks, task_table(trace))
+            self._write_table(queries, query_table(cell, trace, outcome.warmup, samples, labels, answers))
+            self._write_table(tasks, task_table(cell, trace))
         outcome = dataclasses.replace(
             outcome,
             seconds={**outcome.seconds, "writing": perf_counter() - began},
@@ -315,7 +317,7 @@ class RunStore:
             for file in self.folder.glob(pattern):
                 if file.is_file():
                     file.unlink()
-        for name in ("cells", "traces/tasks", "traces", "figures"):
+        for name in ("cells", "queries", "tasks", "figures"):
             with contextlib.suppress(OSError):  # it is not there, or holds files of somebody else
                 (self.folder / name).rmdir()
 
@@ -344,17 +346,24 @@ def _keeps(key: str, old: Any, new: Any) -> bool:
 
 
 def query_table(
-    trace: Trace, trial: int, samples: Ints | None = None, labels: Ints | None = None, answers: Answers | None = None
+    cell: Cell,
+    trace: Trace,
+    warmup: int,
+    samples: Ints | None = None,
+    labels: Ints | None = None,
+    answers: Answers | None = None,
 ) -> pa.Table:
-    """Return one row per query; what only a model knows is null without one."""
+    """Return one row per query, of which the first `warmup` are not counted; without a model its columns are null."""
     import pyarrow as pa
 
     queries = trace.queries
     count = len(queries)
     label = labels[samples] if labels is not None and samples is not None else None
     columns: dict[str, pa.Array] = {
+        **_whose(cell, count),
         "query": pa.array(np.arange(count, dtype=np.int64)),
-        "trial": pa.array(np.full(count, trial, dtype=np.int32)),
+        "warmup": pa.array(np.arange(count) < warmup),
+        "latency_ms": pa.array(queries.latency * MS),
         "sample": _nullable(samples, count, pa.int32()),
         "arrival": pa.array(queries.arrival),
         "dispatch": pa.array(queries.dispatch),
@@ -372,32 +381,41 @@ def query_table(
     return pa.table(columns, metadata={_WHOLE: json.dumps(whole)})
 
 
-def task_table(trace: Trace) -> pa.Table:
-    """Return one row per task, in the order in which they ended.
-
-    Without `together` each task was served alone; without `sent` each was sent when it started.
-    """
+def task_table(cell: Cell, trace: Trace) -> pa.Table:
+    """Return one row per task, in the order in which they ended; `sent` is null where it is `start`."""
     import pyarrow as pa
 
-    columns: dict[str, pa.Array] = {}
     tasks = trace.tasks
+    columns: dict[str, pa.Array] = _whose(cell, len(tasks))
     for field in dataclasses.fields(tasks):
         values = getattr(tasks, field.name)
-        if field.name == "together" and np.all(values == 1):
-            continue
-        if field.name == "sent" and np.array_equal(values, tasks.start, equal_nan=True):
-            continue
         words = _TASK_WORDS.get(field.name)
-        columns[field.name] = pa.array(values) if words is None else _words(values, words)
+        if field.name == "sent":
+            columns["sent"] = pa.array(values, mask=(values == tasks.start) | np.isnan(values))
+        else:
+            columns[field.name] = pa.array(values) if words is None else _words(values, words)
     return pa.table(columns)
+
+
+def _whose(cell: Cell, count: int) -> dict[str, pa.Array]:
+    """Return the columns that tell the rows of one cell from those of others, so that files can be read together."""
+    import pyarrow as pa
+
+    def same(value: str) -> pa.Array:
+        return pa.DictionaryArray.from_arrays(pa.array(np.zeros(count, dtype=np.int8)), pa.array([value]))
+
+    columns = {"policy": same(cell.policy.label)}
+    for key, value in cell.point.items():
+        columns[key] = same(str(value)) if key in cell.words else pa.array(np.full(count, float(value)))
+    return columns | {"trial": pa.array(np.full(count, cell.trial, dtype=np.int32))}
 
 
 def read_trace(queries: pa.Table, tasks: pa.Table) -> Trace:
     """Return the trace that `query_table` and `task_table` were made of."""
-    if "together" not in tasks.column_names:
-        tasks = tasks.append_column("together", [np.ones(len(tasks), dtype=np.int32)])
-    if "sent" not in tasks.column_names:
-        tasks = tasks.append_column("sent", tasks["start"])
+    import pyarrow.compute as pc
+
+    sent = pc.coalesce(tasks["sent"], tasks["start"])
+    tasks = tasks.set_column(tasks.column_names.index("sent"), "sent", sent)
     batch = queries["batch"].to_numpy()
     _, first, size = np.unique(batch, return_index=True, return_counts=True)
     return Trace(

@@ -8,13 +8,18 @@ coded queries. A code that needs training returns a `Part` for each module from 
 from __future__ import annotations
 
 from abc import ABC, abstractmethod
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Iterator, Sequence
 from dataclasses import dataclass
+from functools import lru_cache
 from typing import TYPE_CHECKING, Any, ClassVar, Generic, Literal, Protocol, TypeVar
+
+import numpy as np
+from numpy.typing import NDArray
 
 from sim.code import Code
 
 if TYPE_CHECKING:
+    import torch
     from torch import Generator, Tensor, nn
 
     from parity.networks import Network
@@ -42,7 +47,8 @@ class Coder(Protocol):
         """Return all predictions of every group, shape (g, k, c).
 
         `outputs` (g, k, c) are the deployed model's own answers, `parities` (g, r, p) those to the coded queries, and
-        `returned` int64 (g,) is a bit mask as in `Code.sufficient`. Entries whose bit is not set are never read.
+        `returned` int64 (g,) is a bit mask as in `Code.sufficient`, on the CPU whatever the answers are on, so that
+        looking at it waits for nothing. Entries whose bit is not set are never read.
         """
 
 
@@ -84,6 +90,39 @@ def own_answers(k: int, pattern: int) -> tuple[list[int], list[int]]:
 def coded_answers(k: int, r: int, pattern: int) -> list[int]:
     """Return the rows 0 .. r-1 of the coded answers that are in the bit mask."""
     return [row for row in range(r) if pattern >> (k + row) & 1]
+
+
+def by_pattern(returned: Tensor, device: torch.device) -> Iterator[tuple[int, Tensor | slice]]:
+    """Yield each bit mask in `returned` int64 (g,), with an index on `device` of the groups that have it, in order.
+
+    Nothing waits for the device where `returned` is on the CPU.
+    """
+    import torch
+
+    masks, number = torch.unique(returned.cpu(), return_inverse=True)
+    if len(masks) == 1:
+        yield int(masks[0]), slice(None)
+        return
+    groups = torch.split(sent(number.argsort(stable=True), device), torch.bincount(number).tolist())
+    yield from zip(masks.tolist(), groups, strict=True)
+
+
+def sent(tensor: Tensor, device: torch.device) -> Tensor:
+    """Return a tensor of the CPU on `device`; on CUDA it goes there from pinned memory, and nothing waits for it."""
+    return tensor.pin_memory().to(device, non_blocking=True) if device.type == "cuda" else tensor.to(device)
+
+
+def constant(matrix: NDArray[np.floating[Any]], dtype: torch.dtype, device: torch.device) -> Tensor:
+    """Return a matrix on `device`, to which equal ones are sent only once. It must not be written to."""
+    return _constant(matrix.astype(np.float64).tobytes(), matrix.shape, dtype, device)
+
+
+@lru_cache(maxsize=1024)
+def _constant(content: bytes, shape: tuple[int, ...], dtype: torch.dtype, device: torch.device) -> Tensor:
+    import torch
+
+    with torch.inference_mode(False):  # training may want it later
+        return torch.from_numpy(np.frombuffer(content).reshape(shape).copy()).to(device, dtype)
 
 
 AnyCode_co = TypeVar("AnyCode_co", bound=TensorCode, covariant=True)

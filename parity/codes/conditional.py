@@ -13,7 +13,7 @@ from typing import TYPE_CHECKING, Any, Literal
 
 from pydantic import Field
 
-from parity.codes.base import Coder, ModelUsed, Part, TensorCode, coded_answers, own_answers
+from parity.codes.base import Coder, ModelUsed, Part, TensorCode, by_pattern, coded_answers, own_answers
 from parity.codes.linear import Addition, LinearCode
 
 if TYPE_CHECKING:
@@ -78,14 +78,12 @@ class _BoundConditional:
 
         k, r = outputs.shape[1], parities.shape[1]
         decoded = self.code.decode(outputs, parities, returned)
-        patterns, group_pattern = torch.unique(returned, return_inverse=True)
-        for number, pattern in enumerate(patterns.tolist()):
+        for pattern, groups in by_pattern(returned, outputs.device):
             _, missing = own_answers(k, pattern)
             if len(missing) != 1:
                 continue
             (slot,) = missing
             row = coded_answers(k, r, pattern)[0]
-            groups = (group_pattern == number).nonzero().squeeze(1)
             decoder = self.rows[row].to(outputs.device)
             with torch.no_grad():
                 correction = decoder.correction(outputs[groups], parities[groups, row], slot)

@@ -17,7 +17,7 @@ from typing import TYPE_CHECKING, ClassVar, Literal
 import numpy as np
 from numpy.typing import NDArray
 
-from parity.codes.base import ModelUsed, TensorCode, coded_answers
+from parity.codes.base import ModelUsed, TensorCode, by_pattern, coded_answers, constant
 
 if TYPE_CHECKING:
     from torch import Tensor
@@ -64,11 +64,9 @@ class CurveCode(TensorCode):
 
     def encode(self, queries: Tensor, r: int) -> Tensor:
         """Make all r = n coded queries: (g, k, *shape) -> (g, n, *shape), in the queries' dtype."""
-        import torch
-
         g, k, *shape = queries.shape
         at, read = self.angles(k, r)
-        matrix = torch.tensor(self.encoder(at, read), dtype=queries.dtype, device=queries.device)
+        matrix = constant(self.encoder(at, read), queries.dtype, queries.device)
         return (matrix @ queries.reshape(g, k, -1)).reshape(g, r, *shape)
 
     def decode(self, outputs: Tensor, parities: Tensor, returned: Tensor) -> Tensor:
@@ -82,17 +80,15 @@ class CurveCode(TensorCode):
         n = parities.shape[1]
         read, at = self.angles(k, n)
         decoded = parities.new_empty(g, k, parities.shape[2])
-        patterns, group_pattern = torch.unique(returned, return_inverse=True)
-        for number, pattern in enumerate(patterns.tolist()):
+        for pattern, groups in by_pattern(returned, parities.device):
             rows = coded_answers(k, n, pattern)
             if pattern >> (k + n) or len(rows) < k:
                 raise ValueError(
                     f"decode: the answers {pattern:0{k + n}b} (bits, slot 0 rightmost) do not suffice: {k} of {n}"
                 )
-            groups = (group_pattern == number).nonzero().squeeze(1).to(parities.device)
-            back = parities[groups][:, rows].double()
-            matrix = self.decoder(tuple(at[row] for row in rows), read)
-            decoded[groups] = (torch.tensor(matrix, device=parities.device) @ back).to(parities.dtype)
+            back = torch.stack([parities[groups, row] for row in rows], dim=1).double()
+            matrix = constant(self.decoder(tuple(at[row] for row in rows), read), torch.float64, parities.device)
+            decoded[groups] = (matrix @ back).to(parities.dtype)
         return decoded
 
 

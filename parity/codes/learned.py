@@ -12,7 +12,7 @@ from typing import TYPE_CHECKING, Any, ClassVar, Literal
 
 from pydantic import Field
 
-from parity.codes.base import Coder, ModelUsed, Part, TensorCode
+from parity.codes.base import Coder, ModelUsed, Part, TensorCode, sent
 
 if TYPE_CHECKING:
     from torch import Generator, Tensor, nn
@@ -72,8 +72,8 @@ class _BoundLearned:
         import torch
 
         k, r = outputs.shape[1], parities.shape[1]
-        bits = torch.arange(k + r, device=returned.device)
-        there = ((returned[:, None] >> bits) & 1).bool().to(outputs.device)
+        bits = torch.arange(k + r)
+        there = sent(((returned.cpu()[:, None] >> bits) & 1).bool(), outputs.device)
         with torch.no_grad():
             decoded = self.coder.to(outputs.device).decode(outputs, parities, there)
         return torch.where(there[:, :k, None], outputs, decoded.to(outputs.dtype))

@@ -23,7 +23,7 @@ import numpy as np
 from numpy.typing import NDArray
 from pydantic import Field, model_validator
 
-from parity.codes.base import ModelUsed, Part, TensorCode, coded_answers, own_answers
+from parity.codes.base import ModelUsed, Part, TensorCode, by_pattern, coded_answers, constant, own_answers
 
 if TYPE_CHECKING:
     from torch import Generator, Tensor, nn
@@ -106,9 +106,7 @@ class LinearCode(TensorCode):
 
         `outputs` (g, k, c) and `parity` (g, c) give (g, k, c); differentiable in `parity`, as training needs it.
         """
-        import torch
-
-        weights = torch.as_tensor(self.matrix(outputs.shape[1], r)[row], dtype=outputs.dtype, device=outputs.device)
+        weights = constant(self.matrix(outputs.shape[1], r)[row], outputs.dtype, outputs.device)
         error = parity - (weights[:, None] * outputs).sum(1)
         # F^_i = (parity - sum_{j != i} a_j F_j) / a_i = F_i + error / a_i
         return outputs + error[:, None] / weights[:, None]
@@ -131,18 +129,17 @@ class LinearCode(TensorCode):
                 f"{tuple(returned.shape)} do not belong together; expected (g, k, c), (g, r, c) and (g,)"
             )
         decoded = outputs.clone()
-        patterns, group_pattern = torch.unique(returned, return_inverse=True)
-        for number, pattern in enumerate(patterns.tolist()):
+        for pattern, groups in by_pattern(returned, outputs.device):
             own, missing, rows = self._roles(k, r, pattern)
             if not missing:
                 continue
-            groups = (group_pattern == number).nonzero().squeeze(1)
             # missing = inverse(A[rows, missing]) (parities[rows] - A[rows, own] outputs[own]), as one matrix
             matrix = self.matrix(k, r)[rows]
             solution = np.linalg.solve(matrix[:, missing], np.hstack([np.eye(len(rows)), -matrix[:, own]]))
-            known = torch.cat([parities[groups][:, rows].double(), outputs[groups][:, own].double()], dim=1)
-            solved = torch.as_tensor(solution, device=outputs.device) @ known
-            decoded[groups[:, None], torch.tensor(missing, device=outputs.device)] = solved.to(outputs.dtype)
+            known = [*(parities[groups, row] for row in rows), *(outputs[groups, slot] for slot in own)]
+            solved = constant(solution, torch.float64, outputs.device) @ torch.stack(known, dim=1).double()
+            for number, slot in enumerate(missing):
+                decoded[groups, slot] = solved[:, number].to(outputs.dtype)
         return decoded
 
     def _roles(self, k: int, r: int, pattern: int) -> tuple[list[int], list[int], list[int]]:
@@ -157,10 +154,8 @@ class LinearCode(TensorCode):
 
 def _weighted_sums(values: Tensor, weights: NDArray[np.float64]) -> Tensor:
     """(g, k, *shape) and weights (r, k) -> (g, r, *shape)."""
-    import torch
-
     g, k, *shape = values.shape
-    matrix = torch.as_tensor(weights, dtype=values.dtype, device=values.device)
+    matrix = constant(weights, values.dtype, values.device)
     return (matrix @ values.reshape(g, k, -1)).reshape(g, len(weights), *shape)
 
 

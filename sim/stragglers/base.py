@@ -3,13 +3,13 @@
 from __future__ import annotations
 
 from abc import abstractmethod
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Iterator, Sequence
 from dataclasses import dataclass
 from typing import ClassVar, Protocol
 
 from sim.kinds import Kind
 from sim.network import Network
-from sim.streams import Streams
+from sim.streams import Stream, Streams
 from sim.task import Task
 
 ServiceModifier = Callable[[Task, int, float, float], float]
@@ -52,12 +52,70 @@ class Outages(Protocol):
 
 
 @dataclass(frozen=True, slots=True)
+class Pieces:
+    """Work is integrated over pieces of time: for each instance (end, factor), with increasing ends."""
+
+    of_instance: Sequence[Iterator[tuple[float, float]]]
+
+
+@dataclass(frozen=True, slots=True)
+class Chains:
+    """Each instance multiplies the service times of its tasks, in the order of their starts, by these factors."""
+
+    of_instance: Sequence[Iterator[float]]
+
+
+@dataclass(frozen=True, slots=True)
+class Factors:
+    """Each instance multiplies all service times by a factor of its own."""
+
+    of_instance: Sequence[float]
+
+
+@dataclass(frozen=True, slots=True)
+class Draws:
+    """Each task's service time is multiplied by a draw, or the draw is added to it."""
+
+    stream: Callable[[int, int, int], Stream]
+    """Draws numbered as the service times are, by role and parity row of the instance's pool and by attempt."""
+    adds: bool
+
+
+@dataclass(frozen=True, slots=True)
+class Traffic:
+    """Bulk flows cross the instances' links: a message shares its link with them and waits for each one's backlog."""
+
+    pieces: Iterator[tuple[float, Sequence[tuple[int, int]]]]
+    """(end, for each instance the flows in and out until then), with ends that increase without bound."""
+    backlog: Sequence[tuple[Stream, Stream]]
+    """For each instance the seconds that a flow's backlog takes, in and out, numbered in the order of the waits."""
+    latency: float
+    """Seconds of each message that flows do not multiply."""
+
+
+@dataclass(frozen=True, slots=True)
+class Crashing:
+    """Instances crash and are repaired."""
+
+    of_instance: Sequence[Iterator[tuple[float, float]]]
+    """For each instance (crash, repaired), which increase without bound."""
+    detect: float
+    retry: bool
+
+
+Form = Pieces | Chains | Factors | Draws | Traffic | Crashing
+
+
+@dataclass(frozen=True, slots=True)
 class Effect:
     """What a straggler model does to the tasks of one simulation."""
 
     modifier: ServiceModifier | None = None
     delay: Delay | None = None
     outages: Outages | None = None
+    form: Form | None = None
+    """The same effect as data, for the compiled engine, which calls nothing for each task. Effects without it are
+    simulated on SimPy."""
 
 
 class Straggler(Kind):

@@ -2,14 +2,14 @@
 
 from __future__ import annotations
 
+from collections.abc import Iterator
 from typing import Literal
 
-import numpy as np
 from pydantic import Field, NonNegativeFloat
 
 from sim.distributions import Distribution
 from sim.distributions.families import Exponential
-from sim.stragglers.base import Effect, Setting, Straggler
+from sim.stragglers.base import Crashing, Effect, Setting, Straggler
 from sim.stragglers.timeline import SHORTEST
 from sim.streams import Streams
 
@@ -29,13 +29,15 @@ class Crashes(Straggler):
 
     def attach(self, setting: Setting) -> Effect:
         """Lose what runs when an instance crashes."""
-        return Effect(outages=CrashOutages(self, setting.streams, setting.number))
+        outages = CrashOutages(self, setting.streams, setting.number)
+        of_instance = [outages.timeline(instance) for instance in range(len(setting.pools))]
+        return Effect(outages=outages, form=Crashing(of_instance, self.detect, self.retry))
 
 
 class CrashOutages:
     """Alternating up and down times of each instance, made up as far as asked."""
 
-    __slots__ = ("_current", "_generators", "_number", "_options", "_streams", "detect", "retry")
+    __slots__ = ("_current", "_number", "_options", "_streams", "_timelines", "detect", "retry")
 
     def __init__(self, options: Crashes, streams: Streams, number: int) -> None:
         self.detect = options.detect
@@ -43,7 +45,7 @@ class CrashOutages:
         self._options = options
         self._streams = streams
         self._number = number
-        self._generators: dict[int, np.random.Generator] = {}
+        self._timelines: dict[int, Iterator[tuple[float, float]]] = {}
         self._current: dict[int, tuple[float, float]] = {}
 
     def down_until(self, instance: int, now: float) -> float:
@@ -59,11 +61,18 @@ class CrashOutages:
         """Return (crash, repaired) of the first outage that ends after `now`."""
         current = self._current.get(instance)
         if current is None:
-            self._generators[instance] = self._streams.generator("crashes", self._number, instance)
+            self._timelines[instance] = self.timeline(instance)
             current = (0.0, 0.0)
         while current[1] <= now:
-            generator = self._generators[instance]
-            crash = current[1] + generator.exponential(self._options.mean_up)
-            current = (crash, crash + float(self._options.repair.sample(generator, 1)[0]))
+            current = next(self._timelines[instance])
         self._current[instance] = current
         return current
+
+    def timeline(self, instance: int) -> Iterator[tuple[float, float]]:
+        """Yield (crash, repaired) of the instance's outages, in seconds."""
+        generator = self._streams.generator("crashes", self._number, instance)
+        repaired = 0.0
+        while True:
+            crash = repaired + generator.exponential(self._options.mean_up)
+            repaired = crash + float(self._options.repair.sample(generator, 1)[0])
+            yield crash, repaired

@@ -8,7 +8,7 @@ from pydantic import Field, PositiveFloat, field_validator, model_validator
 
 from sim.distributions import Distribution
 from sim.distributions.base import above_zero
-from sim.stragglers.base import Effect, Setting, Straggler
+from sim.stragglers.base import Effect, Factors, Setting, Straggler
 from sim.task import Task
 
 
@@ -39,7 +39,7 @@ class Heterogeneous(Straggler):
         def modify(task: Task, instance: int, start: float, seconds: float) -> float:
             return seconds * factors[instance]
 
-        return Effect(modifier=modify)
+        return Effect(modifier=modify, form=Factors(factors))
 
     def _factor(self, setting: Setting, instance: int) -> float:
         if self.factors is not None:

@@ -10,7 +10,7 @@ from pydantic import Field, PositiveInt
 
 from sim.distributions import Distribution
 from sim.stragglers.base import Effect, Setting, Straggler
-from sim.stragglers.timeline import SHORTEST, SlownessTimeline, modifier_from
+from sim.stragglers.timeline import SHORTEST, effect_of
 
 QUERIES = 256
 """Background queries that are drawn at once."""
@@ -37,17 +37,13 @@ class Multitenancy(Straggler):
             raise ValueError(f"multitenancy on {self.instances} instances, but only {launched} are launched")
         used = {place * launched // self.instances for place in range(self.instances)}
         streams, number = setting.streams, setting.number
-        return Effect(
-            modifier=modifier_from(
-                [
-                    SlownessTimeline(
-                        self._pieces(streams.generator("multitenancy", number, instance))
-                        if instance in used
-                        else iter([(float("inf"), 1.0)])
-                    )
-                    for instance in range(launched)
-                ]
-            )
+        return effect_of(
+            [
+                self._pieces(streams.generator("multitenancy", number, instance))
+                if instance in used
+                else iter([(float("inf"), 1.0)])
+                for instance in range(launched)
+            ]
         )
 
     @property

@@ -10,7 +10,7 @@ from pydantic import Field, model_validator
 
 from sim.distributions import Distribution
 from sim.distributions.base import above_zero
-from sim.stragglers.base import Effect, Setting, Straggler
+from sim.stragglers.base import Draws, Effect, Setting, Straggler
 from sim.streams import Stream
 from sim.task import Task
 
@@ -41,14 +41,17 @@ class PerTask(Straggler):
             hit = generator.random(n) < self.probability
             return np.where(hit, self.slowdown.sample(generator, n), neutral)
 
+        def stream_of(*key: int) -> Stream:
+            return setting.streams.stream(draw, "per_task", setting.number, *key)
+
         known: dict[tuple[int, int, int], Stream] = {}
 
         def modify(task: Task, instance: int, start: float, seconds: float) -> float:
             key = (*setting.pools[instance], task.attempt)
             stream = known.get(key)
             if stream is None:
-                stream = known[key] = setting.streams.stream(draw, "per_task", setting.number, *key)
+                stream = known[key] = stream_of(*key)
             drawn = stream.at(task.owner.first)
             return seconds + drawn if adds else seconds * drawn
 
-        return Effect(modifier=modify)
+        return Effect(modifier=modify, form=Draws(stream_of, adds))

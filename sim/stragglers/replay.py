@@ -16,7 +16,7 @@ from pydantic import PrivateAttr, ValidationInfo, field_validator, model_validat
 from sim.files import Unit, moment, read_table, stamp
 from sim.kinds import find_file
 from sim.stragglers.base import Effect, Setting, Straggler
-from sim.stragglers.timeline import SHORTEST, SlownessTimeline, modifier_from
+from sim.stragglers.timeline import SHORTEST, effect_of
 
 Pieces = list[tuple[float, float]]
 """(seconds, factor) of consecutive pieces of time."""
@@ -66,9 +66,7 @@ class Replay(Straggler):
     def attach(self, setting: Setting) -> Effect:
         """Integrate the work over the record."""
         instances = range(len(setting.pools))
-        return Effect(
-            modifier=modifier_from([SlownessTimeline(self._pieces(setting, instance)) for instance in instances])
-        )
+        return effect_of([self._pieces(setting, instance) for instance in instances])
 
     def _skipped(self) -> float:
         """Return the seconds of the aligned record that lie before time 0, negative where it begins later."""
@@ -83,7 +81,9 @@ class Replay(Straggler):
             skip = self._skipped() % record.length
         else:
             pieces = record.alone(names[instance % len(names)])
-            length = sum(seconds for seconds, _ in pieces)
+            length = 0.0
+            for seconds, _ in pieces:  # `sum` rounds differently from Python 3.12 on
+                length += seconds
             skip = float(setting.streams.generator("replay", setting.number, instance).uniform(0.0, length))
         end = -skip
         for seconds, factor in cycle(pieces):

@@ -13,14 +13,16 @@ fills and drains the buffer by turns, so a backlog is often a mixture of nothing
 from __future__ import annotations
 
 from collections import deque
+from collections.abc import Iterator
 from typing import Literal
 
 from pydantic import Field, PositiveFloat, model_validator
 
 from sim.distributions import Distribution
 from sim.distributions.families import Exponential
-from sim.stragglers.base import Effect, Setting, Straggler
+from sim.stragglers.base import Effect, Setting, Straggler, Traffic
 from sim.stragglers.timeline import SHORTEST
+from sim.streams import Stream
 
 IN, OUT = 0, 1
 
@@ -55,10 +57,11 @@ class Shuffles(Straggler):
         if len(setting.pools) < 2:
             raise ValueError("shuffles go between instances, but there is only one")
         traffic = _Traffic(self, setting, capacity=gbps * 1e9 / 8)
-        streams = [
-            [setting.streams.stream(self.backlog.sample, "backlog", setting.number, i, way) for way in (IN, OUT)]
-            for i in range(len(setting.pools))
-        ]
+
+        def backlog(instance: int, way: int) -> Stream:
+            return setting.streams.stream(self.backlog.sample, "backlog", setting.number, instance, way)
+
+        streams = [(backlog(instance, IN), backlog(instance, OUT)) for instance in range(len(setting.pools))]
         latency = setting.network.latency  # of the link, not of its bandwidth: flows do not multiply it
         crossed = [[0, 0] for _ in setting.pools]
 
@@ -70,9 +73,12 @@ class Shuffles(Straggler):
             count = crossed[instance][way]
             crossed[instance][way] = following = count + flows
             stream = streams[instance][way]
-            return flows * max(0.0, seconds - latency) + sum(stream.at(number) for number in range(count, following))
+            waited = 0.0
+            for number in range(count, following):  # `sum` rounds differently from Python 3.12 on
+                waited += stream.at(number)
+            return flows * max(0.0, seconds - latency) + waited
 
-        return Effect(delay=delay)
+        return Effect(delay=delay, form=Traffic(traffic.pieces(), streams, latency))
 
 
 class _Flow:
@@ -118,6 +124,12 @@ class _Traffic:
             if number == len(kept):
                 self._play()
         return kept[number][2]
+
+    def pieces(self) -> Iterator[tuple[float, list[tuple[int, int]]]]:
+        """Yield (end, flows in and out of each instance until then); for who wants them instead of `flows`."""
+        while True:
+            yield self._kept[0][0][0], [kept.popleft()[1:] for kept in self._kept]
+            self._play()
 
     def _drawn(self) -> _Flow:
         sender, other = self._generator.integers(self._instances), self._generator.integers(self._instances - 1)

@@ -12,7 +12,7 @@ from sim.distributions import Distribution
 from sim.distributions.base import above_zero
 from sim.distributions.families import Deterministic
 from sim.stragglers.base import Effect, Setting, Straggler
-from sim.stragglers.timeline import SHORTEST, SlownessTimeline, modifier_from
+from sim.stragglers.timeline import SHORTEST, effect_of
 
 PERIODS = 64
 """Periods of each condition that are drawn at once."""
@@ -38,8 +38,7 @@ class SlowPeriods(Straggler):
         """Integrate the work over the instance's periods; a period may end within a service."""
         streams, number = setting.streams, setting.number
         instances = range(len(setting.pools))
-        pieces = (self._pieces(streams.generator("slow_periods", number, instance)) for instance in instances)
-        return Effect(modifier=modifier_from([SlownessTimeline(of_one) for of_one in pieces]))
+        return effect_of([self._pieces(streams.generator("slow_periods", number, instance)) for instance in instances])
 
     def _pieces(self, generator: np.random.Generator) -> Iterator[tuple[float, float]]:
         """Yield (end, factor), beginning in the long run's mixture of the two conditions."""

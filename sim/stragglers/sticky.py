@@ -23,7 +23,7 @@ from pydantic import Field, field_validator
 
 from sim.distributions import Distribution
 from sim.distributions.base import above_zero
-from sim.stragglers.base import Effect, Setting, Straggler
+from sim.stragglers.base import Chains, Effect, Setting, Straggler
 from sim.task import Task
 
 TASKS = 256
@@ -57,7 +57,7 @@ class Sticky(Straggler):
         def modify(task: Task, instance: int, start: float, seconds: float) -> float:
             return seconds * next(chains[instance])
 
-        return Effect(modifier=modify)
+        return Effect(modifier=modify, form=Chains(chains))
 
     def _chain(self, generator: np.random.Generator) -> Iterator[float]:
         """Yield the slowdowns of an instance's tasks; the first is always a new draw.

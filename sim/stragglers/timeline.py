@@ -4,8 +4,9 @@ from __future__ import annotations
 
 from collections import deque
 from collections.abc import Iterator, Sequence
+from itertools import chain
 
-from sim.stragglers.base import ServiceModifier
+from sim.stragglers.base import Effect, Pieces, ServiceModifier
 from sim.task import Task
 
 SHORTEST = 1e-6
@@ -24,6 +25,10 @@ class SlownessTimeline:
     def __init__(self, pieces: Iterator[tuple[float, float]]) -> None:
         self._pieces = pieces
         self._kept: deque[tuple[float, float]] = deque([next(pieces)])
+
+    def pieces(self) -> Iterator[tuple[float, float]]:
+        """Return the pieces that are still to come; for who wants them instead of `stretch`."""
+        return chain(self._kept, self._pieces)
 
     def stretch(self, start: float, seconds: float) -> float:
         """Return how long work of `seconds` takes from `start` on. Starts must not decrease from call to call."""
@@ -63,3 +68,9 @@ def modifier_from(timelines: Sequence[SlownessTimeline]) -> ServiceModifier:
         return stretch[instance](start, seconds)
 
     return modify
+
+
+def effect_of(pieces: Sequence[Iterator[tuple[float, float]]]) -> Effect:
+    """Return the effect of slowness that is given for each instance as `SlownessTimeline` takes it."""
+    timelines = [SlownessTimeline(of_one) for of_one in pieces]
+    return Effect(modifier=modifier_from(timelines), form=Pieces([timeline.pieces() for timeline in timelines]))

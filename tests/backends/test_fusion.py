@@ -9,7 +9,7 @@ import pytest
 import torch
 from torch import Tensor, nn
 
-from backends.runner import FusedConvolution, fused, has_onednn, trusted_copy
+from backends.runner import fused, trusted_copy
 from parity.networks import LeNet5, MobileNetV2, Network, ResNet18
 
 
@@ -57,7 +57,6 @@ PATTERNS: dict[str, Callable[[nn.Module, nn.Module, nn.Module, Tensor], Tensor]]
 }
 
 
-@pytest.mark.parametrize("onednn", [False, True])
 @pytest.mark.parametrize(
     ("network", "shape", "folded"),
     [
@@ -69,14 +68,13 @@ PATTERNS: dict[str, Callable[[nn.Module, nn.Module, nn.Module, Tensor], Tensor]]
     ids=str,
 )
 def test_every_network_answers_as_before_and_is_not_touched(
-    network: Network, shape: tuple[int, int, int], folded: int, onednn: bool
+    network: Network, shape: tuple[int, int, int], folded: int
 ) -> None:
     module = lived_in(network.build(shape, 7))
     before = copy.deepcopy(module.state_dict())
-    made, how = fused(module, onednn=onednn)
+    made, how = fused(module, cudnn=False)
     assert f"folded into {folded} convolutions" in how
     assert not any(isinstance(part, nn.BatchNorm2d) for part in made.modules())
-    assert any(isinstance(part, FusedConvolution) for part in made.modules()) == (onednn and has_onednn())
     assert all(torch.equal(value, before[name]) for name, value in module.state_dict().items())
     inputs = torch.randn(20, *shape)
     with torch.inference_mode():
@@ -91,7 +89,7 @@ def test_what_only_looks_like_a_pattern_is_answered_as_before(name: str) -> None
     inputs = torch.randn(5, 3, 6, 6)
     with torch.inference_mode():
         kept = inputs.clone()
-        made, how = trusted_copy(module, inputs, onednn=True)
+        made, how = trusted_copy(module, inputs, cudnn=False)
         assert not how.startswith("as it is"), "it was not even recognised as what it is"
         torch.testing.assert_close(made(inputs), module(inputs))
         assert torch.equal(inputs, kept)
@@ -99,7 +97,7 @@ def test_what_only_looks_like_a_pattern_is_answered_as_before(name: str) -> None
 
 def test_a_forward_pass_that_depends_on_its_input_is_run_as_it_is() -> None:
     module = Two(lambda a, b, n, x: a(x) if x.sum() > 0 else b(x))
-    made, how = fused(module, onednn=True)
+    made, how = fused(module, cudnn=False)
     assert how.startswith("as it is: TraceError")
     for sign in (1, -1):
         inputs = sign * torch.rand(4, 3, 6, 6)
@@ -108,12 +106,12 @@ def test_a_forward_pass_that_depends_on_its_input_is_run_as_it_is() -> None:
 
 def test_a_copy_that_answers_otherwise_is_not_trusted(monkeypatch: pytest.MonkeyPatch) -> None:
     module, inputs = lived_in(Two(PATTERNS["a number is added"])), torch.randn(4, 3, 6, 6)
-    monkeypatch.setattr("backends.runner.fused", lambda module, onednn: (nn.Flatten(), "wrongly"))
+    monkeypatch.setattr("backends.runner.fused", lambda module, cudnn: (nn.Flatten(), "wrongly"))
     with torch.inference_mode():
-        made, how = trusted_copy(module, inputs, onednn=True)
+        made, how = trusted_copy(module, inputs, cudnn=False)
         assert torch.equal(made(inputs), module(inputs))
         assert "it is off by" in how
-        monkeypatch.setattr("backends.runner.fused", lambda module, onednn: (nn.Linear(1, 1), "wrongly"))
-        made, how = trusted_copy(module, inputs, onednn=True)
+        monkeypatch.setattr("backends.runner.fused", lambda module, cudnn: (nn.Linear(1, 1), "wrongly"))
+        made, how = trusted_copy(module, inputs, cudnn=False)
         assert torch.equal(made(inputs), module(inputs))
         assert "fused, it says" in how

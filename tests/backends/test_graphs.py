@@ -20,7 +20,7 @@ class Recorder:
     def __init__(self) -> None:
         self.shapes: list[tuple[int, ...]] = []
 
-    def __call__(self, forward: Forward, inputs: Tensor) -> Recording:
+    def __call__(self, forward: Forward, inputs: Tensor, pool: object) -> Recording:
         self.shapes.append(tuple(inputs.shape))
         held, outputs = inputs.clone(), forward(inputs)
         return Recording(held, outputs, lambda: outputs.copy_(forward(held)))
@@ -57,7 +57,7 @@ def test_shapes_beyond_the_most_run_without_a_recording(monkeypatch: pytest.Monk
 def test_a_module_that_cannot_be_recorded_runs_as_it_is() -> None:
     asked = []
 
-    def refuse(forward: Forward, inputs: Tensor) -> Recording:
+    def refuse(forward: Forward, inputs: Tensor, pool: object) -> Recording:
         asked.append(len(inputs))
         raise RuntimeError("operation not permitted when stream is capturing")
 

@@ -106,7 +106,7 @@ def test_half_precision_is_settled_by_the_held_samples_where_the_device_is_cuda(
     monkeypatch.setattr(
         torch_backend,
         "ModelRunner",
-        lambda module, device, half, batch: ModelRunner(module, CPU, half=half, batch=batch),
+        lambda module, device, half, batch, exports: ModelRunner(module, CPU, half=half, batch=batch),
     )
     held = torch.randn(4, 3, 8, 8)
     for agreement, half in ((1.0, True), (0.999, True), (0.998, False)):

@@ -16,8 +16,10 @@ from functools import partial
 
 import numpy as np
 
+from sim import compiled
 from sim.cluster import Cluster
 from sim.distributions.families import Exponential, Gamma
+from sim.engines import Engine
 from sim.policies import (
     ApproximateBackup,
     Coded,
@@ -40,15 +42,24 @@ from tests.benchmarks import peers
 from tests.worlds import poisson
 
 ROUNDS = 5
+MILLION = 1_000_000
+FAST: Engine = "compiled"
 FARM = Cluster(instances=10, service=Exponential(mean=peers.SERVICE))
 PARM = Cluster(instances=12, extra=6, service=Gamma(mean=peers.SERVICE, shape=20))
 SLOW = (SlowPeriods(mean_normal=9.0, mean_slow=1.0),)
 
 
-def ours(cluster: Cluster, policy: Policy, stragglers: tuple[Straggler, ...], rate: float, queries: int) -> Trace:
+def ours(
+    cluster: Cluster,
+    policy: Policy,
+    stragglers: tuple[Straggler, ...],
+    rate: float,
+    queries: int,
+    engine: Engine = "simpy",
+) -> Trace:
     """Simulate, arrivals and the finished trace included."""
     streams = Streams(1)
-    return simulate(cluster, policy, stragglers, poisson(rate, queries, streams), streams)
+    return simulate(cluster, policy, stragglers, poisson(rate, queries, streams), streams, engine=engine)
 
 
 def race(contenders: dict[str, tuple[int, Callable[[int], object]]]) -> dict[str, float]:
@@ -70,6 +81,16 @@ def report(title: str, speeds: dict[str, float]) -> None:
         print(f"  {name:<44}{speed:>12,.0f} queries/s{first / speed:>9.2f} x")
 
 
+def report_engines(speeds: dict[str, float]) -> None:
+    """Print the speed of each engine for each policy, and their ratio, from contenders named (policy, engine)."""
+    print("\nEvery policy, 12 + 6 instances, slow periods, 270 queries/s: SimPy and compiled engine, queries/s")
+    for name, speed in speeds.items():
+        policy, _, engine = name.rpartition(", ")
+        if engine == "simpy":
+            fast = speeds[f"{policy}, compiled"]
+            print(f"  {policy:<64}{speed:>10,.0f}{fast:>12,.0f}{fast / speed:>7.1f} x")
+
+
 def memory_of_a_million() -> float:
     """Return the peak resident MiB of a fresh process that simulates a million queries and holds their trace."""
     program = (
@@ -82,6 +103,9 @@ def memory_of_a_million() -> float:
 
 def main() -> None:
     """Run every benchmark and print its table."""
+    compiled.compile_kernel()
+    fast = partial(ours, engine=FAST)
+    peers.recursion_in_numba(10, servers=10, rate=400.0)
     versions = f"Python {platform.python_version()}, NumPy {np.__version__}, {platform.machine()}"
     print(f"{versions}, one core, median of {ROUNDS}")
     peer = {"rate": 400.0, "servers": 10}
@@ -89,7 +113,12 @@ def main() -> None:
         "M/M/10 at load 0.8, no redundancy",
         race(
             {
-                "parm, with its full trace": (200_000, partial(ours, FARM, Uncoded(), (), 400.0)),
+                "parm, compiled, with its full trace": (
+                    MILLION,
+                    partial(fast, FARM, Uncoded(), (), 400.0),
+                ),
+                "parm, SimPy, with its full trace": (200_000, partial(ours, FARM, Uncoded(), (), 400.0)),
+                "bare recursion in numba, latencies only": (MILLION, partial(peers.recursion_in_numba, **peer)),
                 "plain SimPy, a process per request": (50_000, partial(peers.simpy_process_per_request, **peer)),
                 "Ciw": (20_000, partial(peers.ciw_network, **peer)),
             }
@@ -100,7 +129,11 @@ def main() -> None:
         "Coded, k = 2, 12 + 6 instances, slow periods",
         race(
             {
-                "parm, with its full trace": (200_000, partial(ours, PARM, Coded(k=2), SLOW, 270.0)),
+                "parm, compiled, with its full trace": (
+                    MILLION,
+                    partial(fast, PARM, Coded(k=2), SLOW, 270.0),
+                ),
+                "parm, SimPy, with its full trace": (200_000, partial(ours, PARM, Coded(k=2), SLOW, 270.0)),
                 "bare callback prototype, latencies only": (200_000, partial(peers.coded_callback_prototype, **peer)),
                 "plain SimPy, processes": (30_000, partial(peers.coded_process_per_query, **peer)),
             }
@@ -122,12 +155,16 @@ def main() -> None:
         CodedNonsystematic(k=4),
     )
     names = [f"{policy.kind} {policy.model_dump(exclude_defaults=True) or ''}" for policy in policies]  # type: ignore[attr-defined]
-    report(
-        "Every policy, 12 + 6 instances, slow periods, 270 queries/s",
+    engines: tuple[Engine, ...] = ("simpy", FAST)
+    report_engines(
         race(
             {
-                name: (100_000, partial(ours, PARM, policy, SLOW, 270.0))
+                f"{name}, {engine}": (
+                    100_000 if engine == "simpy" else MILLION,
+                    partial(ours, PARM, policy, SLOW, 270.0, engine=engine),
+                )
                 for name, policy in zip(names, policies, strict=True)
+                for engine in engines
             }
         ),
     )

@@ -21,7 +21,7 @@ import torch
 from torch import Tensor, nn
 from torch.utils.flop_counter import FlopCounterMode
 
-from backends.runner import ModelRunner
+from backends.runner import ModelRunner, Way
 from backends.torch_backend import TorchBackend
 from experiments.run.manifest import git_revision, versions
 from parity.networks import LeNet5, Mlp, MobileNetV2, Network, ResNet18
@@ -30,6 +30,14 @@ from tests.benchmarks import stages
 from tests.benchmarks.roofline import draw
 
 SEED = 1
+WAYS_ON_CPU: tuple[tuple[Way, bool], ...] = (("onnx", False), ("folded", False), ("folded", True))
+"""Ways to run a network, and whether in half precision."""
+WAYS_ON_CUDA: tuple[tuple[Way, bool], ...] = (
+    ("folded", False),
+    ("folded", True),
+    ("cudnn", True),
+    ("compiled", True),
+)
 Work = Callable[[], object]
 
 
@@ -39,6 +47,8 @@ class Limits:
 
     single: float
     """Floating-point operations in single precision, by a big matrix product."""
+    tf32: float
+    """The same in TF32, which is single precision with ten bits of mantissa on CUDA, and the same elsewhere."""
     half: float
     """The same in half precision."""
     bytes: float
@@ -59,7 +69,7 @@ class Speed:
     share: float
     """Of the measured matrix rate in the precision used."""
     ratio: float
-    """Times as fast as eager single precision at its best batch size."""
+    """Times as fast as eager single precision at its best batch size, or one at a time as well."""
     intensity: float
     """Operations per byte of weights, inputs and outputs of all layers."""
 
@@ -106,13 +116,24 @@ def limits(backend: TorchBackend, clock: Clock, rounds: int) -> Limits:
     big = backend.place(torch.ones(values))
     other = torch.empty_like(big)
     works: dict[str, Work] = {
-        "single": lambda: single @ single,
+        "single": lambda: with_tf32(False, lambda: single @ single),
+        "tf32": lambda: with_tf32(True, lambda: single @ single),
         "half": lambda: half @ half,
         "copy": lambda: other.copy_(big),
     }
     took = take_turns(works, clock, 4 * rounds, min)
     work = 2 * n**3 / 1e9
-    return Limits(work / took["single"], work / took["half"], 2 * 4 * values / 1e9 / took["copy"])
+    return Limits(work / took["single"], work / took["tf32"], work / took["half"], 8 * values / 1e9 / took["copy"])
+
+
+def with_tf32(allowed: bool, work: Work) -> object:
+    """Do the work with or without TF32 in convolutions and matrix products; only CUDA knows the difference."""
+    before = torch.backends.cudnn.allow_tf32, torch.backends.cuda.matmul.allow_tf32
+    torch.backends.cudnn.allow_tf32 = torch.backends.cuda.matmul.allow_tf32 = allowed
+    try:
+        return work()
+    finally:
+        torch.backends.cudnn.allow_tf32, torch.backends.cuda.matmul.allow_tf32 = before
 
 
 def arithmetic(module: nn.Module, shape: Shape) -> tuple[float, float]:
@@ -144,21 +165,38 @@ def race(
     flops, moved = arithmetic(module, shape)
     inputs = backend.place(torch.randn(images, *shape))
     eager = network.build(shape, 10).to(backend.device).eval()
-    sizes = (512, 2048, 4096) if backend.device.type == "cuda" else (16, 32, 64, 128, 256)
+    on_cuda = backend.device.type == "cuda"
+    sizes = (512, 2048, 4096) if on_cuda else (16, 32, 64, 128, 256)
 
-    def plainly(batch: int) -> Work:
-        return lambda: [eager(chunk) for chunk in torch.split(inputs, batch)]
+    def plainly(batch: int, some: Tensor, tf32: bool = False) -> Work:
+        return lambda: with_tf32(tf32, lambda: [eager(chunk) for chunk in torch.split(some, batch)])
 
-    works: dict[tuple[str, int], Work] = {("eager, single", size): plainly(size) for size in sizes}
-    for half in (False, True):
-        runner = ModelRunner(module, backend.device, half=half)
-        with torch.inference_mode():
-            batch = runner.batch_for(lambda chunk: inputs[chunk])
-        works[f"parm, {'half' if half else 'single'}", batch] = lambda runner=runner: runner.outputs(  # type: ignore[misc]
-            images, lambda chunk: inputs[chunk]
-        )
+    works: dict[tuple[str, int], Work] = {("eager, single", size): plainly(size, inputs) for size in sizes}
+    if on_cuda:
+        works |= {("eager, TF32", size): plainly(size, inputs, True) for size in sizes}
+    # A way that a network or a device lacks is left out, and said.
+    failed: dict[str, str] = {}
+    for way, half in WAYS_ON_CUDA if on_cuda else WAYS_ON_CPU:
+        name = f"{way}, {'half' if half else 'single'}"
+        runner = ModelRunner(module, backend.device, half=half, way=way)
+        try:
+            with torch.inference_mode():
+                batch = runner.batch_for(lambda chunk: inputs[chunk])
+                runner.outputs(images, lambda chunk: inputs[chunk])
+        except Exception as error:
+            failed[name] = f"{type(error).__name__}: {str(error).splitlines()[0]}"
+            continue
+        print(f"  {name}: {runner.how}")
+        works[name, batch] = lambda runner=runner: runner.outputs(images, lambda chunk: inputs[chunk])  # type: ignore[misc]
+    # As a server that does not batch has them.
+    few, one = inputs[: max(1, images // 8)], backend.runner(network.build(shape, 10))
+    works["eager, one at a time", 1] = plainly(1, few)
+    works["parm, one at a time", 1] = lambda: [one(chunk) for chunk in torch.split(few, 1)]
     with torch.inference_mode():
         took = take_turns(works, clock, rounds)
+    took = {key: seconds * (images / len(few) if key[1] == 1 else 1) for key, seconds in took.items()}
+    for name, reason in failed.items():
+        print(f"  {name} left out: {reason}")
     best: dict[str, tuple[int, float]] = {}
     for (name, batch), seconds in took.items():
         if name not in best or images / seconds > best[name][1]:
@@ -172,8 +210,8 @@ def race(
             batch,
             speed,
             speed * flops / 1e9,
-            speed * flops / 1e9 / (peak.half if "half" in name else peak.single),
-            speed / base,
+            speed * flops / 1e9 / (peak.half if "half" in name else peak.tf32 if "TF32" in name else peak.single),
+            speed / (best["eager, one at a time"][1] if batch == 1 else base),
             flops / (moved / 2 if "half" in name else moved),
         )
         for name, (batch, speed) in best.items()
@@ -196,7 +234,10 @@ def main() -> None:
     clock, images = Clock(backend), given.images or (65536 if on_cuda else 256)
     peak = limits(backend, clock, given.rounds)
     print(f"{backend.name}, torch {torch.__version__}, median of {given.rounds}")
-    print(f"matrix rate {peak.single:,.0f} GFLOP/s single, {peak.half:,.0f} half; memory {peak.bytes:,.0f} GB/s\n")
+    tf32 = f", {peak.tf32:,.0f} TF32" if on_cuda else ""
+    print(
+        f"matrix rate {peak.single:,.0f} GFLOP/s single{tf32}, {peak.half:,.0f} half; memory {peak.bytes:,.0f} GB/s\n"
+    )
     networks: list[tuple[Network, Shape]] = [
         (ResNet18(width=16), (3, 32, 32)),
         (MobileNetV2(width=0.25), (3, 32, 32)),
@@ -207,10 +248,11 @@ def main() -> None:
         networks.insert(0, (ResNet18(), (3, 32, 32)))
     speeds: list[Speed] = []
     for network, shape in networks:
-        speeds += race(network, shape, backend, clock, given.rounds, images, peak)
-        for speed in speeds[-3:]:
+        new = race(network, shape, backend, clock, given.rounds, images, peak)
+        speeds += new
+        for speed in new:
             print(
-                f"{speed.network:<26}{speed.contender:<16}batch {speed.batch:<6}{speed.images:>10,.0f} images/s"
+                f"{speed.network:<26}{speed.contender:<22}batch {speed.batch:<6}{speed.images:>10,.0f} images/s"
                 f"{speed.gflops:>9,.0f} GFLOP/s {speed.share:>6.0%} of the matrix rate{speed.ratio:>7.2f} x"
             )
     found = stages.measure(backend, clock, given.rounds)

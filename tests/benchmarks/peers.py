@@ -4,9 +4,11 @@ from __future__ import annotations
 
 import random
 from collections import deque
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
+from functools import cache
 from heapq import heappop, heappush
 
+import numpy as np
 import simpy
 
 SERVICE = 0.02
@@ -33,6 +35,29 @@ def simpy_process_per_request(requests: int, servers: int, rate: float) -> list[
 
     env.process(source())
     env.run()
+    return latencies
+
+
+def recursion_in_numba(requests: int, servers: int, rate: float) -> object:
+    """M/M/c as the least that can be computed: each request starts at the server that is free first. No events."""
+    generator = np.random.default_rng(1)
+    arrivals = np.cumsum(generator.exponential(1 / rate, requests))
+    return _recursion()(arrivals, generator.exponential(SERVICE, requests), np.zeros(servers))
+
+
+@cache
+def _recursion() -> Callable[..., object]:
+    import numba
+
+    @numba.njit
+    def latencies(arrivals, services, free):  # type: ignore[no-untyped-def]
+        found = np.empty(len(arrivals))
+        for i in range(len(arrivals)):
+            server = np.argmin(free)
+            free[server] = max(free[server], arrivals[i]) + services[i]
+            found[i] = free[server] - arrivals[i]
+        return found
+
     return latencies
 
 

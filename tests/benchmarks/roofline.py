@@ -14,7 +14,16 @@ from experiments.figures import style
 if TYPE_CHECKING:
     from tests.benchmarks.inference import Limits, Speed
 
-MARKS = {"eager, single": "o", "parm, single": "s", "parm, half": "^"}
+MARKS = {
+    "eager, single": "o",
+    "eager, TF32": "p",
+    "onnx, single": "s",
+    "folded, single": "D",
+    "folded, half": "^",
+    "cudnn, half": "v",
+    "compiled, half": "*",
+}
+"""Ways to run a network over large batches; what runs one image at a time is not drawn."""
 
 
 def draw(speeds: Sequence[Speed], peak: Limits, device: str, file: Path) -> None:
@@ -26,7 +35,8 @@ def draw(speeds: Sequence[Speed], peak: Limits, device: str, file: Path) -> None
         for rate, label, line in ((peak.single, "single", "-"), (peak.half, "half", "--")):
             axes.plot(intensity, np.minimum(rate, peak.bytes * intensity), color="0.4", linestyle=line)
             axes.text(900, rate * 1.06, f"matrix rate, {label}", ha="right", fontsize=8, color="0.3")
-        for speed in speeds:
+        drawn = [speed for speed in speeds if speed.contender in MARKS]
+        for speed in drawn:
             axes.plot(
                 speed.intensity,
                 speed.gflops,
@@ -37,6 +47,8 @@ def draw(speeds: Sequence[Speed], peak: Limits, device: str, file: Path) -> None
         for number, name in enumerate(names):
             axes.plot([], [], "o", color=f"C{number}", label=name)
         for name, mark in MARKS.items():
+            if name not in {speed.contender for speed in drawn}:
+                continue
             axes.plot([], [], mark, color="0.4", markerfacecolor="none" if "eager" in name else None, label=name)
         axes.text(1, peak.bytes * 1.25, "memory", ha="right", fontsize=8, color="0.3")
         axes.set(xscale="log", yscale="log", xlabel="operations per byte of activations", ylabel="GFLOP/s")

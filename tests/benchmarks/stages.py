@@ -8,6 +8,7 @@ from typing import TYPE_CHECKING
 
 import numpy as np
 import torch
+from torch import Tensor
 
 from backends.answers import Predictor, in_top, reconstruct, top_answer
 from backends.reconstruction import reconstructed_words
@@ -65,7 +66,13 @@ def measure(backend: TorchBackend, clock: Clock, rounds: int) -> Stages:
         encoded = code.encode(gathered, 1)[:, 0]
         answers = place(backend.predict(parity, encoded))[:, None]
         word, lost_labels = place(torch.from_numpy(words.word)), place(torch.from_numpy(labels[samples[words.query]]))
-        mine = reconstruct(code, outputs[members[word]], answers[word], words.used, words.slot)
+        used, slot = backend.place_indices([words.used, words.slot])
+
+        def decode() -> Tensor:
+            returned = torch.from_numpy(words.used)
+            return reconstruct(code, outputs[members[word]], answers[word], returned, used, slot)
+
+        mine = decode()
         rows = torch.arange(SAMPLES, device=backend.device)
         works: dict[str, Callable[[], object]] = {
             "whole, models' outputs not yet known": lambda: Predictor(
@@ -76,7 +83,7 @@ def measure(backend: TorchBackend, clock: Clock, rounds: int) -> Stages:
             "gather": lambda: images[members],
             "encode": lambda: code.encode(gathered, 1),
             "parity model": lambda: backend.outputs(parity, len(encoded), lambda c: encoded[c]),
-            "decode": lambda: reconstruct(code, outputs[members[word]], answers[word], words.used, words.slot),
+            "decode": decode,
             "metrics": lambda: (top_answer(mine), in_top(mine, lost_labels)),
         }
         took = take_turns(works, clock, rounds)

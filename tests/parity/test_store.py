@@ -204,10 +204,10 @@ def test_a_damaged_half_trained_model_is_named_with_what_to_do(
 
 
 def test_a_full_disk_is_one_sentence(data: TrainingData, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    def full(path: Path, content: bytes) -> None:
+    def full(path: Path, content: bytes, *, durable: bool) -> None:
         raise OSError(errno.ENOSPC, "No space left on device")
 
-    monkeypatch.setattr(parity.store, "write_atomically", full)
+    monkeypatch.setattr(parity.store, "atomic_write", full)
     with pytest.raises(ParmError, match=r"cannot write the model .*No space left on device.*make room"):
         ModelStore(tmp_path).classifier(NETWORK, data, RECIPE, 1)
 
@@ -284,15 +284,15 @@ def test_publishing_that_is_killed_leaves_nothing_that_is_taken_for_a_model(
     monkeypatch: pytest.MonkeyPatch,
 ) -> None:
     store, _, _ = trained
-    write = parity.store.write_atomically
+    write = parity.store.atomic_write
 
-    def killed(path: Path, content: bytes) -> None:
+    def killed(path: Path, content: bytes, *, durable: bool) -> None:
         if path.name == "card.json":
             raise KeyboardInterrupt
-        write(path, content)
+        write(path, content, durable=durable)
 
     shelf = tmp_path / "shelf"
-    monkeypatch.setattr(parity.store, "write_atomically", killed)
+    monkeypatch.setattr(parity.store, "atomic_write", killed)
     with pytest.raises(KeyboardInterrupt):
         ModelStore(store.root, publish=shelf).classifier(NETWORK, data, RECIPE, 1)
     monkeypatch.undo()

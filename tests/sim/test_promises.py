@@ -12,6 +12,7 @@ import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
+from sim import compiled
 from sim.clock import Call
 from sim.cluster import Cluster
 from sim.dispatching import RandomQueue, SingleQueue
@@ -44,10 +45,24 @@ EXAMPLES = int(os.environ.get("PARM_EXAMPLES", "250"))
 MANY = settings(max_examples=EXAMPLES, deadline=None)
 
 
+ENGINES = pytest.mark.parametrize("engine", ["simpy", "compiled"])
+"""What the compiled engine does not know is simulated on SimPy in either case."""
+
+
+def run(world: World, engine: str) -> Trace:
+    """Simulate the world on an engine, or on SimPy where that one cannot."""
+    if engine == "simpy":
+        return world.run()
+    pytest.importorskip("numba")
+    compiled.compile_kernel()
+    return world.run("auto")
+
+
+@ENGINES
 @MANY
 @given(worlds())
-def test_promise_1_every_query_is_answered_exactly_once(world: World) -> None:
-    trace = world.run()
+def test_promise_1_every_query_is_answered_exactly_once(engine: str, world: World) -> None:
+    trace = run(world, engine)
     queries = trace.queries
     assert len(queries) == len(world.schedule)
     assert np.all(np.isfinite(queries.reply))
@@ -60,10 +75,11 @@ def test_promise_1_every_query_is_answered_exactly_once(world: World) -> None:
         assert queries.reply[query] == tasks.back[own & (tasks.owner == queries.batch[query])].min()
 
 
+@ENGINES
 @MANY
 @given(worlds())
-def test_promise_2_causality(world: World) -> None:
-    trace = world.run()
+def test_promise_2_causality(engine: str, world: World) -> None:
+    trace = run(world, engine)
     queries, tasks = trace.queries, trace.tasks
     answered = queries.route != Route.DEFAULT
     assert np.all(queries.arrival <= queries.dispatch)
@@ -91,10 +107,11 @@ def test_promise_2_causality(world: World) -> None:
     assert np.allclose(first[queries.batch], queries.dispatch, rtol=0, atol=1e-12)
 
 
+@ENGINES
 @MANY
 @given(worlds())
-def test_promise_3_a_reconstruction_is_used_only_when_the_prediction_was_later(world: World) -> None:
-    trace = world.run()
+def test_promise_3_a_reconstruction_is_used_only_when_the_prediction_was_later(engine: str, world: World) -> None:
+    trace = run(world, engine)
     queries, tasks = trace.queries, trace.tasks
     used_routes = queries.route[queries.used != 0]
     assert np.all(used_routes == Route.RECONSTRUCTION)
@@ -118,10 +135,11 @@ def test_promise_3_a_reconstruction_is_used_only_when_the_prediction_was_later(w
                 assert tasks.back[helped].min() <= decoded + 1e-12
 
 
+@ENGINES
 @MANY
 @given(worlds())
-def test_promise_3_a_backup_is_used_only_when_the_prediction_was_later(world: World) -> None:
-    trace = world.run()
+def test_promise_3_a_backup_is_used_only_when_the_prediction_was_later(engine: str, world: World) -> None:
+    trace = run(world, engine)
     queries, tasks = trace.queries, trace.tasks
     done = tasks.fate == TaskStatus.DONE
     for query in np.flatnonzero(queries.route == Route.BACKUP):
@@ -142,10 +160,11 @@ def test_promise_3_a_backup_is_used_only_when_the_prediction_was_later(world: Wo
             assert reply == max(back, dispatch + world.policy.after)
 
 
+@ENGINES
 @MANY
 @given(worlds())
-def test_promise_4_an_instance_serves_one_batch_at_a_time(world: World) -> None:
-    tasks = world.run().tasks
+def test_promise_4_an_instance_serves_one_batch_at_a_time(engine: str, world: World) -> None:
+    tasks = run(world, engine).tasks
     ran = tasks.instance >= 0
     order = np.lexsort((tasks.start[ran], tasks.instance[ran]))
     instance, start, finish = tasks.instance[ran][order], tasks.start[ran][order], tasks.finish[ran][order]
@@ -160,9 +179,10 @@ def test_promise_4_an_instance_serves_one_batch_at_a_time(world: World) -> None:
     assert np.all(start[1:][same] >= finish[:-1][same] - 1e-12)
 
 
+@ENGINES
 @MANY
 @given(worlds(st.just(SingleQueue())))
-def test_promise_4_a_single_queue_never_idles_an_instance_while_work_waits(world: World) -> None:
+def test_promise_4_a_single_queue_never_idles_an_instance_while_work_waits(engine: str, world: World) -> None:
     """Whenever a task that may run on any instance waits, every instance of its pool is taken or down."""
     if world.stragglers and any(one.kind == "crashes" for one in world.stragglers):
         return
@@ -170,7 +190,7 @@ def test_promise_4_a_single_queue_never_idles_an_instance_while_work_waits(world
         return  # a copy waits rather than meet another one on the instance that is idle
     if world.cluster.batching.forms_at_instances and world.cluster.batching.max_wait:
         return  # an idle instance waits for a batch to fill
-    trace = world.run()
+    trace = run(world, engine)
     tasks = trace.tasks
     network = world.cluster.network
     plans = world.policy.pools(world.cluster)

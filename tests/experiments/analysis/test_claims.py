@@ -14,13 +14,14 @@ from pydantic import ValidationError
 from experiments.analysis import claims, reference
 from experiments.analysis.claims import Claim, judge
 from experiments.analysis.estimates import Estimate, estimate, measured
-from experiments.analysis.outcome import COSTS, GRID, Measured, Outcome
+from experiments.analysis.outcome import COSTS, Measured, Outcome
 from experiments.analysis.reference import Reference
 from experiments.analysis.statistics import paired
 from experiments.analysis.summary import rows
 from experiments.figures.base import FigureData
 from experiments.figures.latency_vs_sweep import LatencyVsSweep
 from sim.errors import ParmError
+from tests.outcomes import with_tail
 
 RATE = "workload.arrivals.rate"
 
@@ -29,7 +30,7 @@ def outcome(policy: str, trial: int, p50: float, p999: float, blocks: int = 0, *
     """Return a cell with these latencies, given in ms."""
     latency = {"mean": p50, "p50": p50, "p99": (p50 + p999) / 2, "p999": p999, "gap": p999 - p50}
     seconds = {name: value / 1000 for name, value in latency.items()}
-    routes = {"own": 900, "reconstruction": 100, "replica": 0, "backup": 0, "default": 0}
+    routes = {"own": 90_000_000, "reconstruction": 10_000_000, "replica": 0, "backup": 0, "default": 0}
     parts = tuple(
         Measured(
             queries=100,
@@ -39,8 +40,8 @@ def outcome(policy: str, trial: int, p50: float, p999: float, blocks: int = 0, *
         )
         for i in range(blocks)
     )
-    return Outcome(
-        queries=1000,
+    made = Outcome(
+        queries=100_000_000,
         latency=seconds,
         routes=routes,
         accuracy=None,
@@ -51,9 +52,10 @@ def outcome(policy: str, trial: int, p50: float, p999: float, blocks: int = 0, *
         warmup=0,
         settled=True,
         cost=dict.fromkeys(COSTS, 1.0),
-        quantiles={"probabilities": GRID.tolist(), "seconds": (GRID * p999 / 1000).tolist()},
+        quantiles={},
         blocks=parts,
     )
+    return with_tail(made, p50 / 1000, p999 / 1000)
 
 
 def runs(coded: dict[int, list[float]], equal: float = 50.0, p50: float = 20.0) -> list[Outcome]:
@@ -61,8 +63,8 @@ def runs(coded: dict[int, list[float]], equal: float = 50.0, p50: float = 20.0) 
     found = []
     for rate, values in coded.items():
         for trial, value in enumerate(values):
-            found.append(outcome("equal", trial, p50, equal + trial, rate=rate))
-            found.append(outcome("coded", trial, p50 + 0.3, value * (equal + trial), rate=rate))
+            found.append(outcome("equal", trial, p50, equal + 0.01 * trial, rate=rate))
+            found.append(outcome("coded", trial, p50 + 0.3, value * (equal + 0.01 * trial), rate=rate))
     return found
 
 
@@ -79,16 +81,16 @@ def verdict(outcomes: list[Outcome], **options: object) -> claims.ClaimVerdict:
 def test_a_reduction_is_paired_by_trial() -> None:
     one = verdict(runs({270: [0.60, 0.60, 0.60]}), between=[0.38, 0.43])
     assert one.reproduced
-    # the trials differ by 2 ms, but the share is the same in each: pairing leaves no doubt
-    assert one.mean.value == pytest.approx(0.4)
-    assert one.mean.margin == pytest.approx(0, abs=1e-12)
+    # the trials differ, but the share is the same in each: pairing leaves hardly any doubt
+    assert one.mean.value == pytest.approx(0.4, abs=1e-3)
+    assert one.mean.margin < 0.001
 
 
 def test_the_interval_is_students_over_the_trials() -> None:
-    shares = [0.58, 0.60, 0.63]
+    shares = [0.599, 0.600, 0.602]
     one = verdict(runs({270: shares}), between=[0.3, 0.5])
     expected = paired([1, 1, 1], shares)
-    assert (one.mean.lo, one.mean.hi) == pytest.approx((expected.lo, expected.hi))
+    assert (one.mean.lo, one.mean.hi) == pytest.approx((expected.lo, expected.hi), abs=5e-4)
 
 
 @pytest.mark.parametrize(
@@ -100,7 +102,7 @@ def test_the_interval_is_students_over_the_trials() -> None:
         ({150: [0.50, 0.50], 270: [0.69, 0.69]}, "each", "2 of 2 points are outside (150; 270)"),
         ({150: [0.50, 0.50], 270: [0.69, 0.69]}, "all", ""),
         # a point outside whose interval reaches the range does not refute
-        ({150: [0.55, 0.64], 270: [0.62, 0.63]}, "each", ""),
+        ({150: [0.54, 0.62], 270: [0.60, 0.61]}, "each", ""),
     ],
 )
 def test_the_rule(shares: dict[int, list[float]], over: str, because: str) -> None:
@@ -110,7 +112,7 @@ def test_the_rule(shares: dict[int, list[float]], over: str, because: str) -> No
 
 
 def test_wide_intervals_do_not_agree_with_everything() -> None:
-    one = verdict(runs({270: [0.3, 0.8]}), between=[0.38, 0.40])
+    one = verdict(runs({270: [0.50, 0.70]}), between=[0.38, 0.40])
     assert one.mean.lo < 0.38
     assert one.mean.hi > 0.40
     assert not one.reproduced
@@ -119,11 +121,11 @@ def test_wide_intervals_do_not_agree_with_everything() -> None:
 def test_factor_difference_and_level() -> None:
     outcomes = runs({270: [0.6, 0.6]})
     gap = verdict(outcomes, kind="factor", metric="gap", between=[2.6, 3.2])
-    assert gap.mean.value == pytest.approx(np.mean([30 / (30 - 20.3), 31 / (30.6 - 20.3)]))
-    assert verdict(outcomes, kind="difference", metric="p50", below=0.5).mean.value == pytest.approx(0.3)
+    assert gap.mean.value == pytest.approx(30 / (30 - 20.3), rel=0.01)
+    assert verdict(outcomes, kind="difference", metric="p50", below=0.5).mean.value == pytest.approx(0.3, abs=0.02)
     assert not verdict(outcomes, kind="difference", metric="p50", below=0.2).reproduced
     level = Claim.model_validate({"says": "so", "kind": "level", "metric": "p999", "policy": "equal", "above": 50})
-    assert judge([level], outcomes)[0].mean.value == pytest.approx(50.5)
+    assert judge([level], outcomes)[0].mean.value == pytest.approx(50.0, rel=1e-3)
     share = Claim.model_validate(
         {"says": "so", "kind": "level", "metric": "unavailable", "policy": "coded", "below": 1}
     )
@@ -196,7 +198,7 @@ def test_a_folder_without_claims_is_refused(tmp_path: Path) -> None:
 def test_percentiles_that_no_table_has_come_from_the_quantiles() -> None:
     one = outcome("coded", 0, 20, 100)
     assert measured(one, "p999") == pytest.approx(100)  # as measured, exactly
-    assert measured(one, "p995") == pytest.approx(99.5)  # the made-up quantiles are a line to 100 ms
+    assert measured(one, "p995") == pytest.approx(20 + 80 * np.log(100) / np.log(500), rel=1e-3)
     assert measured(one, "p50") == pytest.approx(20)
     assert np.isnan(measured(outcome("coded", 0, 20, 100, blocks=2).blocks[0], "p995"))
 
@@ -205,18 +207,18 @@ def test_an_average_over_points_keeps_the_trials_apart() -> None:
     mean = Estimate.mean([Estimate(2.0, (1.0, 3.0)), Estimate(3.0, (4.0, 2.0))])
     assert mean == Estimate(2.5, (2.5, 2.5))
     assert mean.interval.margin == 0  # what one point has too much of in a trial, the other lacks
-    assert np.isnan(estimate(lambda a, b: 0.0, [outcome("a", 0, 1, 2)], [outcome("b", 1, 1, 2)]).value)
+    assert np.isnan(estimate(lambda a, b: 0.0, "p50", [outcome("a", 0, 1, 2)], [outcome("b", 1, 1, 2)]).value)
 
 
 def test_a_reference_is_set_beside_what_was_simulated() -> None:
     given = Reference(source="them", policy="coded", metric="p999", key=RATE, values={"150": 33.0, "270.0": 30, "9": 1})
     found = reference.compare([given], runs({150: [0.6, 0.6], 270: [0.66, 0.66], 300: [0.5]}))
     assert [(one.at, one.expected) for one in found] == [(150, 33.0), (270, 30.0)]
-    assert [one.ratio for one in found] == pytest.approx([0.6 * 50.5 / 33, 0.66 * 50.5 / 30])
-    assert reference.sentences(found) == ["them: p999 of coded is off by -8.2% to +11.1% (2 points)"]
+    assert [one.ratio for one in found] == pytest.approx([0.6 * 50 / 33, 0.66 * 50 / 30], rel=1e-3)
+    assert reference.sentences(found) == ["them: p999 of coded is off by -9.1% to +10.0% (2 points)"]
     table = list(csv.DictReader(io.StringIO(reference.as_csv(found))))
     assert [row["at"] for row in table] == ["150", "270"]
-    assert float(table[0]["ratio"]) == pytest.approx(0.918, abs=0.001)
+    assert float(table[0]["ratio"]) == pytest.approx(0.909, abs=0.001)
     assert float(table[0]["simulated_lo"]) < float(table[0]["simulated"]) < float(table[0]["simulated_hi"])
 
 

@@ -6,6 +6,7 @@ import math
 import pytest
 
 from experiments.analysis import summary
+from experiments.analysis.quantiles import Latencies
 from experiments.analysis.statistics import student_t, wilson
 from sim.errors import ParmError
 from tests.outcomes import outcome
@@ -38,9 +39,11 @@ def test_one_row_per_policy_and_point_in_the_order_given():
 def test_latencies_are_milliseconds_with_intervals_over_the_trials():
     outcomes = grid()
     row = summary.rows(outcomes)[1]
-    expected = student_t([1000 * one.latency["p999"] for one in outcomes[4:8]])
-    assert row.metrics["p999"].value == pytest.approx(expected.value)
-    assert row.metrics["p999"].hi == pytest.approx(expected.hi)
+    assert row.metrics["p999"] == Latencies(outcomes[4:8]).sample("p999").interval
+    assert row.metrics["p999"].value == pytest.approx(10 * math.log(1000), rel=0.05)
+    expected = student_t([1000 * one.latency["mean"] for one in outcomes[4:8]])
+    assert row.metrics["mean"].value == pytest.approx(expected.value)
+    assert row.metrics["mean"].hi == pytest.approx(expected.hi)
 
 
 def test_promise_9_holds_between_the_columns():
@@ -101,7 +104,12 @@ def test_writing_leaves_nothing_else_behind(tmp_path):
 def test_differences_are_paired_with_the_first_policy_at_the_same_point():
     base = [outcome("plain", trial) for trial in range(5)]
     shifted = [
-        dataclasses.replace(one, policy="other", latency={name: at + 0.003 for name, at in one.latency.items()})
+        dataclasses.replace(
+            one,
+            policy="other",
+            latency={name: at + 0.003 for name, at in one.latency.items()},
+            quantiles=one.quantiles | {"seconds": [at + 0.003 for at in one.quantiles["seconds"]]},
+        )
         for one in base
     ]
     found = {one.metric: one for one in summary.differences([*base, *shifted])}
@@ -151,9 +159,11 @@ def test_notes_warn_of_what_should_not_be_trusted():
     trials = [outcome("coded_2", trial, degraded=0.004, queries=2000, settled=trial > 0) for trial in range(3)]
     notes = " | ".join(summary.rows(trials)[0].notes)
     assert "still rises or falls from part to part in 1 of 3 trials" in notes
-    assert "p99.9 rests on fewer than 10 queries" in notes
+    assert "p99 and p99.9 rest on few queries per trial (2 beyond p99.9" in notes
     assert "A_d rests on 24 unavailable predictions" in notes
-    assert summary.rows(grid())[0].notes == []
+    (note,) = summary.rows(grid())[0].notes
+    assert note.startswith("p99.9 rests on few queries per trial (20 beyond p99.9")
+    assert summary.rows([outcome("plain", trial, queries=100_000) for trial in range(2)])[0].notes == []
 
 
 def test_a_directory_without_a_summary_is_refused(tmp_path):

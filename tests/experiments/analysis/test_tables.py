@@ -81,3 +81,38 @@ def test_a_dash_stands_where_nothing_was_degraded(degraded, dash):
     text = printed([outcome("coded", trial, degraded=degraded) for trial in range(3)])
     row = next(line for line in text.splitlines() if line.startswith(" coded"))
     assert (" - " in row) == dash
+
+
+def test_a_sweep_of_many_points_is_one_table_that_fits_a_screen():
+    points = [{"workload.arrivals.rate": rate, "cluster.queue": queue} for rate in range(100, 105) for queue in "abcde"]
+    many = [
+        outcome(policy, trial, 0.01, 0.1, True, instances, point, settled=False)
+        for policy, instances in (("equal_resources", 18), ("coded k=2", 16))
+        for point in points
+        for trial in range(2)
+    ]
+    lines = printed(many).splitlines()
+    assert len(lines) <= 40
+    assert sum("±" in line for line in lines) == 25
+    assert max(map(len, lines)) <= 120
+    assert any("all other columns are in summary.csv" in line for line in lines)
+    text = " ".join(" ".join(lines).split())
+    assert "not at equal cost: equal_resources 18 instances; coded k=2 16 instances" in text
+    assert "the like in 24 more of 25" in text
+    assert text.count("note: too short") == 1
+
+
+def test_a_huge_sweep_says_what_is_left_out_of_its_table():
+    huge = [
+        outcome(f"policy{number}", trial, point={"workload.arrivals.rate": rate})
+        for number in range(12)
+        for rate in range(100)
+        for trial in range(2)
+    ]
+    text = printed(huge)
+    assert len(text.splitlines()) <= 45
+    assert max(map(len, text.splitlines())) <= 120
+    left = " ".join(text.split())
+    assert "70 of 100 sweep points and policy" in left
+    shown = [name for name in text.splitlines()[2].split() if name.startswith("policy")]
+    assert f"points and policy{len(shown)}," in left

@@ -56,11 +56,7 @@ def run(tmp_path: Path, text: str) -> list[Outcome]:
     file = tmp_path / "experiment.yaml"
     file.write_text(text)
     experiment = loader.load(file)
-    found = []
-    for cell in cells(experiment):
-        trace, _ = simulate_cell(cell)
-        found.append(_measured(cell, trace, None, {}))
-    return found
+    return [_measured(cell, simulate_cell(cell), None, {}) for cell in cells(experiment)]
 
 
 def test_case_1_a_freeze_is_in_the_tail(tmp_path: Path) -> None:

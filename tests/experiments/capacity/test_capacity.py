@@ -109,7 +109,7 @@ def experiment(**changes: Any) -> Experiment:
 def simulated(todo: list[Cell]) -> dict[str, Outcome]:
     found = {}
     for cell in todo:
-        trace, _ = simulate_cell(cell)
+        trace = simulate_cell(cell).trace
         named = {"policy": cell.policy.label, "kind": "none", "point": {}, "trial": cell.trial, "seconds": {}}
         found[cell.id] = measure(trace, None, warmup=cell.experiment.warmup_queries(trace.queries.arrival), **named)  # type: ignore[arg-type]
     return found

@@ -136,7 +136,7 @@ def test_a_run_leaves_what_scripts_rely_on(  # noqa: PLR0915 - one run, and all 
     assert manifest["device"]
     assert manifest["versions"]["torch"]
     assert manifest["command"][:2] == ["parm", "run"]
-    assert len(manifest["cells"]) == len(list((out / "traces").glob("*.parquet"))) == 8
+    assert len(manifest["cells"]) == len(list((out / "queries").glob("*.parquet"))) == 8
     assert {card["role"] for card in manifest["models"]} == {"deployed", "parity"}
     for cell in manifest["cells"]:
         assert set(cell["seconds"]) == {"simulating", "predicting", "writing"}

@@ -364,6 +364,16 @@ def test_a_plugin_beside_the_file_brings_a_kind(tmp_path: Path) -> None:
     with pytest.raises(ParmError, match="there is no policy 'spare_for_the_loader'"):
         loader.load(path)
     assert loader.load(path, plugins=["my_spare_module"]).policies[0].label == "spare_for_the_loader"
+    path.write_text(path.read_text() + "plugins: [my_spare_module]\n")
+    named = loader.load(path)
+    assert named.policies[0].label == "spare_for_the_loader"
+    assert named.resolved()["plugins"] == ["my_spare_module"]
+    assert loader.load(path, ["plugins=[]"], ["my_spare_module"]).plugins == ("my_spare_module",)
+
+
+def test_plugins_that_are_no_list_of_names_are_refused(tmp_path: Path) -> None:
+    with pytest.raises(ParmError, match="plugins"):
+        loader.load(write(tmp_path, "plugins: 3\n"))
 
 
 @pytest.mark.parametrize(

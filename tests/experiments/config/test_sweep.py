@@ -4,11 +4,13 @@ from __future__ import annotations
 
 import json
 from pathlib import Path
+from typing import Any
 
 import pytest
 
 from experiments.analysis.summary import Row
 from experiments.config import loader
+from experiments.config.sweep import written_out
 from experiments.figures.panels import panels
 from sim.errors import ParmError
 
@@ -98,3 +100,38 @@ def test_what_no_number_stands_for_cannot_be_swept(tmp_path: Path, sweep: str, s
     with pytest.raises(ParmError) as refusal:
         experiment(tmp_path, sweep)
     assert sentence in str(refusal.value)
+
+
+@pytest.mark.parametrize(
+    ("given", "values"),
+    [
+        ({"from": 100, "to": 400, "steps": 4}, [100, 200, 300, 400]),
+        ({"from": 0, "to": 1, "steps": 3}, [0, 0.5, 1]),
+        ({"from": 4, "to": 1, "steps": 4}, [4, 3, 2, 1]),
+        ({"from": 0.001, "to": 1, "steps": 4, "scale": "log"}, [0.001, 0.01, 0.1, 1]),
+        ({"from": 1, "to": 100, "steps": 3, "scale": "log"}, [1, 10, 100]),
+    ],
+)
+def test_a_range_stands_for_a_list(given: dict[str, Any], values: list[float]) -> None:
+    found = written_out({"workload.arrivals.rate": given})["workload.arrivals.rate"]
+    assert found == pytest.approx(values)
+    assert [type(one) for one in found] == [type(one) for one in values] or not all(
+        isinstance(one, int) for one in values
+    )
+
+
+@pytest.mark.parametrize(
+    ("given", "says"),
+    [
+        ({"from": 100, "to": 400}, "a range looks like"),
+        ({"from": 100, "to": 400, "step": 7}, "a range looks like"),
+        ({"from": 100, "to": 400, "steps": True}, "a range looks like"),
+        ({"from": 100, "to": 400, "steps": 1}, "has 2 to"),
+        ({"from": 100, "to": float("inf"), "steps": 3}, "between two finite numbers"),
+        ({"from": 0, "to": 400, "steps": 3, "scale": "log"}, "lies above 0"),
+        ({"from": 1, "to": 400, "steps": 3, "scale": "cubic"}, "is linear or log"),
+    ],
+)
+def test_a_range_that_cannot_be_one(given: dict[str, Any], says: str) -> None:
+    with pytest.raises(ValueError, match=says):
+        written_out({"workload.arrivals.rate": given})

@@ -24,22 +24,8 @@ from sim.policies import Coded, EqualResources, Replication
 from sim.simulation import simulate
 from sim.streams import Streams
 from sim.trace import Role, Route
-from tests.outcomes import outcome
+from tests.experiments.figures.material import SWEEP, material, texts
 from workloads.arrivals import Poisson
-
-
-def material(points=({},), trials=3, model=True, **more):
-    policies = (("equal_resources", 0.02, 0.0, 12), ("coded_k2", 0.01, 0.1, 18))
-    cells = [
-        outcome(policy, trial, scale, degraded, model, instances, point)
-        for point in points
-        for policy, scale, degraded, instances in policies
-        for trial in range(trials)
-    ]
-    return FigureData(summary.rows(cells), cells, **more)
-
-
-SWEEP = [{"workload.arrivals.rate": rate} for rate in (100, 200, 300)]
 
 
 @pytest.fixture(scope="module")
@@ -57,19 +43,13 @@ def of(trace, policy):
     return FigureData(summary.rows([cell]), [cell], lambda _: trace)
 
 
-def texts(figure):
-    import matplotlib.text
-
-    return " | ".join(text.get_text() for text in figure.findobj(matplotlib.text.Text))
-
-
 @pytest.mark.parametrize(
     ("points", "trials"), [([{}], 1), ([point | {"b": b} for point in SWEEP[:2] for b in ("x", "y")], 3)]
 )
 def test_every_figure_is_drawn_as_png_and_pdf(tmp_path, points, trials):
     notes = draw_all(None, material(points, trials), tmp_path)
     assert notes == []
-    names = ["accuracy", "ccdf", "latency_accuracy", "latency_vs_sweep"]
+    names = ["accuracy", "ccdf", *["heatmap"] * (len(points) > 1), "latency_accuracy", "latency_vs_sweep"]
     assert sorted(path.name for path in tmp_path.iterdir()) == [f"{n}.{e}" for n in names for e in ("pdf", "png")]
     assert all(path.read_bytes()[:4] in (b"\x89PNG", b"%PDF") for path in tmp_path.iterdir())
 
@@ -94,7 +74,7 @@ def test_a_figure_that_does_not_apply_says_why_when_it_was_asked_for(tmp_path):
     ]
     assert Accuracy().draw(latency_only) is None
     assert LatencyVsSweep(along="cluster.extra").reason(material(SWEEP)) == "'cluster.extra' is not swept"
-    assert [figure.draw(FigureData([])) for figure in EVERY] == [None] * 5
+    assert [figure.draw(FigureData([])) for figure in EVERY] == [None] * 6
 
 
 def test_a_second_figure_of_a_kind_does_not_replace_the_first(tmp_path):

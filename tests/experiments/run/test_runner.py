@@ -161,7 +161,7 @@ def test_a_trace_is_read_back_as_it_was_simulated(tmp_path: Path) -> None:
     run(tmp_path, 1)
     store = RunStore(tmp_path / "run")
     for cell in cells(Experiment.model_validate(copy.deepcopy(LATENCY))):
-        simulated, _ = simulate_cell(cell)
+        simulated = simulate_cell(cell).trace
         again = store.trace(cell)
         assert again is not None
         for part in ("queries", "batches", "tasks"):

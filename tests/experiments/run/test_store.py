@@ -45,7 +45,7 @@ def test_what_is_written_and_that_nothing_is_left_over(tmp_path: Path) -> None:
     files = sorted(str(file.relative_to(tmp_path)) for file in tmp_path.rglob("*") if file.is_file())
     expected = ["experiment.yaml"]
     for cell in todo:
-        expected += [f"cells/{cell.id}.json", f"traces/{cell.name}.parquet", f"traces/tasks/{cell.name}.tasks.parquet"]
+        expected += [f"cells/{cell.id}.json", f"queries/{cell.name}.parquet", f"tasks/{cell.name}.tasks.parquet"]
     assert files == sorted(expected)
     assert [outcome.trial for outcome in store.outcomes(todo)] == [0, 1]
     assert all(set(outcome.seconds) == {"simulating", "predicting", "writing"} for outcome in store.outcomes(todo))
@@ -140,7 +140,7 @@ def test_a_damaged_experiment_in_the_directory_is_refused(tmp_path: Path) -> Non
 
 def test_what_a_killed_run_left_half_written_is_removed(tmp_path: Path) -> None:
     store, todo = finished_run(tmp_path)
-    half = tmp_path / "traces" / f".{todo[0].name}.parquet.123.part"
+    half = tmp_path / "queries" / f".{todo[0].name}.parquet.123.part"
     half.write_bytes(b"PAR")
     store.open(experiment())
     assert not half.exists()
@@ -193,7 +193,7 @@ def test_the_cells_of_another_name_are_refused(tmp_path: Path) -> None:
 
 @pytest.mark.parametrize("fresh", [False, True])
 def test_a_folder_that_was_never_a_run_is_left_alone(tmp_path: Path, fresh: bool) -> None:
-    files = ["cells/1.json", "traces/a.parquet", "figures/a.png", "summary.csv", ".a.csv.1.part", "experiment.yaml"]
+    files = ["cells/1.json", "queries/a.parquet", "figures/a.png", "summary.csv", ".a.csv.1.part", "experiment.yaml"]
     for name in files:
         (tmp_path / name).parent.mkdir(exist_ok=True)
         (tmp_path / name).write_text("name: mine\n")
@@ -204,7 +204,7 @@ def test_a_folder_that_was_never_a_run_is_left_alone(tmp_path: Path, fresh: bool
 
 def test_files_of_others_in_a_run_outlive_fresh(tmp_path: Path) -> None:
     store, _ = finished_run(tmp_path)
-    others = [tmp_path / name for name in ("cells/notes.json", "traces/.mine.part", "figures/drawn.svg", ".a.part")]
+    others = [tmp_path / name for name in ("cells/notes.json", "queries/.mine.part", "figures/drawn.eps", ".a.part")]
     for file in others:
         file.parent.mkdir(exist_ok=True)
         file.write_text("mine")

@@ -31,7 +31,7 @@ def offered_loads(cluster: Cluster, policy: Policy, rate: float) -> dict[str, fl
 
     It is the time for which work that is certain to be sent there holds an instance (a service without slowdowns, and
     both transfers), in the largest batches, per second and instance: one task of each query and every copy that nothing
-    cancels, but no hedges, retries or last resorts. From 1 on the queue grows for ever. Pools whose mean service is not
+    cancels, but no hedges, retries or last resorts. From 1 on the queue keeps growing. Pools whose mean service is not
     known are left out.
     """
     loads: dict[str, float] = {}

@@ -8,9 +8,9 @@ import numpy as np
 import pytest
 import yaml
 
-from experiments.analysis import load
 from experiments.analysis.dependence import autocorrelation, intraclass
 from experiments.config.schema import Experiment
+from experiments.run import load
 from sim.trace import Role
 
 BASE = """

@@ -1,0 +1,127 @@
+"""How the kernel's state lies in memory: records of numbers that are reached by address, as structs are in C.
+
+NumPy owns the memory. The one `WORLD` record, `w` in all of the kernel, holds the addresses, and everything else is
+named by its row. To the compiler such a record is a plain pointer, so nothing is reference-counted, and a call passes
+one pointer. Python may move an array when the kernel asks it for something, and then updates the address in `w`. Rows
+of tasks, batches and groups are only asked for between events, so that within one their pointers hold.
+"""
+
+from __future__ import annotations
+
+import numpy as np
+
+ROW = "i8"
+
+QUEUED, RUNNING, ENDED = range(3)
+"""The states of a task, as in `sim.task`."""
+
+DONE, CANCELLED, LOST = range(3)
+"""`sim.trace.TaskStatus`, as plain numbers."""
+
+OWN, RECONSTRUCTION, REPLICA, BACKUP = range(4)
+"""`sim.trace.Route`, as plain numbers."""
+
+ONE, REPLICAS, HEDGED, TIED, BACKUPS, CODED, COLLECTED = range(7)
+"""What the policy does; CODED may hedge and ask backups besides."""
+
+TURNS, SHORTEST, BEST = range(3)
+"""How a queue is chosen where every instance has one."""
+
+PIECES, CHAIN, FACTOR, MULTIPLY, ADD = range(5)
+"""How a straggler bends a service."""
+
+(
+    FINISHED, OVERDUE, ASK_BACKUP, GROUP_OVERDUE, ENCODED, DECODED, STOPPED, REPAIRED, TOLD, BACKUP_DUE, DEADLINE,
+    BATCH_OVERDUE, ARRIVAL,
+) = range(13)  # fmt: skip
+"""What happens at a moment. Only the first four can be cancelled."""
+
+(
+    NEED_HEAP, NEED_ROWS, NEED_COLUMNS, NEED_ATTEMPTS, NEED_SERVICE, NEED_DRAW, NEED_BLOCK, NEED_LINE, NEED_TRAFFIC,
+    NEED_SUFFICIENT,
+) = range(10)  # fmt: skip
+"""What the kernel asks Python for."""
+
+
+def record(floats: str = "", **kinds: str) -> np.dtype[np.void]:
+    """Return a record of 8-byte fields: `floats` and each of `kinds` are names with blanks between them."""
+    fields = [(name, "f8") for name in floats.split()]
+    fields += [(name, ROW) for names in kinds.values() for name in names.split()]
+    return np.dtype(fields)
+
+
+WORLD = record(
+    "now after backup_after hedge_share backup_share budget cancel_seconds message_delay deadline max_wait "
+    "group_max_wait overhead exact objective increase backoff end",
+    state="ids size room cancelled heap python submit released self halted "
+    "tasks free_task spare_tasks batches free_batch spare_batches groups free_group spare_groups most_tasks "
+    "avoid parities members copies_kept k r",
+    policy="policy copies cancel hedges watched hedging backing sees copying parity_pool backup_pool encode decode "
+    "group groups_made coded_groups group_timer group_sizes any_k",
+    frontend="alone waiting first batch_count filled_to awaits_more live due awaiting has_deadline came queries count "
+    "adapts max_size closed sent think thought arrivals sees_arrivals instances_total",
+    pools="pools farms instances queues meets attempts bends bend_count delays delay_count outages outage_count",
+    draws="streams latest ordered window seen oldest least",
+    columns="ended column_room owner role row attempt task_size instance queued sent_at start finish "
+    "back fate sent_bytes reply route used answered sizes firsts dispatched batch_row defaults default_count",
+)
+"""Everything there is once: the clock, options, counts, and addresses."""
+
+TASK = record(
+    "queued_at sent start finish",
+    rows="entry pool batch group owner first size attempt instance state loss before after copy",
+)
+"""A task that has not ended. `entry` is its number in the heap, `before` and `after` are its neighbours in the queue,
+`copy` is the next copy of its batch; `loss` says whether it will be lost: 1, and then retried, or 2, for good."""
+
+BATCH = record(
+    "dispatched",
+    rows="number first size holds group slot task ghost head tail sent avoided timer backup backup_timer",
+)
+"""A batch that somebody may still ask for: `holds` counts who may. `head` to `tail` are its copies; `ghost` counts
+those that were lost for good, of which a policy is not told."""
+
+GROUP = record(rows="number holds size members listed unanswered returned used settled")
+"""A coding group that somebody may still ask for. `members` counts its batches, `listed` the slots that they fill."""
+
+ENTRY = record("time", rows="number what item")
+"""An entry of the heap, as SimPy orders them: by time, then by number."""
+
+POOL = record(rows="farm rank role row meets")
+"""A pool, or a lane of a farm; `meets` is its first `MEET`."""
+
+MEET = record("send reply", rows="stream")
+"""What tasks of a pool meet, by size and attempt."""
+
+FARM = record(rows="instances first ranks shared queues idle head resting chooser turn d uniforms drawn scratch")
+"""The instances of a pool, or of several that share them; `idle` is a ring where they share a queue."""
+
+INSTANCE = record(rows="farm load free")
+"""An instance's tasks, where it has a queue of its own."""
+
+QUEUE = record(rows="front back")
+"""The first and the last task that wait."""
+
+BEND = record(rows="how values")
+"""A straggler's bend: `values` are its `LINE` rows, factors, or streams."""
+
+DELAY = record("latency", rows="values flows count at crossed streams")
+"""Bulk traffic: when each piece of time ends, how many flows cross each link then, and where each instance is."""
+
+OUTAGE = record("detect", rows="retry values")
+"""Crashes; `values` is its first `LINE`."""
+
+LINE = record(rows="first second count at")
+"""An instance's condition over time: two columns of numbers, how many there are, and where the instance is."""
+
+STREAM = record(rows="blocks count")
+"""Addresses of a stream's blocks of draws, 0 where a block is not here."""
+
+BLOCK_BITS = 12
+"""A block has 4,096 draws (`sim.streams.BLOCK`)."""
+
+COLUMN_TYPES = {
+    "owner": "i4", "role": "u1", "row": "i1", "attempt": "i2", "task_size": "i4", "instance": "i4",
+    "queued": "f8", "sent_at": "f8", "start": "f8", "finish": "f8", "back": "f8", "fate": "u1",
+}  # fmt: skip
+"""The columns of `sim.trace.Tasks`; `task_size` and `sent_at` are `size` and `sent` there."""

@@ -1,0 +1,258 @@
+"""Tasks from their making to their row in the trace; who waits in which queue, and who is cancelled."""
+
+from __future__ import annotations
+
+import math
+from typing import Any
+
+from sim.compiled.heap import cancelled, push
+from sim.compiled.layout import CANCELLED, DONE, ENDED, NEED_COLUMNS, QUEUED, RUNNING, STOPPED
+from sim.compiled.memory import (
+    ask,
+    batches,
+    farms,
+    get_i8,
+    groups,
+    instances,
+    kernel,
+    pools,
+    put_f8,
+    put_i1,
+    put_i2,
+    put_i4,
+    put_i8,
+    put_u1,
+    queues,
+    tasks,
+)
+
+
+@kernel
+def make(w: Any, p: int, b: int, g: int, attempt: int) -> int:
+    """Make a task for pool `p`: of batch row `b`, or of group row `g` where `b` is -1."""
+    t = w.free_task
+    task = tasks(w.tasks, t)
+    w.free_task = task.after
+    w.spare_tasks -= 1
+    if b >= 0:
+        batch = batches(w.batches, b)
+        batch.holds += 1
+        task.owner, task.first, task.size = batch.number, batch.first, batch.size
+    else:
+        group = groups(w.groups, g)
+        group.holds += 1
+        task.owner, task.first, task.size = group.number, group.number, group.size
+    task.pool, task.batch, task.group, task.attempt = p, b, g, attempt
+    task.entry = task.instance = task.before = task.after = task.copy = -1
+    task.state = QUEUED
+    task.loss = 0
+    return t
+
+
+@kernel
+def let_go(w: Any, b: int) -> None:
+    """Hear that somebody no longer needs batch row `b`; the last one frees it."""
+    batch = batches(w.batches, b)
+    batch.holds -= 1
+    if batch.holds == 0:
+        if batch.group >= 0:
+            let_go_group(w, batch.group)
+        batch.head = w.free_batch
+        w.free_batch = b
+        w.spare_batches += 1
+
+
+@kernel
+def let_go_group(w: Any, g: int) -> None:
+    """Hear that somebody no longer needs group row `g`; the last one frees it."""
+    group = groups(w.groups, g)
+    group.holds -= 1
+    if group.holds == 0:
+        group.number = w.free_group
+        w.free_group = g
+        w.spare_groups += 1
+
+
+@kernel
+def end(w: Any, t: int, fate: int, back: float) -> None:
+    """Write the task's row, and strike it from what its batch or group remembers. Its row is still to be freed."""
+    task = tasks(w.tasks, t)
+    task.state = ENDED
+    task.entry = -1
+    n = w.ended
+    if n == w.column_room:
+        ask(w.python, NEED_COLUMNS, 0, 0)
+    w.ended = n + 1
+    pool = pools(w.pools, task.pool)
+    role = pool.role
+    put_i4(w.owner, n, task.owner)
+    put_u1(w.role, n, role)
+    put_i1(w.row, n, pool.row)
+    put_i2(w.attempt, n, task.attempt)
+    put_i4(w.task_size, n, task.size)
+    put_i4(w.instance, n, task.instance)
+    put_f8(w.queued, n, task.queued_at)
+    put_f8(w.sent_at, n, task.sent)
+    put_f8(w.start, n, task.start)
+    put_f8(w.finish, n, task.finish)
+    put_f8(w.back, n, back)
+    put_u1(w.fate, n, fate)
+    w.end = max(w.end, task.finish)
+    if fate == DONE:
+        w.end = max(w.end, back)
+        put_i8(w.sent_bytes, 3, get_i8(w.sent_bytes, 3) + task.size)
+    if task.instance >= 0:
+        put_i8(w.sent_bytes, role, get_i8(w.sent_bytes, role) + task.size)
+    if task.batch < 0:
+        put_i8(w.parities, task.group * w.r + pool.row, -1)
+    elif task.pool == w.backup_pool:
+        batches(w.batches, task.batch).backup = -1
+    elif w.copying:
+        strike(w, task.batch, t)
+    else:
+        batches(w.batches, task.batch).task = -1
+
+
+@kernel
+def strike(w: Any, b: int, t: int) -> None:
+    """Strike a copy from its batch's list."""
+    batch = batches(w.batches, b)
+    before = -1
+    one = batch.head
+    while one != t:
+        before = one
+        one = tasks(w.tasks, one).copy
+    after = tasks(w.tasks, t).copy
+    if before < 0:
+        batch.head = after
+    else:
+        tasks(w.tasks, before).copy = after
+    if batch.tail == t:
+        batch.tail = before
+
+
+@kernel
+def free(w: Any, t: int) -> None:
+    """Free the row of a task that has ended, and let go of what it was for."""
+    task = tasks(w.tasks, t)
+    b, g = task.batch, task.group
+    task.after = w.free_task
+    w.free_task = t
+    w.spare_tasks += 1
+    if b >= 0:
+        let_go(w, b)
+    else:
+        let_go_group(w, g)
+
+
+@kernel
+def queue_of(w: Any, p: int, instance: int) -> int:
+    """Return the queue in which tasks of pool `p` wait, for `instance` where each has its own."""
+    pool = pools(w.pools, p)
+    farm = farms(w.farms, pool.farm)
+    if farm.shared:
+        return farm.queues + pool.rank
+    return farm.queues + pool.rank * farm.instances + instance - farm.first
+
+
+@kernel
+def append(w: Any, q: int, t: int) -> None:
+    """Let a task wait at the end of a queue."""
+    queue = queues(w.queues, q)
+    task = tasks(w.tasks, t)
+    task.before, task.after = queue.back, -1
+    if queue.back < 0:
+        queue.front = t
+    else:
+        tasks(w.tasks, queue.back).after = t
+    queue.back = t
+
+
+@kernel
+def unlink(w: Any, q: int, t: int) -> None:
+    """Take a task out of a queue."""
+    queue = queues(w.queues, q)
+    task = tasks(w.tasks, t)
+    if task.before < 0:
+        queue.front = task.after
+    else:
+        tasks(w.tasks, task.before).after = task.after
+    if task.after < 0:
+        queue.back = task.before
+    else:
+        tasks(w.tasks, task.after).before = task.before
+
+
+@kernel
+def remove(w: Any, t: int) -> None:
+    """Cancel a task that waits."""
+    task = tasks(w.tasks, t)
+    unlink(w, queue_of(w, task.pool, task.instance), t)
+    if not farms(w.farms, pools(w.pools, task.pool).farm).shared:
+        instances(w.instances, task.instance).load -= 1
+    task.instance = -1
+    task.sent = task.start = math.nan
+    task.finish = w.now
+    end(w, t, CANCELLED, math.nan)
+    free(w, t)
+
+
+@kernel
+def remove_copies(w: Any, b: int) -> None:
+    """Cancel a batch's copies that wait."""
+    t = batches(w.batches, b).head
+    while t >= 0:
+        following = tasks(w.tasks, t).copy
+        if tasks(w.tasks, t).state == QUEUED:
+            remove(w, t)
+        t = following
+    batches(w.batches, b).ghost = 0
+
+
+@kernel
+def submit(w: Any, t: int) -> None:
+    """Start the task on an idle instance or let it wait: `queues.submitted`, called by its address.
+
+    Whoever calls a function by name is compiled together with it, and with all that it calls; by its address, not.
+    """
+    ask(w.submit, w.self, t, 0)
+
+
+@kernel
+def released(w: Any, instance: int) -> None:
+    """Hear that the task of an instance ended: `queues.freed`, called by its address."""
+    ask(w.released, w.self, instance, 1)
+
+
+@kernel
+def stop(w: Any, t: int) -> None:
+    """Cancel a task that runs, which takes its instance `cancel_seconds` more."""
+    task = tasks(w.tasks, t)
+    instance = task.instance
+    now = w.now
+    task.entry = -1
+    task.state = ENDED
+    cancelled(w)
+    task.start = min(task.start, now)
+    task.finish = min(task.finish, now) + w.cancel_seconds
+    end(w, t, CANCELLED, math.nan)
+    free(w, t)
+    if w.cancel_seconds != 0.0:
+        push(w, now + w.cancel_seconds, STOPPED, instance)
+    else:
+        released(w, instance)
+
+
+@kernel
+def cancel_copies(w: Any, b: int, running: bool) -> None:
+    """Cancel a batch's copies that wait, and those that run too where that is wanted."""
+    t = batches(w.batches, b).head
+    while t >= 0:
+        following = tasks(w.tasks, t).copy
+        state = tasks(w.tasks, t).state
+        if state == QUEUED:
+            remove(w, t)
+        elif running and state == RUNNING:
+            stop(w, t)
+        t = following
+    batches(w.batches, b).ghost = 0

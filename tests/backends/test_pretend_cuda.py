@@ -1,0 +1,359 @@
+"""The CUDA path on a device that is not there: placement, waits of the host, graphs and precision."""
+
+from __future__ import annotations
+
+import copy
+from collections import Counter
+from collections.abc import Iterator
+from dataclasses import astuple
+from pathlib import Path
+
+import numpy as np
+import pytest
+import torch
+from torch import nn
+
+from backends.answers import Predictor
+from backends.loop import HardwareInTheLoop
+from backends.measuring import measure
+from backends.real.service import NetworkService
+from backends.runner import ModelRunner
+from backends.torch_backend import TorchBackend
+from parity.codes import Addition, Approxifer, Concatenation, Conditional, Exact, InvNet, Learned, Nercc, TensorCode
+from parity.networks import Mlp, Network, ResNet18
+from parity.objectives import Objective, Reconstruction, Supervised, TrainingData
+from parity.recipes import Best
+from parity.training import train
+from sim.cluster import Cluster
+from sim.distributions.families import Deterministic
+from sim.distributions.profile import RoleName
+from sim.errors import ParmError
+from sim.policies import Coded
+from sim.schedule import OpenSchedule
+from sim.simulation import simulate
+from sim.stragglers import PerTask
+from sim.streams import Streams
+from sim.trace import Route, Trace
+from tests import pretend_cuda
+from tests.backends.test_answers import make_trace, random_trace
+from tests.backends.test_fusion import lived_in
+from tests.pretend_cuda import CUDA, Device, PlacementError
+from tests.pretend_cuda import pretend_cuda as pretended
+
+pytestmark = [
+    pytest.mark.skipif(bool(pretend_cuda.MISSING), reason=f"this torch lacks {', '.join(pretend_cuda.MISSING)}"),
+    pytest.mark.skipif(torch.cuda.is_available(), reason="there is a CUDA device: nothing has to be pretended"),
+]
+
+
+@pytest.fixture
+def device() -> Iterator[Device]:
+    torch.manual_seed(0)
+    torch.set_num_threads(1)
+    with pretended() as device:
+        yield device
+
+
+def test_the_device_tells_placement_waits_and_pinned_copies_apart(device: Device) -> None:
+    there, here = torch.ones(4, device="cuda"), torch.ones(4)
+    assert there.is_cuda
+    assert not (there + 1).cpu().is_cuda
+    with pytest.raises(PlacementError):
+        there + here
+    device.clear()
+    _ = here.pin_memory().to("cuda", non_blocking=True) + there
+    assert device.waits == []
+    there.sum().item()
+    here.to("cuda")
+    here.pin_memory().to("cuda")
+    there.to("cpu", non_blocking=True)
+    there.nonzero()
+    assert len(device.waits) == 5
+    assert all(line.startswith("tests/backends/test_pretend_cuda.py:") for _, line in device.waits)
+
+
+SHAPE, CLASSES, SAMPLES = (1, 8, 8), 6, 50
+IMAGES = torch.randn(SAMPLES, *SHAPE, generator=torch.Generator().manual_seed(1))
+LABELS = np.random.default_rng(1).integers(0, CLASSES, SAMPLES)
+CODES: dict[str, tuple[TensorCode, int, int]] = {
+    "addition": (Addition(), 2, 1),
+    "addition, two rows": (Addition(), 3, 2),
+    "concatenation": (Concatenation(), 2, 1),
+    "conditional": (Conditional(), 2, 1),
+    "exact": (Exact(), 3, 2),
+    "invnet": (InvNet(), 2, 1),
+    "learned": (Learned(), 2, 1),
+    "approxifer": (Approxifer(), 2, 3),
+    "nercc": (Nercc(), 2, 3),
+}
+
+
+def network(kind: Network | None = None, seed: int = 1) -> nn.Module:
+    torch.manual_seed(seed)
+    return (kind or Mlp(hidden=(20,))).build(SHAPE, CLASSES).eval()
+
+
+def trace_for(code: TensorCode, k: int, r: int, seed: int) -> Trace:
+    """Make a trace with many reconstructions; where no answer counts as it is, of all queries from k coded answers."""
+    if code.systematic:
+        return random_trace(k, r, seed)
+    generator = np.random.default_rng(seed)
+    batches = [(1, group, slot) for group in range(12) for slot in range(k)]
+    masks = [sum(1 << k + int(row) for row in generator.permutation(r)[:k]) for _ in batches]
+    return make_trace(batches, {query: (Route.RECONSTRUCTION, mask) for query, mask in enumerate(masks)}, k, r)
+
+
+class Cell:
+    """A code at work with untrained parts, and traces whose answers are asked for."""
+
+    def __init__(self, name: str, kind: Network | None = None) -> None:
+        self.code, self.k, self.r = CODES[name]
+        self.deployed, self.backup = network(kind), network(kind, 2)
+        kind = kind or Mlp(hidden=(20,))
+        trained = [
+            part.build(kind, SHAPE, CLASSES, lambda _module: None).eval() for part in self.code.parts(self.k, self.r)
+        ]
+        self.coder, self.parities = self.code.bind(self.k, self.r, trained, self.deployed)
+
+    def predictor(self, device: str) -> Predictor:
+        return Predictor(TorchBackend(device, precision="single"), self.deployed, IMAGES, LABELS, default_answer=3)
+
+    def answer(self, predictor: Predictor, seed: int) -> tuple[object, ...]:
+        trace = trace_for(self.code, self.k, self.r, seed)
+        samples = np.random.default_rng(seed).integers(0, SAMPLES, len(trace.queries))
+        found = astuple(predictor.answer(trace, samples, self.coder, self.parities, self.backup))
+        return tuple(one.tolist() if isinstance(one, np.ndarray) else one for one in found)
+
+
+@pytest.mark.parametrize("name", CODES)
+def test_deferred_answers_of_every_code_are_the_cpus(name: str) -> None:
+    cell = Cell(name)
+    on_cpu = cell.predictor("cpu")
+    expected = [cell.answer(on_cpu, seed) for seed in range(3)]
+    with pretended():
+        there = cell.predictor("cuda")
+        assert [cell.answer(there, seed) for seed in range(3)] == expected
+
+
+WAITS_PER_CELL = 1
+"""The copy of what the clients received."""
+
+
+@pytest.mark.parametrize("name", CODES)
+def test_a_cell_waits_once_for_the_device(name: str, device: Device) -> None:
+    cell = Cell(name)
+    predictor = cell.predictor("cuda")
+    for seed in range(3):  # recordings are made, and every pattern of losses is met
+        cell.answer(predictor, seed)
+    device.clear()
+    cell.answer(predictor, 2)
+    assert len(device.waits) == WAITS_PER_CELL, device.waits
+
+
+def test_outputs_in_the_loop_are_decoded_where_the_models_are(device: Device) -> None:
+    cell = Cell("conditional")
+    labels = LABELS
+    samples = np.random.default_rng(3).integers(0, SAMPLES, 60)
+    backend = TorchBackend("cuda", precision="single")
+    loop = HardwareInTheLoop(
+        backend, cell.deployed, IMAGES, labels, samples, default_answer=3, code=cell.coder, parities=cell.parities
+    )
+    late = PerTask(slowdown=Deterministic(value=40.0), probability=0.25)
+    cluster = Cluster(instances=5, extra=3, service=Deterministic(value=1e6))
+    arrivals = OpenSchedule(np.cumsum(np.random.default_rng(3).exponential(0.01, 60)))
+    trace = simulate(cluster, Coded(k=2, code=cell.code), [late], arrivals, Streams(4), hardware=loop.modifier)
+    assert (trace.queries.route == Route.RECONSTRUCTION).sum() > 3
+    answers = loop.answers(trace)
+    assert all(value.is_cuda for parity in cell.parities for value in parity.parameters())
+    deferred = Predictor(backend, cell.deployed, IMAGES, labels, default_answer=3)
+    assert answers.answer.tolist() == deferred.answer(trace, samples, cell.coder, cell.parities).answer.tolist()
+
+
+def convolutional(seed: int = 1) -> nn.Module:
+    return network(ResNet18(width=4), seed)
+
+
+def test_a_recording_is_replayed_with_the_inputs_of_the_call(device: Device) -> None:
+    module = convolutional()
+    backend = TorchBackend("cuda", precision="single")
+    expected = TorchBackend("cpu", precision="single").predict(copy.deepcopy(module), IMAGES)
+    for _ in range(2):
+        torch.testing.assert_close(backend.predict(module, IMAGES), expected, rtol=1e-4, atol=1e-4)
+    device.clear()
+    backend.predict(module, IMAGES)
+    assert device.replays == 1
+    assert device.kernels["aten::convolution"] == 0, "a replay launches nothing by itself"
+
+
+class Waiting(nn.Module):
+    """Has a look at what it computes, or computes something whose size depends on it."""
+
+    def __init__(self, *, unnoticed: bool) -> None:
+        super().__init__()
+        self.inner, self.unnoticed = network(), unnoticed
+
+    def forward(self, x: torch.Tensor) -> torch.Tensor:
+        outputs: torch.Tensor = self.inner(x)
+        mode = torch.cuda.get_sync_debug_mode()
+        if self.unnoticed:  # some waits are not in torch's list
+            torch.cuda.set_sync_debug_mode(0)
+        outputs.sum().item()
+        torch.cuda.set_sync_debug_mode(mode)
+        return outputs
+
+
+@pytest.mark.parametrize("unnoticed", [False, True])
+def test_a_refused_recording_leaves_no_stream_behind_and_others_are_recorded(device: Device, unnoticed: bool) -> None:
+    backend, module = TorchBackend("cuda", precision="single"), Waiting(unnoticed=unnoticed)
+    expected = TorchBackend("cpu").predict(copy.deepcopy(module), IMAGES)
+    assert torch.equal(backend.predict(module, IMAGES), expected)
+    assert len(device.streams) == 1
+    assert device.debug == 0
+    assert "without CUDA graphs: " in str(backend.how(module))
+    other = network(seed=2)
+    backend.predict(other, IMAGES)
+    assert "without CUDA graphs" not in str(backend.how(other))
+    assert device.replays == 1
+
+
+def test_many_sizes_of_batches_are_all_recorded_or_it_is_said(device: Device, monkeypatch: pytest.MonkeyPatch) -> None:
+    backend, module = TorchBackend("cuda", precision="single"), network()
+    for size in range(1, 41):
+        backend.serve(module, backend.place(IMAGES[:size]))
+    assert "without CUDA graphs" not in str(backend.how(module))
+    device.clear()
+    for size in range(1, 41):
+        backend.runner(module)(backend.place(IMAGES[:size]))
+    assert device.replays == 40
+    monkeypatch.setattr("backends.runner.MOST_SHAPES", 2)
+    module = network()
+    for size in (1, 2, 3):
+        backend.runner(module)(backend.place(IMAGES[:size]))
+    assert "without CUDA graphs: only 2 shapes" in str(backend.how(module))
+
+
+def test_a_batch_that_does_not_fit_is_halved_and_the_half_is_recorded(device: Device) -> None:
+    module, many = network(Mlp(hidden=(200,))), IMAGES.repeat(3, 1, 1, 1)
+    backend = TorchBackend("cuda", 128, precision="single")
+    expected = TorchBackend("cpu").predict(copy.deepcopy(module), many)
+    images = backend.place(many)
+    device.memory = 70 * 200  # elements of one tensor: the hidden layer of 64 samples fits, that of 128 does not
+    outputs = backend.outputs(module, len(many), lambda chunk: images[chunk])
+    device.memory = float("inf")
+    assert torch.equal(outputs.cpu(), expected)
+    assert backend.runner(module).batch == 64
+    assert "without CUDA graphs" not in str(backend.how(module))
+    device.memory = 10 * 200
+    with pytest.raises(torch.OutOfMemoryError):
+        backend.outputs(module, len(many), lambda chunk: images[chunk])
+
+
+def overflowing(images: int) -> nn.Module:
+    """Outputs beyond 65,504, the largest number in half precision, for the brightest `images` of the samples."""
+    module = nn.Sequential(nn.Flatten(), nn.Linear(64, CLASSES)).eval()
+    sums = IMAGES.flatten(1).sum(1).sort(descending=True).values
+    nn.init.normal_(module[1].bias)
+    nn.init.constant_(module[1].weight, 66_000 / float(sums[images - 1] * 0.5 + sums[images] * 0.5))
+    with torch.no_grad():
+        module[1].weight *= torch.linspace(1.0, 0.5, CLASSES)[:, None]
+    return module
+
+
+def test_half_precision_that_overflows_falls_back_to_single(device: Device, monkeypatch: pytest.MonkeyPatch) -> None:
+    cell = Cell("addition")
+    cell.deployed = overflowing(3)
+    cell.coder, cell.parities = cell.code.bind(cell.k, cell.r, [network(seed=5)], cell.deployed)
+    monkeypatch.setattr(TorchBackend, "agreement", lambda *given: 1.0)  # none of the held samples overflowed
+    here = Predictor(TorchBackend("cpu"), copy.deepcopy(cell.deployed), IMAGES, LABELS, default_answer=3)
+    cell.parities = [copy.deepcopy(one) for one in cell.parities]
+    backend = TorchBackend("cuda")
+    there = Predictor(backend, cell.deployed, IMAGES, LABELS, default_answer=3)
+    found = cell.answer(there, 0)
+    assert not backend.runner(cell.deployed).half
+    assert backend.runner(cell.parities[0]).half, "only what overflows falls back"
+    assert found[0] == cell.answer(here, 0)[0]
+    chosen = Predictor(TorchBackend("cuda", precision="half"), cell.deployed, IMAGES, LABELS, default_answer=3)
+    with pytest.raises(ParmError, match="not finite"):
+        cell.answer(chosen, 0)
+
+
+def test_single_precision_is_no_tf32_and_half_is_weighed_against_it(device: Device) -> None:
+    assert torch.backends.cudnn.allow_tf32
+    module = convolutional()
+    TorchBackend("cuda", precision="auto").settle(module, lambda: IMAGES)
+    assert device.tf32 == {False}
+    assert torch.backends.cudnn.allow_tf32
+
+
+def test_cudnns_fused_convolutions_answer_as_the_module(device: Device) -> None:
+    module = lived_in(convolutional())
+    expected = TorchBackend("cpu").predict(copy.deepcopy(module), IMAGES)
+    runner = ModelRunner(module, torch.device("cuda"), half=False, way="cudnn")
+    with torch.no_grad():
+        outputs = runner.outputs(SAMPLES, lambda chunk: IMAGES[chunk]).cpu()
+    torch.testing.assert_close(outputs, expected, rtol=1e-4, atol=1e-4)
+    assert "13 of cuDNN's convolutions" in runner.how
+    assert device.kernels["aten::cudnn_convolution_add_relu"] > 0
+
+
+def test_profiles_are_measured_in_the_precision_that_runs_settle_for(device: Device) -> None:
+    given: dict[RoleName, nn.Module] = {"deployed": nn.Sequential(nn.Flatten(), nn.Linear(64, CLASSES))}
+    with torch.no_grad():
+        given["deployed"][1].bias[0] = 100.0  # always the same class
+    profile = measure(TorchBackend("cuda"), given, SHAPE, (1, 4), 3, 1, network="tiny")
+    assert "half precision; half precision agrees on 1.0000" in profile.how
+
+
+def test_real_workers_run_what_the_backend_runs(device: Device) -> None:
+    serve = NetworkService((ResNet18(width=4),), SHAPE, CLASSES, device="cuda")(0)
+    device.clear()
+    outputs = serve(0, np.zeros(64, np.float32))
+    assert outputs.shape == (CLASSES,)
+    assert device.replays == 1
+
+
+def test_the_latest_runners_are_kept_and_no_more(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr("backends.torch_backend.MOST_RUNNERS", 2)
+    backend, modules = TorchBackend("cpu"), [network(seed=seed) for seed in range(3)]
+    first, second = (backend.runner(module) for module in modules[:2])
+    assert backend.runner(modules[0]) is first
+    backend.runner(modules[2])
+    assert backend.runner(modules[0]) is first
+    assert backend.runner(modules[1]) is not second
+
+
+def training_data(copies: int) -> TrainingData:
+    labels = torch.from_numpy(LABELS)
+    return TrainingData(
+        name="noise",
+        fingerprint="0",
+        note="",
+        outputs=CLASSES,
+        train=IMAGES.repeat(copies, 1, 1, 1),
+        train_labels=labels.repeat(copies),
+        test=IMAGES,
+        test_labels=labels,
+        task_name="classification",
+    )
+
+
+@pytest.mark.parametrize("name", ["addition", "conditional", "concatenation", "learned", "invnet"])
+def test_steps_of_training_wait_for_nothing(name: str, device: Device, tmp_path: Path) -> None:
+    code, k, r = CODES[name]
+    recipe, waits = Best(epochs=2, shift=1, flip=True, holdout=20, mixed=True), []
+    for copies in (4, 8, 16):  # in the first round, constants of the code are sent to the device
+        data, part = training_data(copies), code.parts(k, r)[0]
+        parity = part.build(Mlp(hidden=(20,)), SHAPE, CLASSES, lambda _module: None).cuda()
+        objectives: list[tuple[Objective, nn.Module]] = [
+            (Supervised(data, recipe, CUDA), network(ResNet18(width=4)).cuda()),
+            (Reconstruction(data, network().cuda(), part, recipe, CUDA), parity),
+        ]
+        device.clear()
+        for number, (objective, module) in enumerate(objectives):
+            state = (
+                tmp_path / f"{copies} {number}"
+            )  # which is not written: safetensors cannot look into pretended tensors
+            train(module, objective, recipe, 16, 0, state, lambda fit, loss, score: None, checkpoint_seconds=1e9)
+            assert all(value.is_cuda for value in module.parameters())
+        waits.append(Counter(line for _, line in device.waits))
+    assert waits[1] == waits[2], "twice as many steps"
