@@ -145,7 +145,7 @@ def test_every_data_set_is_described_for_the_list():
     members = Dataset.members()
     assert set(members) == {
         *("cifar10", "cifar100", "digits", "fashion_mnist", "image_folder", "mnist", "npz"),
-        *("speech_commands", "cub200", "canvas"),
+        *("speech_commands", "cub200", "canvas", "sentences"),
     }
     for member in members.values():
         assert member.__doc__
