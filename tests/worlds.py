@@ -21,7 +21,7 @@ from parity.codes import (
 )
 from sim.batching import Aimd, Batching, Fixed
 from sim.cluster import Cluster
-from sim.dispatching import BestOf, Discipline, RandomQueue, RoundRobin, ShortestQueue, SingleQueue
+from sim.dispatching import BestOf, Discipline, IdleQueue, RandomQueue, RoundRobin, ShortestQueue, SingleQueue
 from sim.distributions.families import Deterministic, Exponential, Uniform
 from sim.network import Network
 from sim.policies import (
@@ -44,7 +44,7 @@ from sim.stragglers import Crashes, Heterogeneous, PerTask, Recorded, SlowPeriod
 from sim.streams import Streams
 from sim.trace import Trace
 
-DISCIPLINES = st.sampled_from([SingleQueue(), RoundRobin(), RandomQueue(), ShortestQueue(), BestOf(d=2)])
+DISCIPLINES = st.sampled_from([SingleQueue(), RoundRobin(), RandomQueue(), ShortestQueue(), BestOf(d=2), IdleQueue()])
 SERVICES = st.sampled_from([Deterministic(value=0.02), Exponential(mean=0.02), Uniform(low=0.0, high=0.04)])
 FORMED_AT = st.sampled_from(["instance", "frontend"])
 BATCHINGS = st.one_of(
