@@ -98,3 +98,14 @@ def test_what_no_number_stands_for_cannot_be_swept(tmp_path: Path, sweep: str, s
     with pytest.raises(ParmError) as refusal:
         experiment(tmp_path, sweep)
     assert sentence in str(refusal.value)
+
+
+def test_names_of_records_can_be_swept_but_those_of_policies_cannot(tmp_path: Path) -> None:
+    names = ["bytedance-gpu-2025-ar", "azure-vm-2024-memcpy-short"]
+    slowness = f"stragglers: [{{kind: recorded, name: {names[0]}}}]"
+    ours = experiment(tmp_path, f"  stragglers.0.name: [{', '.join(names)}]\n{slowness}")
+    assert [ours.at(point).stragglers[0].name for point in ours.points()] == names
+    with pytest.raises(ParmError, match=r"'policies\.0\.name' cannot be swept"):
+        experiment(tmp_path, "  policies.0.name: [a, b]")
+    with pytest.raises(ParmError, match="did you mean 'bytedance-gpu-2025-ar'"):
+        experiment(tmp_path, f"  stragglers.0.name: [bytedance-gpu-2025-aq]\n{slowness}")
