@@ -29,6 +29,7 @@ VERBS = {
     "compare": (RUN, "compare"),
     "claims": (RUN, "claims"),
     "plan": (ASK, "plan"),
+    "tune": (ASK, "tune"),
     "accuracy": (ASK, "accuracy"),
     "profile": (MACHINES, "profile"),
     "calibrate": (MACHINES, "calibrate"),

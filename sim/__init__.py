@@ -30,7 +30,7 @@ if TYPE_CHECKING:
     from sim.batching import Aimd, Batching, Fixed
     from sim.cluster import Cluster, Prices
     from sim.code import Code
-    from sim.dispatching import BestOf, Discipline, RandomQueue, RoundRobin, ShortestQueue, SingleQueue
+    from sim.dispatching import BestOf, Discipline, IdleQueue, RandomQueue, RoundRobin, ShortestQueue, SingleQueue
     from sim.distributions import Distribution
     from sim.distributions.combined import Bimodal, Mixture, Scaled, Sum, Truncated
     from sim.distributions.families import (
@@ -69,6 +69,7 @@ if TYPE_CHECKING:
         Heterogeneous,
         Multitenancy,
         PerTask,
+        Recorded,
         Replay,
         Shuffles,
         SlowPeriods,
@@ -117,6 +118,7 @@ __all__ = [
     "Hedging",
     "Heterogeneous",
     "Hyperexponential",
+    "IdleQueue",
     "LastResort",
     "Lognormal",
     "Mixture",
@@ -132,6 +134,7 @@ __all__ = [
     "Profile",
     "Queries",
     "RandomQueue",
+    "Recorded",
     "Replay",
     "Replication",
     "Role",

@@ -82,6 +82,20 @@ class BestOf(Discipline):
         return _Best(_Numbers(uniforms), self.d)
 
 
+class IdleQueue(Discipline):
+    """A queue per instance; tasks join that of an idle instance, or of any at random if none is (join the idle queue).
+
+    Source: Lu, Xie, Kliot, Geller, Larus, Greenberg, "Join-Idle-Queue: A novel load balancing algorithm for dynamically
+    scalable web services", Performance Evaluation 2011, with one dispatcher, which picks an idle instance at random.
+    """
+
+    kind: Literal["idle_queue"] = "idle_queue"
+
+    def chooser(self, uniforms: Stream) -> Chooser:
+        """Return a chooser of idle instances."""
+        return _Idle(_Numbers(uniforms))
+
+
 class _Numbers:
     """The pool's own sequence of uniform numbers."""
 
@@ -147,6 +161,20 @@ class _Best:
             if loads[place] < least:
                 best, least = place, loads[place]
         return best
+
+
+class _Idle:
+    """One of the eligible places without load, or of all eligible ones, uniformly at random."""
+
+    __slots__ = ("_numbers",)
+
+    def __init__(self, numbers: _Numbers) -> None:
+        self._numbers = numbers
+
+    def choose(self, loads: Sequence[int], avoid: Sequence[int]) -> int:
+        idle = [place for place, load in enumerate(loads) if not load and place not in avoid]
+        eligible = idle or [place for place in range(len(loads)) if place not in avoid]
+        return eligible[self._numbers.below(len(eligible))]
 
 
 def uniform(generator: np.random.Generator, n: int) -> np.ndarray[tuple[int], np.dtype[np.float64]]:

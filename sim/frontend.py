@@ -9,6 +9,7 @@ from typing import Literal, Protocol
 from sim.batching import BatchSize
 from sim.clock import Call, Clock
 from sim.cluster import Cluster
+from sim.dispatching import uniform
 from sim.distributions.families import Deterministic
 from sim.pool import Pool
 from sim.recorder import Recorder
@@ -87,6 +88,10 @@ class Frontend:
         if isinstance(seconds, Deterministic) and seconds.value == 0.0:
             return None
         return self._streams.stream(seconds.sample, work)
+
+    def chances(self, purpose: str) -> Stream:
+        """Return numbers in [0, 1) for a policy's decisions, by query or coding group."""
+        return self._streams.stream(uniform, purpose)
 
     def serve(self, execution: Handler, clients: Clients | None) -> None:
         """Connect the policy's execution, and the clients of a closed loop if there are any."""

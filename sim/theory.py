@@ -144,6 +144,7 @@ class HedgedOnce:
 
     service: Distribution
     after: float
+    probability: float = 1.0
 
     def mean(self) -> float:
         """Return the mean response time."""
@@ -152,7 +153,9 @@ class HedgedOnce:
     def quantiles(self, p: Floats) -> Floats:
         """Return the quantiles for every p in [0, 1), by bisection below those of one service; same shape."""
         alone = _at_uniform(self.service, p)
-        return invert(lambda t: 1 - hedged_beyond(self.service, t, self.after), p, np.zeros_like(p), alone)
+        return invert(
+            lambda t: 1 - hedged_beyond(self.service, t, self.after, self.probability), p, np.zeros_like(p), alone
+        )
 
 
 def coded_quantiles(service: Distribution, p: Floats, k: int, r: int = 1) -> Floats:
@@ -177,18 +180,20 @@ def coded_quantiles(service: Distribution, p: Floats, k: int, r: int = 1) -> Flo
     return _at_uniform(service, invert(within, p, np.zeros_like(p), np.ones_like(p)))
 
 
-def hedged_beyond(service: Distribution, t: Floats, after: float) -> Floats:
+def hedged_beyond(service: Distribution, t: Floats, after: float, probability: float = 1.0) -> Floats:
     """Return P(latency > t) of a hedged request for every t, if nothing queues; same shape.
 
-    A second, independent copy is sent `after` seconds after the first: (1 - F(t)) (1 - F(t - after)), since F is 0
-    below 0. The copies per query are 1 + (1 - F(after)) (Dean and Barroso, "The Tail at Scale", CACM 2013).
+    A second, independent copy is sent `after` seconds after the first with a probability q:
+    (1 - F(t)) (1 - q F(t - after)), since F is 0 below 0. The copies per query are 1 + q (1 - F(after)). Sources: Dean
+    and Barroso, "The Tail at Scale", CACM 2013 (q = 1); Kaler, He and Elnikety, "Optimal Reissue Policies for Reducing
+    Tail Latency", SPAA 2017 (SingleR).
 
     Raises ParmError where the distribution function of `service` is unknown.
     """
     first, second = service.cdf(t), service.cdf(t - after)
     if first is None or second is None:
         raise ParmError(f"the distribution function of '{service.name_in_yaml()}' is unknown")
-    return (1 - first) * (1 - second)
+    return (1 - first) * (1 - probability * second)
 
 
 def mean_of(quantiles: Callable[[Floats], Floats], parts: int = 200_000) -> float:

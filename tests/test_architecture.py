@@ -14,7 +14,7 @@ HOUSES = ("sim", "workloads", "parity", "backends", "experiments")
 GROUND_FLOOR = {"sim.kinds", "sim.errors", "sim.files", "sim.atomic"}
 ALLOWED: dict[str, set[str]] = {
     "sim": set(),
-    "workloads": GROUND_FLOOR | {"sim.distributions", "sim.schedule"},
+    "workloads": GROUND_FLOOR | {"sim.recorded", "sim.distributions", "sim.schedule"},
     "parity": GROUND_FLOOR | {"sim.code"},
     "backends": {"parity", "sim"},
     "experiments": set(HOUSES),

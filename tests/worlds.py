@@ -21,7 +21,7 @@ from parity.codes import (
 )
 from sim.batching import Aimd, Batching, Fixed
 from sim.cluster import Cluster
-from sim.dispatching import BestOf, Discipline, RandomQueue, RoundRobin, ShortestQueue, SingleQueue
+from sim.dispatching import BestOf, Discipline, IdleQueue, RandomQueue, RoundRobin, ShortestQueue, SingleQueue
 from sim.distributions.families import Deterministic, Exponential, Uniform
 from sim.engines import Engine
 from sim.network import Network
@@ -41,11 +41,11 @@ from sim.policies.coded import LastResort
 from sim.policies.hedged import Hedging
 from sim.schedule import ClosedSchedule, OpenSchedule, Schedule
 from sim.simulation import check, simulate
-from sim.stragglers import Crashes, Heterogeneous, PerTask, SlowPeriods, Sticky, Straggler
+from sim.stragglers import Crashes, Heterogeneous, PerTask, Recorded, SlowPeriods, Sticky, Straggler
 from sim.streams import Streams
 from sim.trace import Trace
 
-DISCIPLINES = st.sampled_from([SingleQueue(), RoundRobin(), RandomQueue(), ShortestQueue(), BestOf(d=2)])
+DISCIPLINES = st.sampled_from([SingleQueue(), RoundRobin(), RandomQueue(), ShortestQueue(), BestOf(d=2), IdleQueue()])
 SERVICES = st.sampled_from([Deterministic(value=0.02), Exponential(mean=0.02), Uniform(low=0.0, high=0.04)])
 FORMED_AT = st.sampled_from(["instance", "frontend"])
 BATCHINGS = st.one_of(
@@ -67,6 +67,7 @@ STRAGGLERS = st.lists(
             SlowPeriods(factor=Deterministic(value=8.0), mean_normal=0.5, mean_slow=0.2),
             Heterogeneous(factors=(1.0, 2.5)),
             Sticky(slowdown=Deterministic(value=6.0), probability=0.2, stickiness=0.9),
+            Recorded(name="bytedance-gpu-2025-ar", speed=10),
             Crashes(mean_up=1.0, repair=Exponential(mean=0.3), detect=0.05),
         ]
     ),
@@ -80,7 +81,8 @@ CANCELS = {
     "cancel": st.sampled_from(["nothing", "queued", "all"]),
     "cancel_seconds": st.sampled_from([0.0, 0.01]),
 }
-HEDGINGS = st.builds(Hedging, copies=st.integers(2, 2), after=WAITS, budget=st.sampled_from([None, 0.3]), **CANCELS)
+SHARES = {"budget": st.sampled_from([None, 0.3]), "probability": st.sampled_from([1.0, 0.4])}
+HEDGINGS = st.builds(Hedging, copies=st.integers(2, 2), after=WAITS, **SHARES, **CANCELS)
 
 
 CODES = (Addition(), Exact(), Concatenation(), Conditional(), Learned(), InvNet())
@@ -126,7 +128,7 @@ def policies() -> st.SearchStrategy[Policy]:
             Hedged,
             copies=st.integers(2, 3),
             after=WAITS,
-            budget=st.sampled_from([None, 0.3]),
+            **SHARES,
             **CANCELS,
         ),
         st.builds(Hedged, copies=st.integers(2, 3), after_quantile=st.sampled_from([0.2, 0.9]), **CANCELS),

@@ -11,12 +11,14 @@ from typing import ClassVar, Literal, Self
 
 import numpy as np
 from numpy.typing import NDArray
-from pydantic import Field, model_validator
+from pydantic import Field, NonNegativeFloat, PositiveFloat, field_validator, model_validator
 
 from sim.distributions import Distribution
 from sim.errors import ParmError
 from sim.files import Unit, moment, read_moments, read_table
 from sim.kinds import Kind
+from sim.recorded import ARRIVALS, known
+from sim.recorded import arrivals as recorded_times
 from sim.schedule import ClosedSchedule, OpenSchedule, Schedule
 from workloads.files import ExistingFile
 
@@ -248,6 +250,60 @@ class Replay(Arrivals):
                 raise ValueError(f"origin {self.origin} is later than the first timestamp of {self.file}")
         times: Floats = recorded / self.speed
         return times
+
+
+class Recorded(Arrivals):
+    """Recorded arrivals that come with parm, at any rate; `parm list NAME` has the record's card."""
+
+    kind: Literal["recorded"] = "recorded"
+    name: Literal["azure-llm-2023-code", "azure-llm-2023-conv"]
+    """The record. It is repeated at its end, one mean gap after its last arrival."""
+    rate: PositiveFloat | None = None
+    """Mean queries per second over the whole record, whose times are stretched or shrunk to it: gaps keep their ratios,
+    so bursts stay as bursty and come in the same order. As recorded by default."""
+    scale: PositiveFloat | None = None
+    """The same as a multiple of the recorded rate: 2 is twice as many queries per second."""
+    start: NonNegativeFloat | None = None
+    """Seconds of the record that lie before time 0, before scaling. By default a moment of it is drawn for each trial,
+    all equally likely."""
+
+    @field_validator("name", mode="before")
+    @classmethod
+    def _known(cls, name: object) -> str:
+        return known(name, ARRIVALS)
+
+    @model_validator(mode="after")
+    def _check(self) -> Self:
+        if self.rate is not None and self.scale is not None:
+            raise ValueError("give 'rate' or 'scale', not both: there is one rate")
+        if self.start is not None and self.start >= self._length:
+            raise ValueError(f"start: must be below {self._length:.6g} s, the length of {self.name}")
+        return self
+
+    @property
+    def _length(self) -> float:
+        """Seconds until the record is repeated."""
+        times = recorded_times(self.name)
+        return float(times[-1]) * len(times) / (len(times) - 1)
+
+    def schedule(self, queries: int, generator: np.random.Generator) -> OpenSchedule:
+        """Return the arrivals of the record, taken as a circle, from `start` on."""
+        times, length = recorded_times(self.name), self._length
+        start = float(generator.random()) * length if self.start is None else self.start
+        turns, rows = np.divmod(int(np.searchsorted(times, start)) + np.arange(queries), len(times))
+        return OpenSchedule((times[rows] + turns * length - start) / self._speed)
+
+    def mean_rate(self) -> float:
+        """Return the mean queries per second over the whole record."""
+        return self._recorded_rate * self._speed
+
+    @property
+    def _recorded_rate(self) -> float:
+        return len(recorded_times(self.name)) / self._length
+
+    @property
+    def _speed(self) -> float:
+        return (self.scale or 1.0) if self.rate is None else self.rate / self._recorded_rate
 
 
 def _unit_poisson(queries: int, generator: np.random.Generator) -> Floats:

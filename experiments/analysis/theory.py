@@ -147,14 +147,15 @@ def _without_waits(policy: Policy, service: Distribution, most: int) -> Theory |
         return None
     if kind in (Uncoded, EqualResources) or (isinstance(policy, Tied) and kind is Tied and not policy.message_delay):
         return _known("one service", FirstOf(service))
-    if not isinstance(policy, (Replication, Hedged)) or policy.cancel != "all" or policy.cancel_seconds:
+    if not isinstance(policy, (Replication, Hedged)) or policy.copies > most:
         return None
-    if policy.copies > most:
+    if policy.cancel != "all" or policy.cancel_seconds:
         return None
     if isinstance(policy, Replication):
         return _known(f"the first of {policy.copies}", FirstOf(service, policy.copies)) if kind is Replication else None
     fixed = kind is Hedged and policy.copies == 2 and policy.budget is None
-    return _known("hedged", HedgedOnce(service, policy.after)) if fixed and policy.after is not None else None
+    law = None if policy.after is None else HedgedOnce(service, policy.after, policy.probability)
+    return _known("hedged", law) if fixed and law is not None else None
 
 
 def _knows_itself(service: Distribution) -> bool:

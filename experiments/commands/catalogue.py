@@ -18,6 +18,7 @@ from experiments.analysis import columns
 from experiments.analysis.reference import Reference
 from experiments.config.messages import fields_in_yaml, shown
 from experiments.config.schema import Backup, Experiment, Model, Workload
+from sim import recorded
 from sim.cluster import Cluster, Prices
 from sim.errors import ParmError
 from sim.kinds import Kind, Options
@@ -72,13 +73,13 @@ def families() -> dict[str, type[Kind]]:
 def catalogue(wanted: str | None = None) -> str:
     """Return what YAML can name: all of it, or one family, section or kind, or what can stand behind a key.
 
-    Other names are those of columns and tables, as `columns.find` has them. Raises ParmError where there is nothing of
-    that name.
+    Other names are those of records, whose card it is, and of columns and tables, as `columns.find` has them. Raises
+    ParmError where there is nothing of that name.
     """
     known = families()
     if wanted is None:
         parts = [_section(name, options) for name, options in _SECTIONS.items()]
-        return "\n\n".join([*parts, *(_family(name, family) for name, family in known.items())])
+        return "\n\n".join([*parts, *(_family(name, family) for name, family in known.items()), _records()])
     name = wanted.replace("_", " ").replace("-", " ").lower()
     name = next((n for n in (*_SECTIONS, *known) if name in (n, f"{n}s", f"{n[:-1]}ies", f"{n}es")), name)
     if name in _SECTIONS and name not in known:
@@ -96,14 +97,34 @@ def catalogue(wanted: str | None = None) -> str:
     family = _family_of_key(name.replace(" ", "_"))
     if family in known:
         return _family(family, known[family])
-    if found := columns.find(wanted):
+    if found := _card(wanted) if wanted in recorded.CARDS else columns.find(wanted):
         return found
-    names = [*_SECTIONS, *known, *(kind for base in known.values() for kind in base.members())]
+    names = [*_SECTIONS, *known, *recorded.CARDS, *(kind for base in known.values() for kind in base.members())]
     names += [name for table in columns.TABLES for column in table.columns for name in (table.name, *column.names)]
     near = difflib.get_close_matches(name, names, n=1)
     raise ParmError(
         f"there is nothing called '{wanted}'{f' (did you mean {near[0]!r}?)' if near else ''}; "
         f"there are the families {', '.join(known)}, and 'column'."
+    )
+
+
+def _records() -> str:
+    """Return a line for each record that comes with parm."""
+    lines = [f"  {name}: {card.about}" for name, card in recorded.CARDS.items()]
+    return "\n".join([f"RECORDS ({len(lines)}): arrivals and slowness of kind 'recorded', by name", *lines])
+
+
+def _card(name: str) -> str:
+    card = recorded.CARDS[name]
+    where = "workload.arrivals" if name in recorded.ARRIVALS else "stragglers"
+    return "\n".join(
+        [
+            f"{name}: {card.about}",
+            f"    use: {where}, as {{kind: recorded, name: {name}}}",
+            f"    source: {card.source}",
+            f"    licence: {card.licence}",
+            f"    what it cannot say: {card.limits}",
+        ]
     )
 
 

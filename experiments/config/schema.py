@@ -32,9 +32,11 @@ from sim.kinds import Options
 from sim.policies import CodedNonsystematic, Policy
 from sim.simulation import check, engine_for
 from sim.stragglers import Crashes, Straggler
+from sim.stragglers import Recorded as NamedSlowness
 from sim.stragglers import Replay as RecordedSlowness
 from sim.trace import Floats, Role
 from workloads.arrivals import Arrivals
+from workloads.arrivals import Recorded as NamedArrivals
 from workloads.arrivals import Replay as RecordedArrivals
 from workloads.datasets.base import Dataset
 from workloads.sampling import Sampling, Uniform
@@ -183,8 +185,8 @@ class Experiment(Options):
         """The warm-up's rule: as given, or the default."""
         if self.warmup is not None:
             return self.warmup
-        recorded = isinstance(self.workload.arrivals, RecordedArrivals) or any(
-            isinstance(one, RecordedSlowness) for one in self.stragglers
+        recorded = isinstance(self.workload.arrivals, (RecordedArrivals, NamedArrivals)) or any(
+            isinstance(one, (RecordedSlowness, NamedSlowness)) for one in self.stragglers
         )
         return "none" if recorded else "auto"
 

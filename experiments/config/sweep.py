@@ -125,7 +125,7 @@ def _of_key(data: dict[str, Any], key: str, values: Sequence[Any]) -> Iterator[s
     if where is None:
         near = difflib.get_close_matches(key, _all_keys(data), n=1)
         yield f"there is no '{key}' to sweep" + (f"; did you mean '{near[0]}'?" if near else "")
-    elif where[0] not in SWEEPABLE or where[-1] in ("kind", "name"):
+    elif where[0] not in SWEEPABLE or where[-1] == "kind" or (where[0], where[-1]) == ("policies", "name"):
         yield f"'{key}' cannot be swept; a sweep changes options under {', '.join(SWEEPABLE)}"
     elif _is_group(get(data, where)) and not all(isinstance(value, str) for value in values):
         yield f"'{key}' is not a single value; sweep one of the options in it"

@@ -16,6 +16,9 @@ from typing import Any
 from pydantic import BaseModel
 
 from experiments.config.schema import Experiment
+from sim import recorded
+from sim.stragglers import Recorded as NamedSlowness
+from workloads.arrivals import Recorded as NamedArrivals
 from workloads.datasets.base import DEFAULT_FOLDER, Dataset
 from workloads.datasets.public import Public
 
@@ -36,6 +39,9 @@ def inputs(experiment: Experiment, data: Path | None = None) -> dict[str, str]:
     for path in dict.fromkeys(_paths(experiment)):
         if path.exists():
             found[str(path)] = digest(path)
+    for value in _options(experiment):
+        if isinstance(value, (NamedSlowness, NamedArrivals)):
+            found[value.name] = digest(recorded.path(value.name))
     if experiment.model is not None and (place := _by_name(experiment.model.dataset, data)) is not None:
         found[f"{DATA_SET}{experiment.model.dataset.name_in_yaml()}"] = digest(place)
     for file in dict.fromkeys(_plugins(experiment)):

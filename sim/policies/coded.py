@@ -166,7 +166,7 @@ class FallbackExecution(CodedExecution):
         super().__init__(frontend, options.k, options.r, options.code)
         self._answer = self._reply
         hedge, last = options.hedge, options.backup
-        self._hedges = None if hedge is None else Hedges(frontend.clock, hedge, self._send)
+        self._hedges = None if hedge is None else Hedges(frontend, hedge, self._send)
         self._cancel = "queued" if hedge is None else hedge.cancel
         self._cancel_seconds = 0.0 if hedge is None else hedge.cancel_seconds
         self._backups = None if last is None else frontend.others[-1]

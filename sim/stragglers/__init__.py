@@ -9,6 +9,7 @@ from sim.stragglers.crashes import Crashes
 from sim.stragglers.heterogeneous import Heterogeneous
 from sim.stragglers.multitenancy import Multitenancy
 from sim.stragglers.per_task import PerTask
+from sim.stragglers.recorded import Recorded
 from sim.stragglers.replay import Replay
 from sim.stragglers.shuffles import Shuffles
 from sim.stragglers.slow_periods import SlowPeriods
@@ -19,6 +20,7 @@ __all__ = [
     "Heterogeneous",
     "Multitenancy",
     "PerTask",
+    "Recorded",
     "Replay",
     "Shuffles",
     "SlowPeriods",

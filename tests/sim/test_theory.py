@@ -10,7 +10,7 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from sim.cluster import Cluster
-from sim.dispatching import RandomQueue, RoundRobin, SingleQueue
+from sim.dispatching import IdleQueue, RandomQueue, RoundRobin, SingleQueue
 from sim.distributions import Distribution
 from sim.distributions.base import Floats
 from sim.distributions.combined import Mixture, Sum
@@ -271,3 +271,31 @@ def test_tied_copies_in_one_queue_are_the_queue() -> None:
     cluster = Cluster(instances=4, service=SERVICE)
     latency = latencies(cluster, Tied(), 120.0, 60_000)[500:]
     assert latency.mean() == pytest.approx(MMc(120.0, MEAN, 4).mean(), rel=0.03)
+
+
+def test_join_the_idle_queue_on_two_servers_is_its_markov_chain() -> None:
+    """States are the tasks at each server; the mean number in the steady state gives the mean time (Little's law)."""
+    most, load, mean = 40, 0.7, 0.01
+    moves = np.zeros((most * most, most * most))
+
+    def move(a: int, b: int, to_a: int, to_b: int, rate: float) -> None:
+        if max(to_a, to_b) < most:
+            moves[a * most + b, to_a * most + to_b] += rate
+            moves[a * most + b, a * most + b] -= rate
+
+    for a in range(most):
+        for b in range(most):
+            first = 0.5 if (a == 0) == (b == 0) else float(a == 0)
+            move(a, b, a + 1, b, 2 * load * first)
+            move(a, b, a, b + 1, 2 * load * (1 - first))
+            move(a, b, max(a - 1, 0), b, float(a > 0))
+            move(a, b, a, max(b - 1, 0), float(b > 0))
+    moves[:, 0] = 1.0  # in place of one balance equation: probabilities add up to 1
+    stationary = np.linalg.solve(moves.T, np.eye(most * most)[0])
+    number = stationary @ np.add.outer(np.arange(most), np.arange(most)).ravel()
+    expected = mean * number / (2 * load)
+    streams, queries = Streams(11), 120_000
+    cluster = Cluster(instances=2, service=Exponential(mean=mean), queue=IdleQueue())
+    trace = simulate(cluster, Uncoded(), (), poisson(2 * load / mean, queries, streams), streams)
+    assert trace.queries.latency.mean() == pytest.approx(expected, rel=0.03)
+    assert MMc(2 * load / mean, mean, 2).mean() * 1.05 < expected < MMc(load / mean, mean).mean() * 0.95

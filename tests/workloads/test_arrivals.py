@@ -1,3 +1,4 @@
+import gzip
 from itertools import pairwise
 
 import numpy as np
@@ -6,10 +7,11 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 from pydantic import ValidationError
 
+from sim import recorded
 from sim.errors import ParmError
 from sim.schedule import ClosedSchedule, OpenSchedule
 from sim.streams import Streams
-from workloads.arrivals import Arrivals, Bursts, ClosedLoop, Daily, Deterministic, Gamma, Poisson, Replay
+from workloads.arrivals import Arrivals, Bursts, ClosedLoop, Daily, Deterministic, Gamma, Poisson, Recorded, Replay
 
 OPEN = [
     Poisson(rate=270),
@@ -243,7 +245,7 @@ def test_impossible_options_are_refused(options, sentence):
 
 def test_every_process_is_described_for_the_list():
     members = Arrivals.members()
-    assert set(members) == {"bursts", "closed_loop", "daily", "deterministic", "gamma", "poisson", "replay"}
+    assert set(members) == {"bursts", "closed_loop", "daily", "deterministic", "gamma", "poisson", "recorded", "replay"}
     for member in members.values():
         assert member.__doc__
         fields = (field for name, field in member.model_fields.items() if name != "kind")
@@ -256,3 +258,57 @@ def test_kepler_is_monotone_at_full_swing():
     assert all(a <= b for a, b in pairwise(t[:1000]))
     integrated = 1e6 * (t - np.sin(2 * np.pi * t) / (2 * np.pi))
     np.testing.assert_allclose(integrated, np.cumsum(generator().standard_exponential(100_000)), atol=1e-6, rtol=1e-9)
+
+
+NAMED = ["azure-llm-2023-code", "azure-llm-2023-conv"]
+
+
+def table(name):
+    """Arrival times of a record, read without parm's reader."""
+    with gzip.open(recorded.path(name), "rt") as file:
+        return np.array([float(line.split(",")[0]) for line in file.readlines()[1:]])
+
+
+@pytest.mark.parametrize("name", NAMED)
+@pytest.mark.parametrize("options", [{}, {"rate": 270}, {"scale": 3}], ids=str)
+def test_gaps_of_a_record_have_the_quantiles_of_its_table(name, options):
+    """A whole turn has every recorded gap once, and the closing gap, whatever the rate: bursts stay as bursty."""
+    arrivals = Recorded(name=name, **options)
+    recorded_times = table(name)
+    n = len(recorded_times)
+    mean = (recorded_times[-1] - recorded_times[0]) / (n - 1)
+    expected = np.sort([*np.diff(recorded_times), mean]) / mean
+    gaps = np.diff(times(arrivals, n + 1)) * arrivals.mean_rate()
+    np.testing.assert_allclose(np.sort(gaps), expected, atol=1e-8)
+    assert arrivals.mean_rate() == pytest.approx(options.get("rate", options.get("scale", 1) / mean))
+    np.testing.assert_allclose(
+        times(arrivals, 3 * n)[2 * n :] - times(arrivals, 3 * n)[:n], 2 * n / arrivals.mean_rate()
+    )
+
+
+@pytest.mark.parametrize("name", NAMED)
+def test_a_record_starts_where_it_is_told_or_anywhere(name):
+    recorded_times = table(name)
+    fixed = Recorded(name=name, start=1000.0)
+    later = recorded_times[recorded_times >= 1000.0] - 1000.0
+    np.testing.assert_allclose(times(fixed, 100), later[:100], atol=1e-9)
+    np.testing.assert_array_equal(times(fixed, 100, seed=1), times(fixed, 100, seed=2))
+    np.testing.assert_allclose(times(fixed.model_copy(update={"scale": 4.0}), 100) * 4, later[:100], atol=1e-9)
+    drawn = Recorded(name=name)
+    firsts = [times(drawn, 3, seed=seed) for seed in range(20)]
+    assert len({tuple(np.diff(first).round(4)) for first in firsts}) > 15
+    np.testing.assert_allclose(times(drawn, 500), times(drawn, 40_000)[:500], rtol=1e-12)
+
+
+@pytest.mark.parametrize(
+    ("options", "says"),
+    [
+        ({"name": "azure-llm-2023-cove"}, "did you mean 'azure-llm-2023-code'|did you mean 'azure-llm-2023-conv'"),
+        ({"name": NAMED[0], "rate": 5, "scale": 2}, "give 'rate' or 'scale', not both"),
+        ({"name": NAMED[0], "start": 1e6}, "start: must be below 3436.34 s"),
+        ({"name": NAMED[0], "rate": 0}, "greater than 0"),
+    ],
+)
+def test_refused_records(options, says):
+    with pytest.raises(ValidationError, match=says):
+        Recorded.model_validate(options)

@@ -135,3 +135,14 @@ def test_a_range_stands_for_a_list(given: dict[str, Any], values: list[float]) -
 def test_a_range_that_cannot_be_one(given: dict[str, Any], says: str) -> None:
     with pytest.raises(ValueError, match=says):
         written_out({"workload.arrivals.rate": given})
+
+
+def test_names_of_records_can_be_swept_but_those_of_policies_cannot(tmp_path: Path) -> None:
+    names = ["bytedance-gpu-2025-ar", "azure-vm-2024-memcpy-short"]
+    slowness = f"stragglers: [{{kind: recorded, name: {names[0]}}}]"
+    ours = experiment(tmp_path, f"  stragglers.0.name: [{', '.join(names)}]\n{slowness}")
+    assert [ours.at(point).stragglers[0].name for point in ours.points()] == names
+    with pytest.raises(ParmError, match=r"'policies\.0\.name' cannot be swept"):
+        experiment(tmp_path, "  policies.0.name: [a, b]")
+    with pytest.raises(ParmError, match="did you mean 'bytedance-gpu-2025-ar'"):
+        experiment(tmp_path, f"  stragglers.0.name: [bytedance-gpu-2025-aq]\n{slowness}")

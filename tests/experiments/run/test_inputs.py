@@ -12,6 +12,7 @@ from experiments.run import inputs
 from experiments.run.cells import Cell, cells
 from experiments.run.runner import run_cell
 from experiments.run.store import RunStore
+from sim import recorded
 from workloads.datasets.public import Mnist
 
 TEXT = """
@@ -75,6 +76,19 @@ def test_other_code_makes_every_cell_run_again_but_figures_still_find_it(
     assert found == {}
     assert warning == "the code of parm is not what it was: 2 cells run again."
     assert len(store.outcomes(todo)) == 2
+
+
+def test_records_by_name_are_inputs(tmp_path: Path) -> None:
+    (tmp_path / "experiment.yaml").write_text(
+        "name: named\nworkload: {arrivals: {kind: recorded, name: azure-llm-2023-conv}, queries: 50}\n"
+        "cluster: {instances: 2, service: 0.1}\npolicies: [none]\n"
+        "stragglers: [{kind: recorded, name: bytedance-gpu-2025-ar}]\n"
+    )
+    experiment = loader.load(tmp_path / "experiment.yaml")
+    found = inputs.inputs(experiment)
+    assert set(found) == {inputs.CODE, "azure-llm-2023-conv", "bytedance-gpu-2025-ar"}
+    assert found["bytedance-gpu-2025-ar"] == inputs.digest(recorded.path("bytedance-gpu-2025-ar"))
+    assert experiment.warmup_rule == "none"
 
 
 def test_a_folder_is_known_by_its_files(tmp_path: Path) -> None:
