@@ -45,7 +45,7 @@ def test_check_knows_that_a_log_is_too_short(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
 ) -> None:
     assert parm("check", write(tmp_path, "{kind: replay, file: same.csv}", 5), monkeypatch=monkeypatch) == 2
-    says = "e.yaml:4: workload: queries: 5 are asked for, but the recorded arrivals are 4"
+    says = "e.yaml:4: workload: queries: must be at most the 4 recorded arrivals, but is 5"
     assert says in capsys.readouterr().err
 
 
