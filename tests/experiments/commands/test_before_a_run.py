@@ -55,5 +55,5 @@ def test_check_prints_loads_and_questions(
     file = write(tmp_path, "{kind: poisson, rate: 50}", 5, service="7200")
     assert parm("check", file, monkeypatch=monkeypatch) == 0
     said = capsys.readouterr().out
-    assert "policy none: offered load of the deployed pool 9e+04 (unstable from 1 on)" in said
+    assert "policy none: offered load of the deployed pool 9e+04 (unstable: must be below 1)" in said
     assert "question: cluster.service: its median is 2 hours: is the unit right?" in said
