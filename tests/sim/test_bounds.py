@@ -125,7 +125,7 @@ class Broken(Distribution):
         ("-1", "drew -1; draws"),
         ("inf", "drew inf; draws"),
         ("list", "returned list instead of an array of 4096 numbers"),
-        ("short", r"returned shape \(4097,\) of float64 where"),
+        ("short", r"returned shape \(4097,\) of float64 instead of"),
     ],
 )
 def test_draws_of_plugins_are_checked(gives: str, says: str) -> None:
