@@ -152,7 +152,7 @@ def test_a_single_trial_has_the_interval_of_its_sections() -> None:
 def test_nothing_to_judge_is_not_reproduced() -> None:
     one = verdict([outcome("equal", 0, 20, 50)], between=[0, 1])
     assert not one.reproduced
-    assert one.because == "the run measured nothing to judge it by"
+    assert one.because == "the run has no value for it"
 
 
 @pytest.mark.parametrize(
