@@ -89,7 +89,7 @@ def test_a_study_leaves_a_table_figures_and_a_manifest(
         ("network: {", "netwrk: {", r"models.0.netwrk.*network"),
         ("figures: [degraded", "figures: [degrade", r"figures.0"),
         ("name: small", "name: a/b", "is not a valid name of a folder"),
-        ("dataset: {kind: image_folder, path: nowhere}", "dataset: digits", "two of them have the name 'mlp on digits'"),
+        ("dataset: {kind: image_folder, path: nowhere}", "dataset: digits", "have the name 'mlp on digits'"),
         (
             "coding: addition k=2",
             "coding: addition k=3",
