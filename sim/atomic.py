@@ -1,4 +1,4 @@
-"""Writes files so that a reader, or a kill, finds the old content or the new, never a part of it."""
+"""Atomic writes: readers see the old or the new content of a file, never a part, even after a kill."""
 
 from __future__ import annotations
 
@@ -10,10 +10,9 @@ from pathlib import Path
 
 @contextmanager
 def replacing(path: Path, *, durable: bool = False) -> Iterator[Path]:
-    """Yield a path to write to, which becomes `path` at the end of the block unless the block fails.
+    """Yield a temporary path, which is renamed to `path` at the end of the block unless the block fails.
 
-    The folder is made. A `durable` file outlives a loss of power as well, at the cost of waiting for the disk. Raises
-    OSError.
+    The folder is created. A `durable` file also survives a power loss, at the cost of a disk sync. Raises OSError.
     """
     path.parent.mkdir(parents=True, exist_ok=True)
     part = path.with_name(f".{path.name}.{os.getpid()}.part")

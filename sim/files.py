@@ -1,4 +1,4 @@
-"""Tables that users have, CSV files and JSON lines: named columns as text, and the numbers and times in them."""
+"""Reads users' tables, CSV files or JSON lines: named columns as text, numbers or times."""
 
 from __future__ import annotations
 
@@ -25,7 +25,7 @@ from numpy.typing import NDArray
 
 Floats = NDArray[np.float64]
 Unit = Literal["s", "ms", "us", "ns"]
-"""A unit of time that a file may use."""
+"""A unit of time in a file."""
 
 UNITS: dict[str, float] = {"s": 1.0, "ms": 1e-3, "us": 1e-6, "ns": 1e-9}
 """Seconds in each `Unit`."""
@@ -34,7 +34,7 @@ _DELIMITERS = ",\t;|"
 _APPLE_DOUBLE = b"\x00\x05\x16\x07"
 _LONE = re.compile("[\udc80-\udcff]")
 _EXACT = 2.0**53
-"""Whole numbers below it are floats without loss."""
+"""Whole numbers below it are exact as floats."""
 _ISO = re.compile(
     r"(\d{4})[-/](\d\d)[-/](\d\d)[Tt ] ?(\d\d):(\d\d)(?::(\d\d)(?:[.,](\d+))?)? ?(Z|z|UTC|GMT|[+-]\d\d(?::?\d\d)?)?"
 )
@@ -46,21 +46,21 @@ class Table:
 
     path: Path
     header: tuple[str, ...]
-    """Names of all columns in the file, those that were not asked for among them."""
+    """Names of all columns in the file, whether requested or not."""
     lines: Sequence[int]
-    """The line in the file of each row, from 1; shape (rows,)."""
+    """Line number of each row in the file, from 1; shape (rows,)."""
     columns: dict[str, list[str]]
-    """The columns that were asked for and are there, each with one text per row; empty text where a row has none."""
+    """The requested columns that exist, each with one text per row; a missing value is empty."""
 
     def __len__(self) -> int:
         return len(self.lines)
 
     def where(self, row: int) -> str:
-        """Return the place of a row in words, as `line 3 of log.csv`."""
+        """Return the location of a row, such as `line 3 of log.csv`."""
         return f"line {self.lines[row]} of {self.path}"
 
     def numbers(self, column: str, least: float = -math.inf, belongs: str = "a number") -> Floats:
-        """Return a column as finite numbers, shape (rows,); raises ValueError at the first that is none or too low."""
+        """Return a column as finite numbers, shape (rows,). Raises ValueError at the first invalid or too low one."""
         texts = self.columns[column]
         try:
             values = np.array([float(text) for text in texts])
@@ -71,11 +71,10 @@ class Table:
         return values
 
     def moments(self, column: str, unit: str) -> tuple[Decimal, Floats]:
-        """Return a column's earliest moment, exactly and in seconds, and the seconds from it to each; shape (rows,).
+        """Return a column's earliest time, exactly and in seconds, and each row's seconds after it; shape (rows,).
 
-        A moment is a number in `unit`, of any size and with any number of digits, or an ISO 8601 date with a time,
-        whose unit is its own. Differences are taken before anything is rounded to a float. Raises ValueError at the
-        first text that is no moment, and where some have a time zone and others none.
+        A time is a number in `unit` with any number of digits, or an ISO 8601 date and time. Differences are taken
+        before rounding to a float. Raises ValueError at the first invalid text, and if only some have a time zone.
         """
         texts = self.columns[column]
         if any(_ISO.fullmatch(text.strip()) for text in texts[:1]):
@@ -132,12 +131,12 @@ class Table:
 def read_table(path: Path, required: Sequence[str], optional: Iterable[str] = ()) -> Table:
     """Read named columns of a CSV file with a header, or of JSON lines.
 
-    Text is UTF-8, UTF-16 or UTF-32, with or without a byte-order mark, or else taken for Latin-1; a gzip file is
-    unpacked. The delimiter is the comma, tab, semicolon or bar that the header has most of. Spaces around names and
-    values do not count, nor do empty lines.
+    Text is UTF-8, UTF-16 or UTF-32, with or without a byte-order mark, otherwise Latin-1; gzip files are unpacked. The
+    delimiter is the most frequent of comma, tab, semicolon and bar in the header. Spaces around names and values, and
+    empty lines, are ignored.
 
-    Raises ValueError, in one sentence with the file and where possible its line, where the file is no such table, lacks
-    a required column or has no rows.
+    Raises ValueError with the file, and if possible the line, if it is no such table, lacks a required column or has no
+    rows.
     """
     wanted = [*required, *optional]
     try:
@@ -171,20 +170,20 @@ def read_table(path: Path, required: Sequence[str], optional: Iterable[str] = ()
 
 
 def read_times(path: Path, column: str, unit: str = "s") -> Floats:
-    """Return one column of durations in seconds, shape (rows,), in the file's order; not writable, since it is kept.
+    """Return one column of durations in seconds, shape (rows,), in the file's order; cached and therefore read-only.
 
-    Raises ValueError as `read_table` does, and where a value is not a finite number >= 0.
+    Raises ValueError as `read_table` does, and if a value is not a finite number >= 0.
     """
     return _read_times(path, column, unit, stamp(path))
 
 
 def read_moments(path: Path, column: str, unit: str = "s") -> tuple[Decimal, Floats]:
-    """Return the earliest moment in a column and the seconds from it to each, as `Table.moments` does."""
+    """Return a column's earliest time and each row's seconds after it, as `Table.moments` does."""
     return _read_moments(path, column, unit, stamp(path))
 
 
 def stamp(path: Path) -> tuple[int, int]:
-    """Return what changes when a file is written anew. Raises ValueError where there is no file."""
+    """Return a key that changes when the file is rewritten. Raises ValueError if there is no file."""
     try:
         found = path.stat()
     except OSError as error:
@@ -193,14 +192,14 @@ def stamp(path: Path) -> tuple[int, int]:
 
 
 def moment(text: str, unit: str) -> Decimal:
-    """Return one moment as `Table.moments` reads it, in seconds; raises ValueError where it is none."""
+    """Return one time as `Table.moments` reads it, in seconds. Raises ValueError if it is invalid."""
     try:
         return Table(Path(), (), [1], {"": [text]}).moments("", unit)[0]
     except ValueError:
         raise ValueError(f"{_shown(text)} is no time: neither a number nor a date and time") from None
 
 
-@lru_cache(maxsize=16)  # an experiment names the same file again for each of its cells
+@lru_cache(maxsize=16)  # all cells of an experiment read the same file
 def _read_times(path: Path, column: str, unit: str, _stamp: tuple[int, int]) -> Floats:
     table = read_table(path, [column])
     seconds: Floats = table.numbers(column, 0.0, "a time of at least 0") * UNITS[unit]
@@ -217,7 +216,7 @@ def _read_moments(path: Path, column: str, unit: str, _stamp: tuple[int, int]) -
 
 @contextmanager
 def _text(path: Path) -> Iterator[io.TextIOWrapper]:
-    """Open a file as text in the encoding that it seems to have, unpacked where it is a gzip file."""
+    """Open a file as text in its detected encoding; gzip files are unpacked."""
     with path.open("rb") as raw:
         packed = raw.read(2) == b"\x1f\x8b"
         raw.seek(0)
@@ -240,7 +239,7 @@ def _encoding(path: Path, start: bytes) -> str:
             return name
     if start.startswith(_APPLE_DOUBLE):
         raise ValueError(
-            f"{path} is not a table but what macOS keeps beside one (AppleDouble); name the file without '._'"
+            f"{path} is not a table but a metadata file of macOS (AppleDouble); name the file without '._'"
         )
     if b"\0" not in start:
         return "utf-8-sig"
@@ -260,7 +259,7 @@ def _csv_rows(path: Path, text: io.TextIOWrapper) -> Iterator[tuple[int, list[st
     """Yield (line, cells) of the header and of every row."""
     first = next((line for line in text if line.strip()), "")
     text.seek(0)
-    limit = csv.field_size_limit(2**31 - 1)  # a log may hold whole prompts; a number of that size is refused as such
+    limit = csv.field_size_limit(2**31 - 1)  # a log may hold whole prompts
     try:
         rows = csv.reader(text, delimiter=max(_DELIMITERS, key=first.count), skipinitialspace=True)
         try:
@@ -276,7 +275,7 @@ def _csv_rows(path: Path, text: io.TextIOWrapper) -> Iterator[tuple[int, list[st
 
 
 def _json_rows(path: Path, text: io.TextIOWrapper) -> Iterator[tuple[int, list[str]]]:
-    """Yield (line, cells) of the first object's keys and of every object; numbers keep the digits that they have."""
+    """Yield (line, cells) of the first object's keys and of every object; numbers keep their digits."""
     header: list[str] | None = None
     for number, line in enumerate(text, 1):
         if not line.strip():
@@ -310,7 +309,7 @@ def _scale(unit: str) -> Decimal:
 
 
 def _seconds_of(match: re.Match[str]) -> Decimal:
-    """Return the seconds since 1970 of an ISO date and time; raises ValueError where there is no such date."""
+    """Return the seconds since 1970 of an ISO date and time. Raises ValueError for an invalid date."""
     year, month, day, hour, minute, second = (int(part or 0) for part in match.groups()[:6])
     since = datetime(year, month, day, hour, minute, second, tzinfo=UTC) - datetime(1970, 1, 1, tzinfo=UTC)
     zone = (match[8] or "").replace(":", "")

@@ -1,5 +1,5 @@
-"""What arrives, and what each query carries.
+"""Arrivals of queries, and the samples that they carry.
 
-Start reading at `arrivals` (when queries arrive), then `sampling` (which sample each one carries), then `datasets` (the
-samples themselves). Nothing here imports torch, except where torchvision has to read or download a data set.
+Start with `arrivals` (when queries arrive), then `sampling` (which sample each carries) and `datasets` (the samples).
+torch is imported only when torchvision has to read or download a data set.
 """

@@ -1,7 +1,7 @@
 """When queries arrive: the family `Arrivals`.
 
-Every process turns unit-rate draws of its generator into times, so that the same generator under another rate gives the
-same draws on another clock (common random numbers). Rates are queries per second; times and durations are seconds.
+Every process scales unit-rate draws of its generator, so that other rates use the same random numbers (common random
+numbers). Rates are in queries per second, times and durations in seconds.
 """
 
 from __future__ import annotations
@@ -24,9 +24,9 @@ from workloads.files import ExistingFile
 
 Floats = NDArray[np.float64]
 SHORTEST = 1e-6
-"""Seconds: states that last less on average would take a simulation for ever."""
+"""Shortest mean duration of a state, in seconds; shorter ones would make a simulation too slow."""
 MOST_CHANGES = 1e8
-"""Changes of state in a schedule that can be kept in memory."""
+"""Most changes of state in a schedule, limited by memory."""
 
 
 class Arrivals(Kind):
@@ -36,15 +36,15 @@ class Arrivals(Kind):
 
     @abstractmethod
     def schedule(self, queries: int, generator: np.random.Generator) -> Schedule:
-        """Return the arrivals of `queries` queries; the first `n` of them do not depend on how many follow."""
+        """Return the arrivals of `queries` queries; the first n do not depend on the number that follow."""
 
     def available(self) -> int | None:
-        """Return how many queries there are, or None where there is no end of them."""
+        """Return the number of available queries, or None if it is unlimited."""
         return None
 
     @abstractmethod
     def mean_rate(self) -> float | None:
-        """Return the long-run mean of queries per second, or None where the cluster itself decides it."""
+        """Return the long-run mean rate in queries per second, or None if it depends on the cluster."""
 
 
 class Poisson(Arrivals):
@@ -80,13 +80,13 @@ class Deterministic(Arrivals):
 
 
 class Gamma(Arrivals):
-    """Independent gamma gaps: burstier than Poisson where cv > 1, more regular where cv < 1."""
+    """Independent gamma gaps: burstier than Poisson for cv > 1, more regular for cv < 1."""
 
     kind: Literal["gamma"] = "gamma"
     rate: float = Field(gt=0)
     """Queries per second."""
     cv: float = Field(gt=0)
-    """Coefficient of variation of the gaps: standard deviation over mean; 1 is Poisson."""
+    """Coefficient of variation of the gaps (standard deviation over mean); 1 is Poisson."""
 
     def schedule(self, queries: int, generator: np.random.Generator) -> OpenSchedule:
         """Return renewal arrivals: gaps of shape 1/cv^2 and mean 1/rate."""
@@ -103,26 +103,26 @@ class Bursts(Arrivals):
 
     kind: Literal["bursts"] = "bursts"
     rates: tuple[float, ...] = Field(min_length=2)
-    """Queries per second in each state, such as [100, 500] for quiet and burst; 0 is a silence."""
+    """Queries per second in each state, such as [100, 500] for normal and burst; may be 0."""
     durations: tuple[float, ...] = Field(min_length=2)
-    """Mean seconds that each state lasts; afterwards one of the other states follows, each equally likely."""
+    """Mean duration of each state, in seconds; the next state is any of the others with equal probability."""
     rate: float | None = Field(default=None, gt=0)
-    """Mean queries per second; where given, `rates` are scaled to it and only their ratios count."""
+    """Mean queries per second; if given, `rates` are scaled to it and only their ratios count."""
 
     @model_validator(mode="after")
     def _check(self) -> Self:
         if len(self.rates) != len(self.durations):
             raise ValueError(f"{len(self.rates)} rates need as many durations, not {len(self.durations)}")
         if min(self.durations) < SHORTEST:
-            raise ValueError(f"every duration has to be at least {SHORTEST:g} s")
+            raise ValueError(f"every duration must be at least {SHORTEST:g} s")
         if min(self.rates) < 0 or max(self.rates) == 0:
-            raise ValueError("no rate may be negative, and one has to be greater than 0")
+            raise ValueError("no rate may be negative, and at least one must be above 0")
         return self
 
     def schedule(self, queries: int, generator: np.random.Generator) -> OpenSchedule:
-        """Return arrivals by change of time, from the stationary state.
+        """Return arrivals by time change of a unit-rate process, beginning in the stationary state.
 
-        The states' path has generators of its own: under another `rate` the same bursts come at the same times.
+        The states have their own generators, so that bursts come at the same times under another `rate`.
         """
         units = _unit_poisson(queries, generator)
         lengths, jumps = generator.spawn(2)
@@ -132,7 +132,7 @@ class Bursts(Arrivals):
         if (changes := units[-1] / np.mean(rates * durations)) > MOST_CHANGES:
             raise ParmError(f"bursts: {queries} queries take {changes:.1g} changes of state; make 'durations' longer")
         size = min(64 + int(units[-1] / np.mean(rates * durations)), 1 << 20)
-        time, load = [np.zeros(1)], [np.zeros(1)]  # the path's breakpoints, and the expected arrivals up to each
+        time, load = [np.zeros(1)], [np.zeros(1)]  # changes of state, and expected arrivals up to each
         while load[-1][-1] <= units[-1]:
             steps = 1 + (jumps.random(size) * (len(rates) - 1)).astype(np.int64)
             states = (state + np.concatenate([[0], np.cumsum(steps)])) % len(rates)
@@ -151,28 +151,28 @@ class Bursts(Arrivals):
 
 
 class Daily(Arrivals):
-    """A cycle: a Poisson process of rate (1 + amplitude sin(2 pi (t / period + phase))) rate."""
+    """A daily cycle: a Poisson process of rate (1 + amplitude sin(2 pi (t / period + phase))) rate."""
 
     kind: Literal["daily"] = "daily"
     rate: float = Field(gt=0)
     """Mean queries per second over a whole period."""
     amplitude: float = Field(ge=0, le=1)
-    """Swing around the mean: 0.5 goes from half the mean to one and a half times the mean."""
+    """Relative amplitude: with 0.5 the rate goes from 0.5 to 1.5 times the mean."""
     period: float = Field(default=86400, gt=0)
     """Seconds per cycle."""
     phase: float = Field(default=0, ge=0, le=1)
-    """Where in the cycle time 0 lies: 0 at the mean and rising, 0.25 at the peak, 0.75 at the trough."""
+    """Phase of the cycle at time 0: 0 at the mean and rising, 0.25 at the peak, 0.75 at the minimum."""
 
     def schedule(self, queries: int, generator: np.random.Generator) -> OpenSchedule:
-        """Return arrivals by change of time: a unit-rate Poisson process, put through the integrated rate's inverse.
+        """Return arrivals by time change: a unit-rate Poisson process mapped by the inverse of the integrated rate.
 
-        With E = 2 pi (t / period + phase) + pi / 2 the integrated rate is M = E - amplitude sin E, but for a factor and
-        a constant: Kepler's equation.
+        With E = 2 pi (t / period + phase) + pi / 2 the integrated rate is, up to a factor and a constant,
+        M = E - amplitude sin E: Kepler's equation.
         """
         scale, start = self.period / (2 * np.pi), 2 * np.pi * self.phase + np.pi / 2
         anomaly = _unit_poisson(queries, generator) / (self.rate * scale) + start - self.amplitude * np.sin(start)
         times = scale * (_kepler(anomaly, self.amplitude) - start)
-        return OpenSchedule(np.maximum.accumulate(np.maximum(times, 0)))  # undoes rounding, nothing else
+        return OpenSchedule(np.maximum.accumulate(np.maximum(times, 0)))  # corrects rounding only
 
     def mean_rate(self) -> float:
         """Return `rate`."""
@@ -180,20 +180,20 @@ class Daily(Arrivals):
 
 
 class ClosedLoop(Arrivals):
-    """A fixed number of clients who wait for each reply, think, and send the next query."""
+    """Closed loop: a fixed number of clients, each of which waits for a reply, thinks, and sends its next query."""
 
     kind: Literal["closed_loop"] = "closed_loop"
     clients: int = Field(ge=1)
-    """Clients, each with at most one query under way."""
+    """Number of clients, each with at most one outstanding query."""
     think: Distribution
-    """Seconds from a reply (or from time 0) to the client's next query."""
+    """Think time: from a reply (or time 0) to the client's next query, in seconds."""
 
     def schedule(self, queries: int, generator: np.random.Generator) -> ClosedSchedule:
         """Return the think time before each query, in the order in which they are sent."""
         return ClosedSchedule(self.clients, self.think.sample(generator, queries))
 
     def mean_rate(self) -> None:
-        """Return None: the rate follows from how fast the cluster replies."""
+        """Return None: the rate depends on the cluster."""
 
 
 class Replay(Arrivals):
@@ -201,16 +201,16 @@ class Replay(Arrivals):
 
     kind: Literal["replay"] = "replay"
     file: ExistingFile
-    """CSV file whose first line names the columns, or JSON lines."""
+    """CSV file with a header, or JSON lines."""
     column: str = "timestamp"
-    """Column of timestamps, which never decrease: numbers, or ISO 8601 dates with a time."""
+    """Column of nondecreasing timestamps: numbers, or ISO 8601 dates and times."""
     unit: Unit = "s"
-    """Unit of numbers in the column."""
+    """Unit of numbers in the column; not used for dates."""
     origin: int | float | str | None = None
-    """Timestamp of time 0, as the column has them; the first one where not given. Give the same to `replay` of
-    slowness whose record has the same clock."""
+    """Timestamp of simulated time 0, in the column's format; default: the first one. Give `replay` of slowness the same
+    if its record has the same clock."""
     speed: float = Field(default=1, gt=0)
-    """2 replays twice as fast: half the gaps, twice the rate."""
+    """Replay speed: 2 halves the gaps and doubles the rate."""
 
     @model_validator(mode="after")
     def _check(self) -> Self:
@@ -218,27 +218,27 @@ class Replay(Arrivals):
         return self
 
     def schedule(self, queries: int, generator: np.random.Generator) -> OpenSchedule:
-        """Return the first `queries` timestamps; raises ParmError where the file has fewer. `generator` is not used."""
+        """Return the first `queries` timestamps. Raises ParmError if there are fewer. `generator` is not used."""
         try:
             times = self._times()
-        except ValueError as error:  # it was there and sound when the YAML was read
+        except ValueError as error:  # the file has changed since the YAML was read
             raise ParmError(str(error)) from error
         if len(times) < queries:
             raise ParmError(f"{self.file} has {len(times)} timestamps, fewer than the {queries} queries asked for")
         return OpenSchedule(times[:queries])
 
     def mean_rate(self) -> float | None:
-        """Return gaps over duration of the whole file, or None where it has no duration."""
+        """Return the mean rate of the whole file, or None if all timestamps are equal."""
         times = self._times()
         span = times[-1] - times[0]
         return float((len(times) - 1) / span) if span > 0 else None
 
     def available(self) -> int:
-        """Return how many timestamps the file has."""
+        """Return the number of timestamps in the file."""
         return len(self._times())
 
     def _times(self) -> Floats:
-        """Return all arrival times; raises ValueError where the file is unsound."""
+        """Return all arrival times. Raises ValueError if the file is invalid."""
         first, recorded = read_moments(self.file, self.column, self.unit)
         falls = np.flatnonzero(np.diff(recorded) < 0)
         if falls.size:
@@ -313,8 +313,8 @@ def _unit_poisson(queries: int, generator: np.random.Generator) -> Floats:
 def _kepler(mean: Floats, eccentricity: float) -> Floats:
     """Solve E - e sin E = M for E, 0 <= e <= 1, to rounding.
 
-    On [0, pi] the left side is convex, so that Newton's method started above the solution falls to it and never
-    overshoots. E <= M + e since sin E <= 1, and E^3 <= pi^2 M since (E - sin E) / E^3 is smallest at E = pi.
+    On [0, pi] the left side is convex, so Newton's method decreases to the solution from a start above it. Upper bounds
+    are E <= M + e, since sin E <= 1, and E^3 <= pi^2 M, since (E - sin E) / E^3 is smallest at E = pi.
     """
     turns = np.round(mean / (2 * np.pi))
     folded = mean - 2 * np.pi * turns

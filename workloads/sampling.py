@@ -25,7 +25,7 @@ class Sampling(Kind):
 
 
 class Uniform(Sampling):
-    """Any sample, equally likely, independently for each query."""
+    """Uniform: every sample is equally likely, independently for each query."""
 
     kind: Literal["uniform"] = "uniform"
 
@@ -35,24 +35,24 @@ class Uniform(Sampling):
 
 
 class InOrder(Sampling):
-    """Samples one after the other, from the first again after the last."""
+    """Samples in order, repeated cyclically."""
 
     kind: Literal["in_order"] = "in_order"
 
     def draw(self, queries: int, samples: int, generator: np.random.Generator) -> Ints:
-        """Count; `generator` is not used."""
+        """Return 0, 1, ... modulo `samples`; `generator` is not used."""
         return np.arange(queries, dtype=np.int64) % samples
 
 
 class Zipf(Sampling):
-    """A few popular samples: the one of popularity rank i is drawn in proportion to i^-exponent."""
+    """Zipf: the sample of popularity rank i has probability proportional to i^-exponent."""
 
     kind: Literal["zipf"] = "zipf"
     exponent: float = Field(default=1, ge=0)
-    """0 is uniform; web caches see about 0.6 to 1."""
+    """Exponent; 0 is uniform, web caches have about 0.6 to 1."""
 
     def draw(self, queries: int, samples: int, generator: np.random.Generator) -> Ints:
-        """Draw by inversion; which sample has which rank is a permutation drawn from `generator` first."""
+        """Draw by inversion; the ranks are a random permutation, drawn first."""
         sample_of_rank = generator.permutation(samples)
         cumulative = np.cumsum(np.arange(1, samples + 1, dtype=np.float64) ** -self.exponent)
         ranks = np.searchsorted(cumulative[:-1], generator.random(queries) * cumulative[-1], side="right")

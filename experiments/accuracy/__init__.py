@@ -1,4 +1,4 @@
-"""How accurate reconstructions are, without any serving: networks x data sets x codes x recipes x seeds.
+"""Studies of the accuracy of reconstructions, without serving: networks x data sets x codes x recipes x seeds.
 
-Start with `options.py`, what a study's YAML says; `study.py` runs it, `table.py` and `figures.py` show it.
+Start with `options.py`, a study's YAML; `study.py` runs it, `table.py` and `figures.py` show the results.
 """

@@ -1,4 +1,4 @@
-"""The pictures of a study: how good predictions are when they are reconstructed, and how good they are overall."""
+"""Figures of a study: accuracy of reconstructed predictions, and overall accuracy."""
 
 from __future__ import annotations
 
@@ -17,7 +17,7 @@ if TYPE_CHECKING:
     from matplotlib.figure import Figure
 
 MOST_UNAVAILABLE = 0.1
-"""Where the axis of the fraction unavailable ends, as in the paper."""
+"""End of the axis of the unavailable fraction, as in the paper."""
 JPEG = "JPEG copy of CIFAR-10"
 
 
@@ -115,7 +115,7 @@ def _marks(ax: Axes, lines: Sequence[Line], codings: Sequence[str], looks: dict[
 
 
 def _interval(lines: Sequence[Line]) -> tuple[float, float, float]:
-    """Over seeds where there are several, else over test images."""
+    """Return mean and interval, over seeds if there are several, else over test images."""
     if len(lines) == 1:
         return lines[0].degraded, lines[0].degraded_lo, lines[0].degraded_hi
     found = student_t([line.degraded for line in lines])

@@ -1,4 +1,4 @@
-"""What a study of accuracy is: the options of its YAML file."""
+"""Options of the YAML file of a study of accuracy."""
 
 from __future__ import annotations
 
@@ -20,21 +20,21 @@ class Subject(Options):
     """A deployed model."""
 
     network: Network
-    """Its architecture, and that of the parity models."""
+    """Architecture of the deployed model and of the parity models."""
     dataset: Dataset
-    """What it is trained and judged on."""
+    """Data set for training and testing."""
     recipe: Recipe = Best()
     """How it is trained."""
     recipes: dict[str, Recipe] | None = Field(default=None, min_length=1)
-    """How what its codes need is trained, by a name of your choice; as for all models where it is left out."""
+    """Recipes for its codes' models, by a name of your choice; default: the study's `recipes`."""
     top: int = Field(default=1, ge=1)
-    """An answer is right where the label is among this many likeliest classes; the paper takes 5 for CIFAR-100."""
+    """An answer is correct if the label is among this many most likely classes; 5 in the paper for CIFAR-100."""
     label: str | None = None
-    """What figures call it; the network on the data set where it is left out."""
+    """Name in figures; default: the network on the data set."""
 
     @property
     def title(self) -> str:
-        """What figures call it."""
+        """Name in figures."""
         return self.label or f"{self.network.name_in_yaml()} on {self.dataset.name_in_yaml()}"
 
 
@@ -46,68 +46,70 @@ class StudiedCode(Options):
     k: int = Field(ge=2, le=32)
     """Queries in a coding group."""
     r: int = Field(default=1, ge=1, le=32)
-    """Coded queries of a group; for a code that is not systematic all of them, k + stragglers."""
+    """Parity queries of a group; for a nonsystematic code all coded queries, k + stragglers."""
     losses: int = Field(default=1, ge=1)
-    """Answers of a group that are lost at once."""
+    """Number of lost answers per group."""
     label: str | None = None
-    """What tables and figures call it; the code with its numbers where it is left out."""
+    """Name in tables and figures; default: the code with its parameters."""
 
     @model_validator(mode="after")
     def _possible(self) -> Self:
         self.code.check(self.k, self.r)
         spare = self.r if self.code.systematic else self.r - self.k
         if self.losses > spare:
-            raise ValueError(f"losses: {self.losses} lost answers cannot be made up for with {spare} to spare")
+            raise ValueError(f"losses: {self.losses} lost answers cannot be reconstructed with {spare} to spare")
         return self
 
     @property
     def title(self) -> str:
-        """What tables and figures call it."""
+        """Name in tables and figures."""
         rows = f" r={self.r}" if self.code.systematic and self.r > 1 else ""
         lost = f", {self.losses} lost" if self.losses > 1 else ""
         return self.label or f"{self.code.name_in_yaml()} k={self.k}{rows}{lost}"
 
 
 class Known(Options):
-    """What others measured of the same."""
+    """A published measurement to compare with."""
 
     model: str
-    """What the study calls the deployed model."""
+    """Name of the deployed model in the study."""
     coding: str
-    """What the study calls the code at its group size, such as `addition k=2`."""
+    """Name of the code in the study, such as `addition k=2`."""
     available: float | None = Field(default=None, ge=0, le=1)
     """Their A_a."""
     degraded: float = Field(ge=0, le=1)
     """Their A_d."""
     source: str
-    """Who they are, for the legend."""
+    """Source, for the legend."""
 
 
 class Study(Options):
-    """Deployed models, codes for them and ways to train what the codes need: every combination, for every seed."""
+    """All combinations of deployed models, codes, recipes for the codes' models, and seeds."""
 
     study: Literal["accuracy"]
-    """Says that this file is a study of accuracy."""
+    """Marks the file as a study of accuracy."""
     name: str
-    """Its name, and that of its folder where no other is given."""
+    """Name of the study and, without --out, of its folder."""
     seeds: tuple[int, ...] = Field(default=(0,), min_length=1)
-    """Seeds of weights and of the order of samples; deployed model and codes share one."""
+    """Seeds of the initial weights and of the order of samples; deployed model and codes share one."""
     models: tuple[Subject, ...] = Field(min_length=1)
     """The deployed models."""
     codes: tuple[StudiedCode, ...] = Field(min_length=1)
     """The codes."""
     recipes: dict[str, Recipe] = Field(default={"best": Best()}, min_length=1)
-    """How what the codes need is trained, by a name of your choice."""
+    """Recipes for the codes' models, by a name of your choice."""
     reference: tuple[Known, ...] = ()
-    """Numbers that others measured: hollow marks in the figures."""
+    """Published measurements: hollow marks in the figures."""
     figures: tuple[Literal["degraded", "overall"], ...] = ("degraded",)
-    """`degraded`: A_a, A_d and the default answer. `overall`: A_o against the fraction unavailable."""
+    """Figures to draw. `degraded`: A_a, A_d and the default answer; `overall`: A_o against the unavailable fraction."""
 
     @field_validator("name")
     @classmethod
     def _name_is_a_folder(cls, name: str) -> str:
         if not FOLDER_NAME.fullmatch(name):
-            raise ValueError(f"'{name}' cannot name a folder: use up to 100 letters, digits, '.', '_' and '-'")
+            raise ValueError(
+                f"'{name}' is not a valid name of a folder: use up to 100 letters, digits, '.', '_' and '-'"
+            )
         return name
 
     @model_validator(mode="after")
@@ -116,7 +118,7 @@ class Study(Options):
         for key, titles in (("models", models), ("codes", codes)):
             twice = next((title for title in titles if titles.count(title) > 1), None)
             if twice is not None:
-                raise ValueError(f"{key}: two of them are called '{twice}'; tell them apart with a 'label' each")
+                raise ValueError(f"{key}: two of them have the name '{twice}'; give each a 'label' of its own")
         for known in self.reference:
             for name, titles in ((known.model, models), (known.coding, codes)):
                 if name not in titles:
@@ -126,7 +128,7 @@ class Study(Options):
         return self
 
     def only(self, titles: Collection[str]) -> Study:
-        """Return the study of the deployed models called so. Raises ValueError for a name that no model has."""
+        """Return the study with only these deployed models. Raises ValueError for an unknown name."""
         known = [one.title for one in self.models]
         for title in titles:
             if title not in known:
@@ -138,7 +140,7 @@ class Study(Options):
         return self.model_copy(update={"models": models, "reference": reference})
 
     def cases(self) -> Iterator[Case]:
-        """Yield every combination, those of one deployed model together."""
+        """Yield all combinations, grouped by deployed model."""
         for subject in self.models:
             for seed in self.seeds:
                 for coding in self.codes:
@@ -152,10 +154,10 @@ class Case(Options):
     subject: Subject
     """The deployed model."""
     seed: int
-    """Of its training, and of that of the code's parts."""
+    """Seed of training, for the deployed model and the code's models."""
     coding: StudiedCode
     """The code."""
     recipe_name: str
-    """What the study calls the recipe."""
+    """Name of the recipe in the study."""
     recipe: Recipe
-    """How the code's parts are trained."""
+    """How the code's models are trained."""

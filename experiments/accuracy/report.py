@@ -1,4 +1,4 @@
-"""What a study leaves: a table that grows line by line, the resolved YAML, a manifest and figures."""
+"""Output of a study: a table that is extended line by line, the resolved YAML, a manifest and figures."""
 
 from __future__ import annotations
 
@@ -20,9 +20,9 @@ from sim import atomic
 
 
 def run(study: Study, folder: Path, data: Path | None, models: Path, device: str, reporter: Reporter) -> list[Line]:
-    """Run the study into `folder`, show the table and name the folder; returns its lines.
+    """Run the study into `folder`, print the table and the folder's name, and return the table's lines.
 
-    There are none where none of its data sets could be loaded. Raises ParmError for a full disk.
+    The result is empty if no data set could be loaded. Raises ParmError if the disk is full.
     """
     runner = StudyRunner(study, data, models, device, reporter)
     lines: list[Line] = []
@@ -46,7 +46,7 @@ def run(study: Study, folder: Path, data: Path | None, models: Path, device: str
 
 
 def join(lines: Sequence[Line], folder: Path) -> None:
-    """Write the lines of several studies into one table. Raises ParmError for a full disk."""
+    """Write the lines of several studies into one table. Raises ParmError if the disk is full."""
     with writing(folder):
         atomic.write(folder / "accuracy.csv", as_csv(lines))
 

@@ -1,4 +1,4 @@
-"""Runs a study: finds or trains what every case needs, and measures it."""
+"""Runs a study: finds or trains the models of every case, and measures their accuracy."""
 
 from __future__ import annotations
 
@@ -28,25 +28,25 @@ class StudyRunner:
     """Measures the cases of a study, one after the other."""
 
     def __init__(self, study: Study, data: Path | None, models: Path, device: str, reporter: Reporter) -> None:
-        """Look for data sets in `data` and for models in `models`; train and predict on `device`."""
+        """Read data sets from `data` and models from `models`; train and predict on `device`."""
         self.study = study
         self._backend = TorchBackend(device)
         self.device = self._backend.device
         self.skipped: dict[str, str] = {}
-        """Models whose data set could not be loaded, each with the reason."""
+        """Models whose data set could not be loaded, with the reason."""
         self.models: dict[str, dict[str, Any]] = {}
-        """What was used, by key, for the manifest."""
+        """Models used, by key, for the manifest."""
         self.notes: list[str] = []
         self._store = ModelStore(models, self.device, self._report)
         self._reporter = reporter
         self._folder = data
         self._subjects = {subject.title: subject for subject in study.models}
         self._data = lru_cache(maxsize=1)(self._load)
-        """The latest model's alone: data sets are large, and cases come model by model. Both take a model's title."""
+        """Caches by model title; they hold one entry, since data sets are large and cases are grouped by model."""
         self._outputs = lru_cache(maxsize=1)(self._predict)
 
     def lines(self) -> Iterator[Line]:
-        """Yield a line per case; cases whose data set is missing are left out, and named in `skipped`."""
+        """Yield a line per case; cases whose data set is missing are skipped and recorded in `skipped`."""
         for case in self.study.cases():
             name = case.subject.title
             if name in self.skipped:
@@ -78,7 +78,7 @@ class StudyRunner:
         code, k, r = coding.code, coding.k, coding.r
         if data.task_name != "localisation" and subject.top >= data.outputs:
             raise ParmError(
-                f"model {subject.title}: with 'top: {subject.top}' of {data.outputs} classes every answer is right."
+                f"model {subject.title}: with 'top: {subject.top}' of {data.outputs} classes every answer is correct."
             )
         task = data.task if data.task_name == "localisation" else Classification(subject.top)
         model, deployed, images, outputs, labels = self._outputs(subject.title, case.seed)
@@ -134,7 +134,7 @@ class StudyRunner:
 
 
 def _default(data: TrainingData, task: LearningTask) -> float:
-    """Quality of the constant answer that suits the training set best."""
+    """Return the quality of the constant answer that is best on the training set."""
     if data.task_name == "localisation":
         constant = data.train_labels.mean(0).expand(len(data.test_labels), -1)
         return float(task.quality(constant, data.test_labels).mean())

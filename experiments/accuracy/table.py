@@ -1,4 +1,4 @@
-"""The lines of `accuracy.csv`: what was measured of one code with one deployed model."""
+"""The lines of `accuracy.csv`: measurements of one code with one deployed model."""
 
 from __future__ import annotations
 
@@ -14,7 +14,7 @@ HEADING = ("model", "code", "recipe", "seed", "A_a %", "A_d % (95%)", "default %
 
 @dataclass(frozen=True)
 class Line:
-    """One code with one deployed model; `experiments.analysis.columns` says what each column of the CSV means."""
+    """One code with one deployed model; `experiments.analysis.columns` documents the columns of the CSV."""
 
     dataset: str
     network: str

@@ -1,9 +1,9 @@
-"""What a paper says of its results, stated so that a run can be held to it; `parm claims` prints the verdicts.
+"""Claims about results, such as a paper's, which are tested on a run; `parm claims` prints the verdicts.
 
-A claim gives a range. It is *reproduced* when the simulated value, averaged over the sweep, lies in that range and at
-no sweep point the 95% interval lies wholly outside it (where a point has no interval: the value itself). The first
-half keeps wide intervals from agreeing with everything, the second keeps an average from hiding a point that does
-not agree. With `over: all` only the average is judged. Intervals are over trials, paired by common random numbers.
+A claim gives a range. It is *reproduced* if the simulated value, averaged over the sweep, is in that range, and at no
+sweep point the 95% interval (or, without interval, the value) is completely outside it. The first condition rejects
+claims that hold only because intervals are wide, the second finds points that an average would hide. With `over: all`
+only the average is tested. Intervals are over trials, paired by common random numbers.
 """
 
 from __future__ import annotations
@@ -36,31 +36,31 @@ RULE = (
 
 
 class Claim(Kind):
-    """A statement about a run, and the range in which it puts a simulated value."""
+    """A statement about a run, as a range for a simulated value."""
 
     family: ClassVar[str] = "claim"
 
     says: str
     """The statement, in words."""
     metric: Metric = "p999"
-    """What it is about: a metric of the summary or a percentile such as p99.5."""
+    """The metric: a column of the summary or a percentile such as p99.5."""
     policy: str
-    """The policy that it is about, by its name here."""
+    """Name of the policy."""
     between: tuple[float, float] | None = None
-    """The range of the value, from the least to the most."""
+    """Range of the value: [least, greatest]."""
     below: float | None = None
-    """The most that the value may be; instead of `between`."""
+    """Greatest value; instead of `between`."""
     above: float | None = None
-    """The least that the value may be; instead of `between`."""
+    """Least value; instead of `between`."""
     at: dict[str, Scalar] = Field(default_factory=dict)
-    """The sweep points that count, as values of swept keys; all of them where it is left out."""
+    """Sweep points that the claim is about, as values of swept keys; default: all."""
     over: Literal["each", "all"] = "each"
-    """Whether each sweep point is held to the claim, or only the average over all."""
+    """Whether the claim is tested at each sweep point, or only for the average over all."""
 
     @model_validator(mode="after")
     def _one_range(self) -> Claim:
         if (self.between is None) == (self.below is None and self.above is None):
-            raise ValueError("a claim gives 'between', or 'below', 'above' or both of these")
+            raise ValueError("a claim needs 'between', or 'below', 'above' or both of these")
         low, high = self.range
         if low > high:
             raise ValueError(f"the range goes from {low:g} down to {high:g}")
@@ -68,18 +68,18 @@ class Claim(Kind):
 
     @property
     def range(self) -> tuple[float, float]:
-        """The claimed range; infinite where an end is open."""
+        """The claimed range; an open end is infinite."""
         low, high = self.between or (self.above, self.below)
         return -math.inf if low is None else low, math.inf if high is None else high
 
     @property
     def policies(self) -> list[str]:
-        """The policies whose runs it takes: the one it is about, then what that is compared with."""
+        """The policies whose results are needed: the claim's own, then the one it is compared with."""
         return [self.policy]
 
     @property
     def unit(self) -> str:
-        """`ms`, `%` for a share that is printed in percent, or `x` for a factor."""
+        """`ms`, `%` (printed fractions) or `x` (factors)."""
         return "%" if is_fraction(self.metric) else "ms"
 
     @abstractmethod
@@ -88,7 +88,7 @@ class Claim(Kind):
 
 
 class Level(Claim):
-    """The metric itself: ms, or a fraction."""
+    """The metric itself, in ms or as a fraction."""
 
     kind: Literal["level"] = "level"
 
@@ -101,11 +101,11 @@ class Comparing(Claim):
     """A claim about two policies."""
 
     against: str
-    """The policy that it is compared with."""
+    """Name of the policy to compare with."""
 
     @property
     def policies(self) -> list[str]:
-        """The policy, and what it is compared with."""
+        """The policy and the one it is compared with."""
         return [self.policy, self.against]
 
     def value(self, *metrics: float) -> float:
@@ -115,21 +115,21 @@ class Comparing(Claim):
 
     @abstractmethod
     def compare(self, mine: float, other: float) -> float:
-        """Return the comparison; NaN where it has no value."""
+        """Return the comparison; NaN if undefined."""
 
 
 class Difference(Comparing):
-    """How much more the metric is than under the other policy: ms, or a fraction."""
+    """The metric minus that of the other policy, in ms or as a fraction."""
 
     kind: Literal["difference"] = "difference"
 
     def compare(self, mine: float, other: float) -> float:
-        """Return mine less the other."""
+        """Return mine - other."""
         return mine - other
 
 
 class Reduction(Comparing):
-    """By which fraction the metric is lower than under the other policy."""
+    """Relative reduction of the metric against the other policy, as a fraction."""
 
     kind: Literal["reduction"] = "reduction"
 
@@ -144,7 +144,7 @@ class Reduction(Comparing):
 
 
 class Factor(Comparing):
-    """How many times smaller the metric is than under the other policy."""
+    """The metric of the other policy divided by this policy's."""
 
     kind: Literal["factor"] = "factor"
 
@@ -160,17 +160,17 @@ class Factor(Comparing):
 
 @dataclass(frozen=True)
 class ClaimVerdict:
-    """A claim, what was simulated, and whether the two agree."""
+    """A claim, the simulated values, and whether they agree."""
 
     says: str
     unit: str
     claimed: tuple[float, float]
     mean: Interval
-    """Over all sweep points that count."""
+    """Over the sweep points that the claim is about."""
     points: list[tuple[dict[str, Any], Interval]]
     reproduced: bool
     because: str
-    """Why it is not reproduced; empty where it is."""
+    """Reason why it is not reproduced; empty if it is."""
 
     def as_json(self) -> dict[str, Any]:
         """Return the verdict as plain data, with null for infinite and unknown numbers."""
@@ -195,7 +195,7 @@ class ClaimVerdict:
 
 
 def judge(claims: Sequence[Claim], outcomes: Sequence[Outcome]) -> list[ClaimVerdict]:
-    """Hold a run's outcomes to each claim."""
+    """Test each claim on a run's outcomes."""
     return [_verdict(claim, outcomes) for claim in claims]
 
 
@@ -217,10 +217,10 @@ def _verdict(claim: Claim, outcomes: Sequence[Outcome]) -> ClaimVerdict:
 
 
 def _objection(claim: Claim, mean: Interval, points: Sequence[tuple[dict[str, Any], Interval]]) -> str:
-    """Return why the claim is not reproduced, or nothing."""
+    """Return the reason why the claim is not reproduced, or an empty text."""
     low, high = claim.range
     if not points:
-        return "the run measured nothing to judge it by"
+        return "the run has no value for it"
     if not low <= mean.value <= high:
         return "the mean is outside"
     if claim.over == "each":
@@ -246,14 +246,14 @@ def as_json(verdicts: Sequence[ClaimVerdict]) -> str:
 def read(folder: Path) -> dict[str, list[ClaimVerdict]]:
     """Return the verdicts in a run directory, or in those in a folder, by the run's name.
 
-    Raises ParmError where there is no run, no claim, or a damaged file.
+    Raises ParmError if there is no run or no claim, or if a file is damaged.
     """
     files = [folder / FILE] if (folder / FILE).is_file() else sorted(folder.glob(f"*/{FILE}"))
     if not files:
         runs = [folder, *sorted(folder.glob("*"))]
         if any((run / "summary.json").is_file() for run in runs):
             raise ParmError(
-                f"{folder}: no run there carries claims; they stand under 'claims' in an experiment's YAML."
+                f"{folder}: no run there has claims; they are given under 'claims' in an experiment's YAML."
             )
         raise ParmError(f"{folder} is neither the directory of a finished run nor a folder of such.")
     found = {}
@@ -267,7 +267,7 @@ def read(folder: Path) -> dict[str, list[ClaimVerdict]]:
 
 
 def table(verdicts: dict[str, list[ClaimVerdict]]) -> Table:
-    """Return a rich table: each run's claims, what is claimed, what was simulated, and the verdict."""
+    """Return a rich table of each run's claims: claimed range, simulated value and verdict."""
     from rich import box
     from rich.table import Table
 
@@ -308,7 +308,7 @@ def _written(interval: Interval, unit: str) -> str:
 
 
 def _spread(verdict: ClaimVerdict) -> str:
-    """Return the least and the most of the points' values."""
+    """Return the range of the points' values."""
     values = [interval.value * (100 if verdict.unit == "%" else 1) for _, interval in verdict.points]
     digits = 1 if verdict.unit == "%" else 2
     return f"{min(values):.{digits}f} to {max(values):.{digits}f} {verdict.unit}" if len(values) > 1 else ""

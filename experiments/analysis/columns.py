@@ -1,4 +1,4 @@
-"""What each column of each table means, and its unit: printed tables, CSV files and Parquet files.
+"""Meaning and unit of every column of every table: printed tables, CSV files and Parquet files.
 
 `parm list column` prints this, and the reference of the documentation is made from it.
 """
@@ -13,7 +13,7 @@ from experiments.analysis import percentiles
 
 @dataclass(frozen=True)
 class Column:
-    """One column; or several with one meaning, such as a value and the ends of its interval."""
+    """One column, or several with one meaning, such as a value and the ends of its interval."""
 
     names: tuple[str, ...]
     unit: str
@@ -31,7 +31,7 @@ class Table:
     name: str
     """The file, or the verb that prints it."""
     rows: str
-    """What a row is, and what holds for all columns."""
+    """Meaning of a row, and of all columns in common."""
     columns: tuple[Column, ...]
 
     def text(self, columns: Sequence[Column] | None = None) -> str:
@@ -43,8 +43,8 @@ class Table:
 def find(wanted: str) -> str:
     """Return the text of all tables, for `column` or `columns`; of one table; or of all columns with a name.
 
-    After `column.` the table of a verb may be named by the verb alone, and a name means no kind. Percentiles may be
-    written either way. Empty where there is nothing of that name.
+    After `column.` a verb names its table, and a name does not mean a kind. Percentiles may be
+    written either way. Empty if there is nothing of that name.
     """
     name = wanted.removeprefix("column.")
     if name in ("column", "columns"):
@@ -72,16 +72,16 @@ def _measured(name: str, unit: str, meaning: str) -> Column:
 
 
 _LATENCY = {
-    "mean": "Mean latency; a query's latency is the time of its reply less that of its arrival.",
+    "mean": "Mean latency: time from a query's arrival to its reply.",
     "p50": "Median latency: half of the queries have their reply within it.",
     "p99": "99th percentile of latency: one query in 100 takes longer.",
     "p999": "99.9th percentile of latency: one query in 1000 takes longer.",
-    "gap": "p99.9 less p50: how much longer the slow answers take than the usual ones.",
+    "gap": "p99.9 minus p50: how much longer slow answers take than usual ones.",
 }
 _UNAVAILABLE = "Share of queries whose reply is a reconstruction, a backup model's answer or the default answer."
 _ACCURACY = {
     "available": "Share of correct answers among the queries that the deployed model answered (A_a).",
-    "degraded": "Share of correct answers among all other queries, those that count as unavailable (A_d).",
+    "degraded": "Share of correct answers among the other queries, the unavailable ones (A_d).",
     "overall": "Share of correct answers among all queries (A_o); with f the share unavailable, (1 - f) A_a + f A_d.",
 }
 _POLICY = Column(("policy",), "", "Name of the policy: its `name` in the YAML, or its kind.")
@@ -106,7 +106,7 @@ TABLES = (
             Column(("unavail.",), "%", _UNAVAILABLE),
             *(Column((f"A_{name[0]}",), "%", meaning) for name, meaning in _ACCURACY.items()),
             Column(("instances",), "", "Instances launched, all pools together."),
-            Column(("price",), "", "Price of all instances by `cluster.prices`; shown where some price is not 1."),
+            Column(("price",), "", "Price of all instances by `cluster.prices`; shown if a price is not 1."),
             Column(("busy",), "ms/query", "Time for which instances were busy, per query, wasted work included."),
             Column(("kB/query",), "", "Kilobytes sent over the cluster's network per query, replies included."),
         ),
@@ -126,7 +126,7 @@ TABLES = (
             Column(
                 ("utilisation",),
                 "fraction",
-                "Share of all instances' time that went into service, from the first arrival to the end of the run.",
+                "Share of time for which instances were busy, from the first arrival to the end of the run.",
             ),
             Column(("busy_seconds_per_query",), "s", "Time for which instances were in service, per query."),
             Column(("bytes_per_query",), "B", "Bytes sent over the cluster's network per query, replies included."),
@@ -137,13 +137,13 @@ TABLES = (
             ),
             Column(("equal_cost",), "", "Rule by which costs are compared: instances, price or busy_seconds."),
             Column(("queries",), "count", "Queries that were measured, all trials together."),
-            Column(("trials",), "count", "Trials that the row rests on."),
+            Column(("trials",), "count", "Number of trials."),
         ),
     ),
     Table(
         "differences.csv",
         "Written by `parm run`: a row for each metric of each policy but the first, at each sweep point. Both policies "
-        "meet the same random numbers, so that their difference is paired trial by trial.",
+        "use the same random numbers, so that differences are paired by trial.",
         (
             _POLICY,
             Column(("against",), "", "Policy that it is compared with: the first of the experiment."),
@@ -152,22 +152,22 @@ TABLES = (
             Column(
                 ("difference", "lo", "hi"),
                 "ms, or fraction",
-                "The policy's value less that of `against`, and the ends of the 95% interval of this difference.",
+                "The policy's value minus that of `against`, and the ends of the 95% interval of this difference.",
             ),
             Column(("relative_percent",), "%", "The difference in percent of the value of `against`."),
         ),
     ),
     Table(
         "reference.csv",
-        "Written by `parm run` where an experiment has a `reference`: a row for each number that others measured.",
+        "Written by `parm run` if an experiment has a `reference`: a row for each published number.",
         (
             Column(("source",), "", "Where the number comes from."),
             _POLICY,
-            Column(("key",), "", "Swept key that the numbers run along."),
+            Column(("key",), "", "Swept key over which the numbers are given."),
             Column(("at",), "", "Value of that key."),
             _METRIC,
             _measured("simulated", "ms, or fraction", "Simulated value, and the ends of its 95% interval."),
-            Column(("reference",), "ms, or fraction", "The number that others measured."),
+            Column(("reference",), "ms, or fraction", "The published number."),
             Column(("ratio",), "ratio", "Simulated value divided by the reference."),
         ),
     ),
@@ -188,7 +188,7 @@ TABLES = (
                 "Whether no other row dominates it.",
             ),
             Column(
-                ("dominated_by",), "", "Rows that are better in latency, accuracy or cost, and in none of them worse."
+                ("dominated_by",), "", "Rows that are better in latency, accuracy or cost, and worse in none of them."
             ),
         ),
     ),
@@ -201,7 +201,7 @@ TABLES = (
             _KEY,
             Column(("trial",), "", "Number of the trial, from 0."),
             Column(("query",), "", "Number of the query, from 0."),
-            Column(("warmup",), "yes or no", "Whether the query belongs to the warm-up, which no statistic counts."),
+            Column(("warmup",), "yes or no", "Whether the query belongs to the warm-up, which is not measured."),
             Column(("latency_ms",), "ms", "reply - arrival."),
             Column(("sample",), "", "Row of the test set that the query carried; null without a model."),
             Column(("arrival",), "s", "When the query arrived at the frontend."),
@@ -219,7 +219,7 @@ TABLES = (
             Column(
                 ("used",),
                 "bits",
-                "Answers that a reconstruction was made of: bit i < k for slot i, bit k + j for parity row j; else 0.",
+                "Answers from which it was reconstructed: bit i < k for slot i, bit k + j for parity row j; else 0.",
             ),
             Column(("label",), "", "True class of the sample; null without a model."),
             Column(("answer",), "", "Class that the client was given; null without a model."),
@@ -239,19 +239,21 @@ TABLES = (
             Column(("row",), "", "Parity row of a parity task, 0 to r - 1; else 0."),
             Column(("attempt",), "", "0 for the first copy; later copies and retries count up."),
             Column(("size",), "count", "Queries in the task."),
-            Column(("together",), "count", "Tasks that its instance served in one batch, itself included."),
+            Column(
+                ("together",), "count", "Number of tasks that its instance served in the same batch, including itself."
+            ),
             Column(("instance",), "", "Number of the instance that ran it, over the whole cluster; -1 for none."),
             Column(("queued",), "s", "When the task was submitted to its pool."),
             Column(("sent",), "s", "When it was sent to its instance; null if its service began then."),
-            Column(("start",), "s", "When its service began; NaN where it never did."),
+            Column(("start",), "s", "When its service began; NaN if it never did."),
             Column(("finish",), "s", "When its service ended, or when it was removed from the queue."),
-            Column(("back",), "s", "When the frontend had its answer; NaN where none came."),
+            Column(("back",), "s", "When the frontend received its answer; NaN if none came."),
             Column(("fate",), "", "How it ended: done, cancelled (in the queue or in service) or lost (in a crash)."),
         ),
     ),
     Table(
         "parm compare",
-        "Printed: a row for each metric of each policy and sweep point that runs have in common; behind a value stands "
+        "Printed: a row for each metric of each policy and sweep point that runs have in common; after each value "
         "half of its 95% interval.",
         (
             _POLICY,
@@ -259,17 +261,17 @@ TABLES = (
             Column(("BASE",), "ms, or %", "The value in the first run; the column has the run's name."),
             Column(("run",), "", "Name of the other run."),
             Column(("value",), "ms, or %", "The value in the other run."),
-            Column(("difference",), "ms, or %", "The other run's value less the first run's."),
+            Column(("difference",), "ms, or %", "The other run's value minus the first run's."),
             Column(("intervals",), "", "Whether the two 95% intervals overlap or are apart."),
         ),
     ),
     Table(
         "parm claims",
-        "Printed by `parm claims`, and by `parm run` where an experiment has `claims`: a row for each claim.",
+        "Printed by `parm claims`, and by `parm run` if an experiment has `claims`: a row for each claim.",
         (
             Column(("run",), "", "Name of the experiment."),
             Column(("claim",), "", "The statement, in words."),
-            Column(("claimed",), "ms, % or x", "Range in which the claim puts the value; x is a factor."),
+            Column(("claimed",), "ms, % or x", "Claimed range of the value; x is a factor."),
             Column(("simulated",), "ms, % or x", "Mean over the sweep, and half of its 95% interval."),
             Column(("over the sweep",), "ms, % or x", "Least and greatest value of all sweep points."),
             Column(("verdict",), "", "Whether the claim is reproduced by the rule below the table, or why not."),
@@ -286,8 +288,8 @@ TABLES = (
                 "Fewest deployed instances that meet all targets with confidence; 'a?..b' where "
                 "it could not be told of a to b - 1.",
             ),
-            Column(("in all",), "count", "Instances of all pools together that go with these."),
-            Column(("price",), "unit of `cluster.prices`", "Price of them all, each 1 by default."),
+            Column(("in all",), "count", "Total instances of all pools in that case."),
+            Column(("price",), "unit of `cluster.prices`", "Their total price, each 1 by default."),
             Column(("trials",), "count", "Trials simulated, all numbers of instances together."),
             Column(
                 ("measured there, and what is certain",),
@@ -340,9 +342,7 @@ TABLES = (
             ),
             Column(("train_seconds",), "s", "Time spent on training what the code needs."),
             Column(("losses",), "count", "Answers of each group that are lost and reconstructed."),
-            Column(
-                ("agreement",), "fraction", "How often a reconstruction is the answer that the deployed model gives."
-            ),
+            Column(("agreement",), "fraction", "How often a reconstruction equals the deployed model's answer."),
             Column(
                 ("encode_us", "decode_us"),
                 "us",
@@ -350,7 +350,7 @@ TABLES = (
             ),
             Column(("model",), "", "Name of the deployed model in the study."),
             Column(("coding",), "", "Name of the code with its group size."),
-            Column(("note",), "", "What is special about the data set; mostly empty."),
+            Column(("note",), "", "Caveat about the data set; usually empty."),
         ),
     ),
     Table(
@@ -363,7 +363,7 @@ TABLES = (
             Column(("measured",), "ms", "The value on the real cluster."),
             Column(("simulated",), "ms", "The value with the fitted options: the median over the trials."),
             Column(("ratio",), "", "Simulated value divided by the measured one."),
-            Column(("within",), "", "Whether it is as close as the metric's tolerance, which is in brackets."),
+            Column(("within",), "", "Whether it is within the metric's tolerance, which is given in parentheses."),
         ),
     ),
     Table(
@@ -379,7 +379,7 @@ TABLES = (
             Column(
                 ("model expects",),
                 "ms",
-                "Range that holds the real value in 95 of 100 cases if the simulation is right; 'not there' if not.",
+                "Range that holds the real value in 95 of 100 cases if the simulation is right; 'not there' otherwise.",
             ),
         ),
     ),

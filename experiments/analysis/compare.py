@@ -1,4 +1,4 @@
-"""Two or more run directories side by side: what is the same, what differs, and whether the intervals overlap."""
+"""Compares run directories: differences of metrics, and whether their intervals overlap."""
 
 from __future__ import annotations
 
@@ -30,11 +30,11 @@ class MetricComparison:
     base: Interval
     other: Interval
     run: str
-    """The run that is compared with the first one."""
+    """Name of the run that is compared with the first."""
 
     @property
     def difference(self) -> float:
-        """Other run less first run, in ms for latencies and as a fraction otherwise."""
+        """Other run minus first run, in ms for latencies and as a fraction otherwise."""
         return self.other.value - self.base.value
 
     @property
@@ -45,10 +45,10 @@ class MetricComparison:
 
 @dataclass(frozen=True)
 class Comparison:
-    """What `compare` found."""
+    """Result of `compare`."""
 
     names: list[str]
-    """A short name for every run, the first being what the others are compared with."""
+    """A short name for each run; the others are compared with the first."""
     rows: list[MetricComparison]
     unmatched: list[str]
     """A sentence for each row that only one of two runs has."""
@@ -83,7 +83,7 @@ class Comparison:
 
 
 def compare(dirs: Sequence[Path]) -> Comparison:
-    """Set the runs in `dirs` beside the first of them, policy by policy and sweep point by sweep point.
+    """Compare the runs in `dirs` with the first of them, by policy and sweep point.
 
     Raises ParmError for fewer than two directories, one that holds no summary, or runs without a row in common.
     """
@@ -124,7 +124,7 @@ def _called(row: Row) -> str:
 
 
 def _names(dirs: Sequence[Path]) -> list[str]:
-    """Return the shortest ends of the paths that tell the runs apart."""
+    """Return the shortest ends of the paths that are distinct."""
     parts = [path.resolve().parts for path in dirs]
     for length in range(1, max(map(len, parts)) + 1):
         names = ["/".join(part[-length:]) for part in parts]

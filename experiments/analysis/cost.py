@@ -1,10 +1,9 @@
-"""What a policy costs, and by which rule two of them are said to cost the same.
+"""Cost of a policy, and the rules by which policies have equal cost.
 
-`instances`: the machines that are launched, each counted once; what one pays for a cluster of one's own. `price`: the
-same with a price per pool (`cluster.prices`), for machines that differ. Under both the budget `cluster.extra` makes
-policies cost the same, as far as whole instances can. `busy_seconds`: the work itself, per query, for whoever pays by
-use or shares the machines. No budget can hold that equal, since the policy itself decides how much work it makes; it
-is therefore measured, and rows that differ by more than 1% are named.
+`instances`: number of launched machines, the cost of one's own cluster. `price`: the same with a price per pool
+(`cluster.prices`), for machines that differ. Under both rules the budget `cluster.extra` equalises the cost of policies
+up to whole instances. `busy_seconds`: busy time per query, for machines that are shared or paid by use. It depends on
+the policy, so no budget can equalise it; it is measured, and rows that differ by more than 1% are reported.
 """
 
 from __future__ import annotations
@@ -17,7 +16,7 @@ from sim.cluster import Cluster
 from sim.policies.base import PoolPlan
 
 Rule = Literal["instances", "busy_seconds", "price"]
-"""By what policies are compared."""
+"""Measure of cost by which policies are compared."""
 
 
 @dataclass(frozen=True)
@@ -28,7 +27,7 @@ class Measure:
     """The entry of `Row.cost`."""
     meaning: str
     unit: str
-    """Behind a number."""
+    """Unit in messages."""
     factor: float
     """From the column to the unit."""
     tolerance: float
@@ -43,17 +42,17 @@ RULES: dict[str, Measure] = {
 
 
 def price(cluster: Cluster, plans: Iterable[PoolPlan]) -> float:
-    """Return what the pools cost together, in the unit of `cluster.prices`."""
+    """Return the total price of the pools, in the unit of `cluster.prices`."""
     return sum(plan.instances * cluster.prices.of(plan.role) for plan in plans)
 
 
 def of(cost: Mapping[str, float], rule: str) -> float:
-    """Return one of a row's or an outcome's costs; summaries without prices had one price for every instance."""
+    """Return a cost of a row or an outcome; without a price every instance counts 1."""
     return cost.get(RULES[rule].column, cost["instances"])
 
 
 def same(one: float, other: float, rule: str) -> bool:
-    """Say whether two costs are the same under a rule, within its tolerance."""
+    """Return whether two costs are equal under a rule, within its tolerance."""
     return abs(one - other) <= RULES[rule].tolerance * max(one, other)
 
 

@@ -1,4 +1,4 @@
-"""Whether a log of latencies is independent draws, as `{kind: empirical}` takes it to be."""
+"""Tests whether logged latencies are independent, as `{kind: empirical}` assumes."""
 
 from __future__ import annotations
 
@@ -12,10 +12,10 @@ from sim.files import Floats, read_table
 from sim.kinds import Options
 
 LEAST = 0.1
-"""Correlations below it are not worth a warning."""
+"""Least correlation that gives a warning."""
 STANDARD_ERRORS = 4.0
 FEW = 30
-"""Rows with which nothing can be said."""
+"""With this many rows or fewer there is no test."""
 _TIME = re.compile(r"(time|timestamp|date|datetime|ts|when|start|started|arrival|arrived|sent|at)(_?(at|s|ms|us|ns))?")
 _HOST = re.compile(r"(host|hostname|instance|machine|node|server|worker|gpu|device|pod|replica|backend)(_?(id|name))?")
 
@@ -29,7 +29,7 @@ def autocorrelation(values: Floats) -> float:
 
 
 def intraclass(values: Floats, groups: NDArray[np.int64]) -> float:
-    """Return the intraclass correlation of the ranks of `values` within groups 0, 1, ...; 0 where there is one group.
+    """Return the intraclass correlation of the ranks of `values` within groups 0, 1, ...; 0 for one group.
 
     One-way random effects, ICC(1), with groups of unequal sizes (Shrout and Fleiss, Psychological Bulletin 1979;
     Donner, International Statistical Review 1986): (MSB - MSW) / (MSB + (n0 - 1) MSW).
@@ -48,7 +48,7 @@ def intraclass(values: Floats, groups: NDArray[np.int64]) -> float:
 
 
 def warnings(options: Options, place: str) -> list[str]:
-    """Return one sentence for each recorded distribution below `options` whose log says that draws depend."""
+    """Return a warning for each recorded distribution in `options` whose log has dependent values."""
     found: list[str] = []
     for name in type(options).model_fields:
         value = getattr(options, name)
@@ -76,7 +76,7 @@ def _of(recorded: Empirical) -> list[str]:
         try:
             order = np.argsort(table.moments(time, "s")[1], kind="stable")
         except ValueError:
-            order = None  # it is no column of times, whatever its name
+            order = None  # not a column of times, despite its name
         if order is not None:
             r = autocorrelation(values[order])
             if r > max(LEAST, STANDARD_ERRORS / np.sqrt(len(values))):
@@ -89,13 +89,13 @@ def _of(recorded: Empirical) -> list[str]:
     if not measured:
         return []
     return [
-        f"{recorded.file} is drawn from as if its rows were independent, but {' and '.join(measured)}: slowness that "
-        "lasts is lost, and redundancy looks better than it is; replay it with stragglers: [{kind: replay}]"
+        f"{recorded.file}: rows are drawn independently, but {' and '.join(measured)}: slowness that "
+        "lasts is lost, and redundancy looks better than it is; use stragglers: [{kind: replay}] instead"
     ]
 
 
 def _ranks(values: Floats) -> Floats:
-    """Return the ranks from 0, of ties their mean; shape (n,)."""
+    """Return the ranks from 0, with ties averaged; shape (n,)."""
     _, inverse, counts = np.unique(values, return_inverse=True, return_counts=True)
     ends = np.cumsum(counts)
     ranks: Floats = (ends - (counts + 1) / 2)[inverse]

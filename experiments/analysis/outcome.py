@@ -1,4 +1,4 @@
-"""Measurements of one cell, of its trace and its answers. Times are in seconds."""
+"""Measurements of one cell, from its trace and its answers. Times are in seconds."""
 
 from __future__ import annotations
 
@@ -22,30 +22,30 @@ if TYPE_CHECKING:
     from sim.trace import Trace
 
 Scalar = bool | int | float | str
-"""A value that a sweep gives an option."""
+"""A swept value of an option."""
 
 LATENCIES = ("mean", "p50", "p99", "p999", "gap")
 """The latency metrics, in the order in which every table has them; `gap` is p999 - p50."""
 
 COSTS = ("instances", "price", "utilisation", "busy_seconds_per_query", "bytes_per_query")
-"""What a policy spent, over the whole trace and not only what was measured of it."""
+"""Costs of a policy over the whole trace, including the warm-up."""
 
 SECTIONS = 10
-"""Consecutive parts of a run that give a single trial its interval."""
+"""Consecutive parts of a run from which a single trial's interval is computed."""
 
 SMALLEST_SECTION = 10
-"""A run with fewer queries per section than this is not cut into sections."""
+"""A run with fewer queries per section is not divided."""
 
 NOT_WRITTEN_BY_US = (ValueError, TypeError, KeyError, AttributeError, IndexError, OverflowError, RecursionError)
 """Errors of reading JSON that parm did not write: no JSON, nested too deeply, values of other types, huge numbers."""
 
 GRID = np.concatenate([np.linspace(0.0, 0.99, 200), 1.0 - np.logspace(-2, -5, 151)[1:], [1.0]])
-"""Probabilities of the quantiles that are kept: even in the body, even on a log scale from 1% to 0.001% in the tail."""
+"""Probabilities of the stored quantiles: linear in the body, logarithmic in the tail from 1% to 0.001%."""
 
 
 @dataclass(frozen=True, kw_only=True)
 class Measured:
-    """Latency and accuracy of some consecutive queries."""
+    """Latency and accuracy of consecutive queries."""
 
     queries: int
     """Queries counted here."""
@@ -64,7 +64,7 @@ class Measured:
 
 @dataclass(frozen=True, kw_only=True)
 class Outcome(Measured):
-    """One policy at one sweep point in one trial, after its warm-up was cut."""
+    """One policy at one sweep point in one trial, without its warm-up."""
 
     policy: str
     """The policy's name in tables: its `name`, or its kind."""
@@ -74,14 +74,14 @@ class Outcome(Measured):
     """The swept keys and their values here, in the order of the YAML; empty without a sweep."""
     trial: int
     warmup: int
-    """Queries cut from the beginning."""
+    """Number of warm-up queries, which are not measured."""
     settled: bool
-    """Whether the latency neither rises nor falls from part to part of the run; true for a run too short to judge."""
+    """Whether the latency has no trend over the parts of the run; true if the run is too short to test."""
     load: dict[str, float] = field(default_factory=dict)
-    """Offered load of each pool, by role: seconds for which its tasks held an instance, per instance and second in
-    which queries arrived. From 1 on the pool has no steady state."""
+    """Offered load of each pool, by role: time for which its tasks occupied an instance, per instance and per second of
+    the arrival period. At 1 or more the pool is unstable."""
     cost: dict[str, float]
-    """Each of `COSTS`; without `utilisation` where no time passes."""
+    """Each of `COSTS`; without `utilisation` if the run takes no time."""
     quantiles: dict[str, list[float]]
     """`probabilities` (the `GRID`) and `seconds`: the latency's quantile function."""
     blocks: tuple[Measured, ...]
@@ -107,7 +107,7 @@ class Outcome(Measured):
 
     @classmethod
     def from_json(cls, text: str) -> Self:
-        """Read what `to_json` wrote; raises ParmError if the text is something else, or was changed since."""
+        """Read the text that `to_json` wrote. Raises ParmError if it was changed or is something else."""
         try:
             fields = json.loads(text)
             if fields.pop("sha256") != _checksum(fields):
@@ -135,17 +135,17 @@ def measure(
     last_of_batch: bool = False,
     price: float | None = None,
 ) -> Outcome:
-    """Measure a cell's trace and, where there is a model, its answers.
+    """Measure a cell's trace and, with a model, its answers.
 
-    The first `warmup` queries are not counted. Percentiles are NumPy's `linear` ones of all that is left. With
-    `last_of_batch` only the last query of each batch is looked at, and all counts are of these. `price` is of all
-    instances together, each 1 where it is not given. Raises ParmError where the warm-up leaves nothing to measure.
+    The first `warmup` queries are not counted. Percentiles are NumPy's `linear` ones of the others. With
+    `last_of_batch` only the last query of each batch is counted. `price` is the total of all instances, each 1 by
+    default. Raises ParmError if no query is left after the warm-up.
     """
     kept = trace.batches.first + trace.batches.size - 1 if last_of_batch else np.arange(len(trace.queries))
     kept = kept[kept >= warmup]
     count = len(kept)
     if not count:
-        raise ParmError(f"a warm-up of {warmup} queries leaves nothing to measure of a run of {len(trace.queries)}")
+        raise ParmError(f"a warm-up of {warmup} queries leaves none to measure in a run of {len(trace.queries)}")
     whole = _measured(trace, answers, kept)
     edges = np.linspace(0, count, SECTIONS + 1).astype(int).tolist()
     parts = itertools.pairwise(edges) if count >= SECTIONS * SMALLEST_SECTION else ()
@@ -193,7 +193,7 @@ def _latencies(latency: Floats) -> dict[str, float]:
 
 
 def _load(trace: Trace) -> dict[str, float]:
-    """Return the offered load of each pool; empty where all queries arrive at once."""
+    """Return the offered load of each pool; empty if all queries arrive at once."""
     arrivals = float(trace.queries.arrival[-1] - trace.queries.arrival[0])
     if arrivals <= 0:
         return {}

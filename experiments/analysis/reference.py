@@ -1,4 +1,4 @@
-"""Numbers that others measured, beside those simulated: drawn as hollow marks, and compared in `reference.csv`."""
+"""Published measurements to compare with: drawn as hollow marks, and listed in `reference.csv`."""
 
 from __future__ import annotations
 
@@ -21,18 +21,18 @@ HEADER = (
 
 
 class Reference(Options):
-    """Points of a paper or of a measurement, to set beside the simulated ones."""
+    """Published or measured points to compare with simulated ones."""
 
     source: str
-    """Where the numbers come from, as figures and tables name it."""
+    """Source of the numbers, as shown in figures and tables."""
     policy: str
-    """The policy that they are of, by its name here."""
+    """Name of the policy to compare with."""
     metric: Metric = "p999"
     """A metric of the summary or a percentile such as p99.5; latencies in ms, the others as fractions."""
     key: str
-    """The swept key that they run along."""
+    """The swept key over which they are given."""
     values: dict[str, float] = Field(min_length=1)
-    """The numbers by the swept key's value."""
+    """The numbers by value of the swept key."""
 
     def at(self, swept: object) -> float | None:
         """Return the number at a value of the swept key, or None."""
@@ -40,7 +40,7 @@ class Reference(Options):
 
 
 def same(name: str, swept: object) -> bool:
-    """Say whether a key of YAML, which is text, means a swept value."""
+    """Return whether a YAML key, which is text, equals a swept value."""
     if isinstance(swept, (int, float)) and not isinstance(swept, bool):
         try:
             return float(name) == float(swept)
@@ -62,12 +62,12 @@ class ReferenceComparison:
 
     @property
     def ratio(self) -> float:
-        """Simulated by reference."""
+        """Simulated value divided by reference."""
         return self.simulated.value / self.expected if self.expected else math.nan
 
 
 def compare(references: Sequence[Reference], outcomes: Sequence[Outcome]) -> list[ReferenceComparison]:
-    """Set every reference number beside the simulated one, where there is one, in the order of the sweep."""
+    """Pair every reference number with its simulated value, if there is one, in the order of the sweep."""
     return [found for reference in references for found in _of(reference, outcomes)]
 
 
@@ -95,7 +95,7 @@ def as_csv(compared: Sequence[ReferenceComparison]) -> str:
 
 
 def sentences(compared: Sequence[ReferenceComparison]) -> list[str]:
-    """Say for each reference how far the simulated values are from it."""
+    """Return a sentence for each reference with the relative errors of the simulated values."""
     together: dict[tuple[str, str, str], list[float]] = {}
     for one in compared:
         name = (one.reference.source, one.reference.metric, one.reference.policy)

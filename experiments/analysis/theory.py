@@ -1,16 +1,16 @@
-"""Where theory says exactly what a cell must give, so that figures can draw it over the simulated values.
+"""Exact results of queueing theory for cells, which figures draw over the simulated values.
 
-Nothing is said of anything else: no bound, no approximation. Nothing may slow, delay, batch or drop. With Poisson
+There are no bounds or approximations. Nothing may slow, delay, batch or drop queries. With Poisson
 arrivals and exponential services, by policy and queue:
 
-- `none`, `equal_resources`: M/M/c on a single queue, M/M/1 for each instance where queues are chosen at random;
+- `none`, `equal_resources`: M/M/c on a single queue, M/M/1 for each instance if queues are chosen at random;
 - `tied` without message delay: M/M/c on a single queue, and on any queues where every instance gets a copy, since the
   copy that starts is then the one in the queue with the least work;
 - `replication` with `cancel: all` that takes no time: M/M/1 with all instances as one server where every instance gets
   a copy, else redundancy-d on queues chosen at random, of which only the mean is known.
 
-With a closed loop of so few clients that every copy of every query finds an idle instance on the single queue, services
-may have any distribution that knows its quantiles; then the response time is an order statistic:
+With a closed loop of so few clients that every copy finds an idle instance on the single queue, services may have any
+distribution with known quantiles; the response time is then an order statistic:
 
 - `none`, `equal_resources`, `tied` without message delay: one service;
 - `replication` with `cancel: all` that takes no time: the first of d;
@@ -48,7 +48,7 @@ TAILS = {"p50": 0.5, "p99": 0.99, "p999": 0.999}
 
 
 class Law(Protocol):
-    """A response time whose whole distribution is known."""
+    """A response time with a known distribution."""
 
     def mean(self) -> float:
         """Return the mean, in seconds."""
@@ -62,14 +62,14 @@ class Theory:
     """The response time of one policy at one sweep point."""
 
     name: str
-    """The result that says so."""
+    """Name of the result, such as M/M/c."""
     mean: float
     """Seconds."""
     law: Law | None = None
-    """What knows the whole distribution; None where only the mean is known."""
+    """The distribution; None if only the mean is known."""
 
     def metric(self, name: str) -> float | None:
-        """Return a latency metric of the summary in ms, or None where theory does not say."""
+        """Return a latency metric of the summary in ms, or None if unknown."""
         if name == "mean":
             return self.mean * MS
         if self.law is None:
@@ -92,9 +92,9 @@ def theory(
     *,
     measured: bool = False,
 ) -> Theory | None:
-    """Return what theory says of a policy on a cluster, or None where it says nothing, as of an unstable queue.
+    """Return the exact result for a policy on a cluster, or None if there is none, as for an unstable queue.
 
-    `measured` says that service times are measured in the loop and not drawn.
+    `measured` means that service times are measured in the loop instead of drawn.
     """
     service, network = cluster.service, cluster.network
     plain = (
@@ -114,12 +114,12 @@ def theory(
         return None
     try:
         return _of_policy(policy, cluster.queue, arrivals.rate, service.mean(), instances)
-    except ParmError:  # it is not stable
+    except ParmError:  # unstable
         return None
 
 
 def _of_policy(policy: Policy, queue: object, rate: float, service: float, instances: int) -> Theory | None:
-    """Return what theory says of a plain cluster. Types are compared exactly: a subclass may do anything."""
+    """Return the result for a plain cluster. Types are compared exactly, since subclasses may behave differently."""
     one_queue, by_chance = type(queue) is SingleQueue, type(queue) is RandomQueue
     kind = type(policy)
     if kind in (Uncoded, EqualResources) and by_chance:
@@ -141,7 +141,7 @@ def _of_policy(policy: Policy, queue: object, rate: float, service: float, insta
 
 
 def _without_waits(policy: Policy, service: Distribution, most: int) -> Theory | None:
-    """Return what theory says where up to `most` copies of each query find an idle instance."""
+    """Return the result if up to `most` copies of each query find an idle instance."""
     kind = type(policy)
     if not _knows_itself(service) or most < 1:
         return None
@@ -159,9 +159,9 @@ def _without_waits(policy: Policy, service: Distribution, most: int) -> Theory |
 
 
 def _knows_itself(service: Distribution) -> bool:
-    """Say whether a distribution of parm's own knows its mean, its quantiles and its distribution function."""
+    """Return whether a distribution is parm's own and has a known mean, quantiles and distribution function."""
     half = np.array([0.5])
-    own = type(service).__module__.startswith("sim.")  # a plugin's may draw other values than its quantiles say
+    own = type(service).__module__.startswith("sim.")  # a plugin's draws may not match its quantiles
     mean = service.mean()
     return (
         own

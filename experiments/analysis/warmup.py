@@ -1,9 +1,8 @@
-"""Where measuring begins: how many queries at the start of a trial are not counted.
+"""Warm-up: the number of queries at the start of a trial that are not measured.
 
-A cut that is read off the latencies differs from policy to policy, and takes away what the run was made to show: an
-outage looks like a transient to MSER-5. The cut here is therefore known before anything is simulated. It depends on
-the arrivals and on the load of the plain cluster alone, so that all policies of a trial are compared over the same
-queries.
+A warm-up estimated from latencies differs between policies and may remove the events of interest: to MSER-5 an outage
+looks like a transient. The warm-up here is therefore computed before the simulation, only from the arrivals and the
+load of the plain cluster, so that all policies of a trial are compared over the same queries.
 """
 
 from __future__ import annotations
@@ -19,25 +18,25 @@ from pydantic import Field
 from sim.kinds import Options
 
 SHORTEST, LONGEST = 0.01, 0.1
-"""The smallest and the largest share of a trial's queries that `auto` cuts."""
+"""Least and greatest fraction of a trial's queries in the warm-up under `auto`."""
 TIME_CONSTANTS = 4
-"""After four time constants a transient has fallen to exp(-4), 2% of where it began."""
+"""After four time constants a transient has decayed to exp(-4), 2% of its initial value."""
 TREND = 0.75
-"""Kendall's tau of ten parts' means from which on they rise or fall: exceeded by chance in one run of a thousand."""
+"""Kendall's tau of the means of ten parts from which on they have a trend: exceeded by chance in 0.1% of runs."""
 
 
 class WarmupSeconds(Options):
     """A warm-up given as time."""
 
     seconds: float = Field(ge=0, allow_inf_nan=False)
-    """Queries that arrive within this many seconds of the trial's first are not counted."""
+    """Queries that arrive within this many seconds after the trial's first are not measured."""
 
 
 WarmupRule = Literal["auto", "none"] | int | WarmupSeconds
 
 
 def warmup_queries(rule: WarmupRule, arrival: NDArray[np.float64], load: float | None) -> int:
-    """Return how many queries `rule` cuts from a trial with these arrival times (seconds, never decreasing).
+    """Return the number of warm-up queries of a trial with these arrival times (seconds, nondecreasing).
 
     `auto` cuts `TIME_CONSTANTS` times rate * T queries, where T = (c_a^2 + c_s^2) / (2.8 mu (1 - sqrt(rho))^2) is the
     time constant of a queue that starts empty (Odoni and Roth 1983), here with both squared coefficients of variation
@@ -55,16 +54,16 @@ def warmup_queries(rule: WarmupRule, arrival: NDArray[np.float64], load: float |
 
 
 def relaxation_queries(load: float) -> float:
-    """Return the queries that arrive during `TIME_CONSTANTS` time constants; infinite from load 1 on."""
+    """Return the number of queries that arrive during `TIME_CONSTANTS` time constants; infinite for load >= 1."""
     if load >= 1:
         return math.inf
     return TIME_CONSTANTS * load / (1.4 * (1 - math.sqrt(load)) ** 2)
 
 
 def has_trend(means: Sequence[float]) -> bool:
-    """Say whether the means of consecutive parts of a run rise or fall from beginning to end (Kendall 1938).
+    """Return whether the means of consecutive parts of a run have a trend, by Kendall's tau (Kendall 1938).
 
-    Ten parts in any order exceed `TREND` with probability 0.001; differences of rounding are none.
+    Ten parts in random order exceed `TREND` with probability 0.001. Rounding errors count as ties.
     """
     values = np.asarray(means)
     pairs = len(values) * (len(values) - 1) / 2

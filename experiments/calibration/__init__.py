@@ -1,1 +1,1 @@
-"""What `parm calibrate` fits, and how; begin with `options.py`. The files of the paper's clusters are here too."""
+"""The fit of `parm calibrate`; start with `options.py`. The calibration files of the paper's clusters are here, too."""

@@ -1,8 +1,8 @@
-"""Fits the free options of an experiment to what was measured on a real cluster.
+"""Fits the free options of an experiment to measurements of a real cluster.
 
-Every evaluation draws the same random numbers, so that the loss changes smoothly with the options. The loss is the
-weighted mean of squared log-ratios, each in units of its tolerance, and the simplex of Nelder and Mead (The Computer
-Journal 7, 1965) goes down it, first with few queries at few points of the sweep, then with more.
+Every evaluation uses the same random numbers, so that the loss is a smooth function of the options. The loss is the
+weighted mean of squared log-ratios, each in units of its tolerance. The simplex method of Nelder and Mead (The Computer
+Journal 7, 1965) minimises it in stages, first with few queries at few points of the sweep, then with more.
 """
 
 from __future__ import annotations
@@ -47,7 +47,7 @@ class Residual:
 
     @property
     def met(self) -> bool:
-        """Whether it lies within the tolerance."""
+        """Whether it is within the tolerance."""
         return abs(self.ratio - 1) <= self.aim.tolerance
 
     @property
@@ -57,7 +57,7 @@ class Residual:
 
 
 def residuals(calibration: Calibration, values: Values, run: Run, stage: Stage | None = None) -> list[Residual]:
-    """Simulate with the free options at `values`, at the full size or a stage's; return how far off it is."""
+    """Simulate with the free options at `values`, at full size or a stage's size, and return the residuals."""
     everywhere = calibration.experiment.points()
     places = range(len(everywhere)) if stage is None or stage.points is None else stage.points
     size = {} if stage is None else {"queries": stage.queries, "trials": stage.trials}
@@ -83,7 +83,7 @@ def residuals(calibration: Calibration, values: Values, run: Run, stage: Stage |
 
 
 def total_loss(found: Sequence[Residual]) -> float:
-    """Return the weighted mean of the residuals' losses: below 1 where most are within tolerance."""
+    """Return the weighted mean of the residuals' losses, which is below 1 if most are within tolerance."""
     return sum(one.loss for one in found) / sum(one.aim.weight for one in found)
 
 
@@ -99,9 +99,9 @@ def simulated(cell: Cell) -> dict[str, float]:
 
 @contextlib.contextmanager
 def workers(count: int) -> Iterator[Run]:
-    """Yield what simulates cells in `count` processes, or in this one if that is 1.
+    """Yield a function that simulates cells in `count` processes, or in this one if `count` is 1.
 
-    Raises ParmError where a worker is killed.
+    Raises ParmError if a worker is killed.
     """
     with Pool(simulated, count) as pool:
         try:
@@ -111,10 +111,10 @@ def workers(count: int) -> Iterator[Run]:
 
 
 def fit(calibration: Calibration, run: Run, say: Callable[[str], None]) -> Values:
-    """Go through the stages of the search and return the free options' best values.
+    """Run the stages of the search and return the free options' best values.
 
-    The search is in logarithms; beyond a bound the loss grows from what it is at the bound, and where the experiment
-    refuses the values it is infinite.
+    The search is in logarithms. Beyond a bound the loss increases from its value at the bound; it is infinite if the
+    experiment rejects the values.
     """
     from scipy.optimize import minimize
 
@@ -157,7 +157,7 @@ def describe(values: Mapping[str, float]) -> str:
 
 
 def summary(found: Sequence[Residual]) -> str:
-    """Return for each metric how many residuals are within tolerance, and the worst."""
+    """Return for each metric the number of residuals within tolerance, and the worst residual."""
     parts = []
     for metric in dict.fromkeys(one.metric for one in found):
         mine = [one for one in found if one.metric == metric]

@@ -1,4 +1,4 @@
-"""A calibration file: an experiment, which of its options are free, and what its latencies were on a real cluster."""
+"""A calibration file: an experiment, its free options, and its latencies as measured on a real cluster."""
 
 from __future__ import annotations
 
@@ -23,82 +23,82 @@ class Free(Options):
     """An option that the fit may change, between bounds."""
 
     keys: tuple[str, ...] = Field(min_length=1)
-    """Dotted keys of the experiment, such as `cluster.service.scale`, that all get its value."""
+    """Dotted keys of the experiment, such as `cluster.service.scale`, that are all set to its value."""
     start: PositiveFloat
-    """Where the search begins."""
+    """Initial value."""
     low: PositiveFloat
     """Least value."""
     high: PositiveFloat
     """Greatest value."""
     step: float = Field(default=0.2, gt=0, lt=1)
-    """How far the first try goes, as a share of `start`."""
+    """Initial step, as a fraction of `start`."""
 
     @model_validator(mode="after")
     def _ordered(self) -> Self:
         if not self.low <= self.start <= self.high:
-            raise ValueError(f"'start' ({self.start:g}) must lie from 'low' ({self.low:g}) to 'high' ({self.high:g})")
+            raise ValueError(f"'start' ({self.start:g}) must be from 'low' ({self.low:g}) to 'high' ({self.high:g})")
         return self
 
 
 class Aim(Options):
-    """How closely a metric should be met, and how much that matters."""
+    """Tolerance and weight of a metric."""
 
     tolerance: PositiveFloat
-    """Largest relative error that counts as met."""
+    """Largest acceptable relative error."""
     weight: PositiveFloat = 1.0
-    """Weight of the squared error, in units of the tolerance, against that of other targets."""
+    """Relative weight of the squared error, which is in units of the tolerance."""
 
 
 class FittedQuantity(Options):
-    """What one metric of one policy was on the real cluster."""
+    """Measured values of one metric of one policy on the real cluster."""
 
     policy: str
-    """The policy, by its name."""
+    """Name of the policy."""
     metric: FittedMetric
     """The mean of the latencies or a percentile; p99.5 and p995 are the same."""
     milliseconds: tuple[PositiveFloat | None, ...]
-    """The measured value at each point of the sweep, in its order; null where it is not known."""
+    """The measured value at each point of the sweep, in ms, in the sweep's order; null if unknown."""
 
 
 class Stage(Options):
-    """One descent, from where the last one ended."""
+    """One stage of the search, which begins at the result of the previous one."""
 
     queries: PositiveInt
     """Queries per simulation."""
     points: tuple[int, ...] | None = None
-    """Which points of the sweep to use, counted from 0; all where it is left out."""
+    """Indices from 0 of the points of the sweep to use; default: all."""
     trials: PositiveInt = 1
-    """Trials per point; the loss is that of their medians."""
+    """Trials per point; the loss is computed from their medians."""
     evaluations: PositiveInt = 80
-    """Simulations of all points, at most."""
+    """Most evaluations of the loss."""
 
 
 class Written(Options):
-    """The profile that comes of it."""
+    """The resulting profile."""
 
     name: str
     """Stem of the file's name."""
     device: str
-    """Of which machine, in words."""
+    """The machine, in words."""
     network: str
-    """Of which model."""
+    """The model, in words."""
     roles: dict[RoleName, str]
-    """The experiment's distribution that is written for each role, as `deployed: cluster.service`."""
+    """For each role the key of the experiment's distribution to write, as `deployed: cluster.service`."""
 
 
 class Calibration(Options):
-    """What to fit, to what, and how long to search."""
+    """A fit of an experiment's options to measured latencies."""
 
     experiment: Experiment
-    """The cluster and its load, as the real one was run."""
+    """The experiment as it was run on the real cluster."""
     free: dict[str, Free] = Field(min_length=1)
-    """The options to fit, by a name for tables."""
+    """The options to fit, by a name of your choice for tables."""
     aims: dict[FittedMetric, Aim] = Field(min_length=1)
-    """How closely each metric should be met."""
+    """Tolerance and weight of each metric."""
     targets: tuple[FittedQuantity, ...] = Field(min_length=1)
-    """What was measured."""
+    """The measured values."""
     search: tuple[Stage, ...] = (Stage(queries=40_000), Stage(queries=100_000, evaluations=40))
-    """The descents, one after another; after them all of the experiment is simulated at its full size."""
+    """Stages of the search in order; afterwards the whole experiment is simulated at full size."""
     profile: Written
     """The file to write."""
 
@@ -121,7 +121,7 @@ class Calibration(Options):
                     f"for {points} points of the sweep"
                 )
             if target.metric not in self.aims:
-                raise ValueError(f"'aims' does not say how closely {target.metric} should be met")
+                raise ValueError(f"'aims' has no tolerance for {target.metric}")
         for stage in self.search:
             if any(not 0 <= point < points for point in stage.points or ()):
                 raise ValueError(f"a stage's 'points' go from 0 to {points - 1}")
@@ -144,7 +144,7 @@ class Calibration(Options):
 
 
 def at_key(experiment: Experiment, dotted: str) -> Any:
-    """Return what the dotted key, which must exist, names in the experiment: an option's value, not its plain data."""
+    """Return the value of an option (not its plain data) in the experiment by its dotted key, which must exist."""
     found: Any = experiment
     for part in locate(experiment.resolved(), dotted) or ():
         found = found[part] if isinstance(part, int) else getattr(found, part)

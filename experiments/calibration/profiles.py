@@ -1,4 +1,4 @@
-"""Writes what was fitted, or recorded, as a service-time profile that says where it comes from."""
+"""Writes fitted or recorded service times as a profile that documents its origin."""
 
 from __future__ import annotations
 
@@ -18,16 +18,16 @@ from sim.errors import ParmError
 from sim.trace import Floats
 
 TAIL = 1e-9
-"""A written curve ends at the quantiles of this probability and of one minus it."""
+"""A written curve covers the quantiles from this probability to one minus it."""
 CLOSE = 5e-4
-"""How far linear interpolation of a written curve may be off: this share of the value or 1% of that of the mean."""
+"""Largest error of interpolation: this fraction of the value, or 1% of this fraction of the mean."""
 
 
 def curve(distribution: Distribution) -> Quantiles:
-    """Return a distribution as an inverse CDF that linear interpolation follows to `CLOSE` between the ends of `TAIL`.
+    """Return a distribution's inverse CDF on a grid such that linear interpolation is accurate to `CLOSE`.
 
-    Intervals are halved in log(p / (1 - p)), in which both tails are as wide as the middle, until they are short
-    enough. Raises ParmError where the distribution has no quantiles in closed form.
+    Intervals are halved in log(p / (1 - p)), which resolves both tails, until they are short enough. Raises ParmError
+    if the distribution has no quantiles in closed form.
     """
     mean = distribution.mean()
     edge = math.log(1 / TAIL - 1)
@@ -58,7 +58,7 @@ def _quantiles(distribution: Distribution, logits: Floats) -> Floats | None:
 
 
 def profile_of(calibration: Calibration, values: Values, found: Sequence[Residual], how: str) -> ServiceProfile:
-    """Return the fitted distributions as a profile whose `how` tells where they come from."""
+    """Return the fitted distributions as a profile whose `how` documents their origin."""
     fitted = calibration.at(values)
     written = calibration.profile
     experiment = calibration.experiment
@@ -75,7 +75,7 @@ def profile_of(calibration: Calibration, values: Values, found: Sequence[Residua
 
 
 def profile_from_times(file: Path, column: str, unit: str, role: RoleName, device: str, network: str) -> ServiceProfile:
-    """Return the profile of recorded service times, one column of a CSV file; raises ParmError where it is none."""
+    """Return the profile of recorded service times, a column of a CSV file. Raises ParmError for invalid files."""
     from sim.files import read_times
 
     if not file.is_file():

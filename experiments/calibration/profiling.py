@@ -29,7 +29,7 @@ if TYPE_CHECKING:
     from sim.distributions.profile import RoleName, ServiceProfile
 
 SEED = 0
-"""Of the untrained weights and of the inputs' noise."""
+"""Seed of the untrained weights and of the random inputs."""
 
 DEFAULT_POLICIES = tuple(Coded(k=k) for k in (2, 3, 4))
 
@@ -39,7 +39,7 @@ class _Named(Options):
 
 
 def parse_network(text: str) -> Network:
-    """Read a network as YAML names it; raises ParmError, in one sentence, where it is none."""
+    """Read a network in YAML notation. Raises ParmError if it is invalid."""
     try:
         data = {"network": yaml.safe_load(text)}
         return _Named.model_validate(data).network
@@ -53,14 +53,14 @@ def parse_network(text: str) -> Network:
 
 @dataclass(frozen=True, slots=True)
 class Effort:
-    """What is measured, and how often."""
+    """Extent of the measurement."""
 
     device: str
     batches: Sequence[int]
     repeats: int
     precision: Precision = "auto"
     contention: int = 0
-    """Processes that keep the device busy meanwhile."""
+    """Processes that load the device during the measurement."""
 
 
 def measure_network(
@@ -71,10 +71,9 @@ def measure_network(
     policies: Sequence[Policy] = DEFAULT_POLICIES,
     backup: Network | None = None,
 ) -> ServiceProfile:
-    """Measure untrained networks, whose speed is that of trained ones: as deployed, parity and backup model.
+    """Measure untrained networks, which are as fast as trained ones, as deployed, parity and backup model.
 
-    Encoding and decoding are measured for every code, k and r of `policies`; by default for sums of two, three and four
-    queries.
+    Encoding and decoding are measured for every code, k and r of `policies`; default: addition with k = 2, 3 and 4.
     """
     import torch
 
@@ -116,7 +115,7 @@ def measure_model(model: Model, policies: Sequence[Policy], data: Path | None, e
 
 
 def _codes(policies: Sequence[Policy]) -> list[tuple[TensorCode, int, int]]:
-    """Return the codes that the policies compute with, each with its k and r, once."""
+    """Return the distinct codes of the policies, each with its k and r."""
     found: dict[str, tuple[TensorCode, int, int]] = {}
     for policy in policies:
         k, r = policy.group
@@ -129,7 +128,7 @@ def _codes(policies: Sequence[Policy]) -> list[tuple[TensorCode, int, int]]:
 def _coding(
     code: TensorCode, k: int, r: int, network: Network, shape: Shape, outputs: int, deployed: nn.Module
 ) -> TimedCode:
-    """Put a code to work with untrained parts."""
+    """Return a code bound to untrained models."""
     from backends.measuring import TimedCode
 
     built = [part.build(network, shape, outputs, lambda _module: None).eval() for part in code.parts(k, r)]

@@ -1,4 +1,4 @@
-"""`parm accuracy`: studies of how accurate reconstructions are."""
+"""`parm accuracy`: studies of the accuracy of reconstructions."""
 
 from __future__ import annotations
 
@@ -31,10 +31,10 @@ def accuracy(
     models: ModelsFolder = MODELS,
     plugin: Plugins = None,
 ) -> None:
-    """Measure how accurate reconstructions are, without serving.
+    """Measure the accuracy of reconstructions, without serving.
 
-    The models and codes of each study are trained first; those that are trained already are kept. Several studies get a
-    folder each, and one table of all their lines in the folder above.
+    Models and codes that are not trained yet are trained first. Several studies get a folder each, and a joint table in
+    the folder above.
     """
     from experiments.accuracy.options import Study
     from experiments.config import loader
@@ -48,7 +48,7 @@ def accuracy(
     names = [study.name for study in studies]
     twice = next((name for name in names if names.count(name) > 1), None)
     if twice is not None:
-        raise ParmError(f"two of the studies are called '{twice}', so they would share a folder.")
+        raise ParmError(f"two of the studies have the name '{twice}' and would share a folder.")
     from experiments.accuracy.report import join, run
     from experiments.run.manifest import command_line
     from experiments.run.progress import Reporter

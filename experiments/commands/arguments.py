@@ -17,7 +17,7 @@ ENGINES = ("auto", "simpy", "compiled")
 
 
 def named_device(device: str) -> str:
-    """Return the device, which need not be present. Raises ParmError for a name that no device can have."""
+    """Return the device, which need not be present. Raises ParmError for an invalid name."""
     if not re.fullmatch(r"auto|cpu|cuda(:[0-9]+)?", device):
         raise ParmError(f"there is no device '{device}': choose auto, cpu, cuda or cuda:N.")
     return device
@@ -42,7 +42,7 @@ Overrides = Annotated[
 ]
 Plugins = Annotated[
     list[str] | None,
-    typer.Option("--plugin", metavar="MODULE", help="Import a module with kinds of your own; may be repeated."),
+    typer.Option("--plugin", metavar="MODULE", help="Import a Python module with your own kinds; may be repeated."),
 ]
 DataFolder = Annotated[
     Path | None, typer.Option("--data", metavar="DIR", help="Folder with data sets.", show_default=".parm/data")

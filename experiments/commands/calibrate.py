@@ -1,4 +1,4 @@
-"""`parm calibrate`: from latencies of a real cluster to a profile of service times that simulations draw from."""
+"""`parm calibrate`: fits a profile of service times to latencies of a real cluster."""
 
 from __future__ import annotations
 
@@ -29,13 +29,13 @@ def calibrate(
     workers: Workers = None,
     column: Annotated[str, typer.Option(help="Column of the CSV with the times.")] = "latency",
     unit: Annotated[str, typer.Option(help="Unit of the times: s, ms, us or ns.")] = "s",
-    role: Annotated[str, typer.Option(help="Whose times they are: deployed, parity, backup, backlog.")] = "deployed",
-    machine: Annotated[str, typer.Option(help="The machine that they were measured on, in words.")] = "unknown",
-    network: Annotated[str, typer.Option(help="The model that was served, in words.")] = "unknown",
+    role: Annotated[str, typer.Option(help="Role of the times: deployed, parity, backup, backlog.")] = "deployed",
+    machine: Annotated[str, typer.Option(help="The measured machine, in words.")] = "unknown",
+    network: Annotated[str, typer.Option(help="The served model, in words.")] = "unknown",
 ) -> None:
     """Fit a cluster to measured latencies, and write a profile.
 
-    FILE is a calibration's YAML with measured quantiles of latency, or a CSV of service times, taken as they are.
+    FILE is a calibration's YAML with measured latencies to fit, or a CSV of service times, which become a profile.
     """
     from experiments.run.store import ensure_writable, writing
 

@@ -1,4 +1,4 @@
-"""The text of `parm list`: everything that can be named in YAML with its options, and the columns of tables."""
+"""The text of `parm list`: kinds and sections of the YAML with their options, and the columns of tables."""
 
 from __future__ import annotations
 
@@ -71,7 +71,7 @@ def families() -> dict[str, type[Kind]]:
 
 
 def catalogue(wanted: str | None = None) -> str:
-    """Return what YAML can name: all of it, or one family, section or kind, or what can stand behind a key.
+    """Describe all families and sections, one of them, one kind, or the possible values of a key.
 
     Other names are those of records, whose card it is, and of columns and tables, as `columns.find` has them. Raises
     ParmError where there is nothing of that name.
@@ -129,7 +129,7 @@ def _card(name: str) -> str:
 
 
 def _family_of_key(key: str) -> str:
-    """Return what can stand behind a key, such as `queue` or `cluster.queue`; nothing where there is no such key."""
+    """Return the family or type of a key such as `queue` or `cluster.queue`; empty if there is no such key."""
     section, _, option = key.rpartition(".")
     sections = [_SECTIONS[section]] if section in _SECTIONS else [] if section else _SECTIONS.values()
     fields = [found for options in sections if (found := fields_in_yaml(options).get(option)) is not None]
@@ -153,7 +153,7 @@ def option_lines(options: type[BaseModel]) -> list[str]:
 
 
 def _about(options: type[BaseModel], name: str, field: FieldInfo) -> str:
-    """Return what an option means; where a class only changes its default, its base says it."""
+    """Return an option's description, from a base class if the class only changes the default."""
     fields = [field, *(fields_in_yaml(base).get(name) for base in options.mro() if issubclass(base, BaseModel))]
     about = next((one.description for one in fields if one is not None and one.description), "")
     return " ".join(about.split())

@@ -1,4 +1,4 @@
-"""`parm check`: what a file would run, or everything that is wrong with it."""
+"""`parm check`: what a file would run, or all its mistakes."""
 
 from __future__ import annotations
 
@@ -14,7 +14,7 @@ if TYPE_CHECKING:
 
 
 def check(file: File, overrides: Overrides = None, plugin: Plugins = None) -> None:
-    """Say what a file would run, or everything that is wrong with it.
+    """Print what a file would run, or all its mistakes.
 
     FILE may be an experiment, a bundle of experiments, a study of accuracy or a calibration. Nothing is run.
     """
@@ -35,13 +35,13 @@ def check(file: File, overrides: Overrides = None, plugin: Plugins = None) -> No
 
 
 def _describe(experiment: Experiment, file: Path) -> None:
-    """Say what an experiment would run."""
+    """Print what an experiment would run."""
     from experiments.run import load
     from experiments.run.cells import cells
     from experiments.run.forecast import forecast
     from experiments.run.manifest import notes
 
-    todo = cells(experiment.model_copy(update={"trials": 1}))  # trials differ in their random numbers alone
+    todo = cells(experiment.model_copy(update={"trials": 1}))  # trials differ only in random numbers
     points = experiment.points()
     print(f"{file} is valid: {experiment.name}, seed {experiment.seed}")
     print(
@@ -82,7 +82,7 @@ def _describe(experiment: Experiment, file: Path) -> None:
 
 
 def _describe_study(study: Study, file: Path) -> None:
-    """Say what a study would train and measure."""
+    """Print what a study would train and measure."""
     print(f"{file} is valid: {study.name}, a study of accuracy; 'parm accuracy' runs it")
     print(f"{len(list(study.cases()))} lines: every model with every code, recipe and seed")
     for model in study.models:
@@ -93,7 +93,7 @@ def _describe_study(study: Study, file: Path) -> None:
 
 
 def _describe_calibration(calibration: Calibration, file: Path) -> None:
-    """Say what a calibration would fit, and to what."""
+    """Print what a calibration would fit."""
     points = len(calibration.experiment.points())
     print(f"{file} is valid: {calibration.profile.name}, a calibration; 'parm calibrate' runs it")
     for name, free in calibration.free.items():

@@ -1,4 +1,4 @@
-"""`parm claims`: what was claimed of runs, and what came out."""
+"""`parm claims`: the verdicts on the claims of runs."""
 
 from __future__ import annotations
 

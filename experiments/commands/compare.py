@@ -14,7 +14,7 @@ def compare(
         typer.Argument(metavar="DIR DIR...", help="Run directories; the first is the base.", show_default=False),
     ],
 ) -> None:
-    """Compare runs, policy by policy and sweep point by sweep point."""
+    """Compare runs by policy and sweep point."""
     from experiments.analysis import compare as comparing
     from experiments.run.session import console
 

@@ -1,4 +1,4 @@
-"""`parm list`: what YAML can name, and what the columns of tables mean."""
+"""`parm list`: kinds and options of the YAML, and columns of tables."""
 
 from __future__ import annotations
 
@@ -22,8 +22,8 @@ def list_kinds(
 ) -> None:
     """Look up options and kinds of the YAML, and columns of tables.
 
-    Without NAME everything that YAML can name is listed, with its options. 'parm list column' lists the columns of all
-    tables that parm prints and writes, with their units; 'parm list p999' and 'parm list summary.csv' some of them.
+    Without NAME all kinds and sections are listed with their options. 'parm list column' lists the columns of all
+    tables with their units, 'parm list summary.csv' those of one table, 'parm list p999' those of one name.
     """
     from experiments.config import loader
 

@@ -1,4 +1,4 @@
-"""`parm plan`: the fewest instances, and the policy, that meet latency and accuracy targets with confidence."""
+"""`parm plan`: the fewest instances, for each policy, that meet latency and accuracy targets with confidence."""
 
 from __future__ import annotations
 
@@ -23,7 +23,7 @@ from experiments.commands.arguments import (
 from sim.errors import ParmError
 
 FARTHEST = 8
-"""The search goes up to this many times the file's instances unless --most says otherwise."""
+"""Default limit of the search, as a multiple of the file's instances."""
 
 
 def plan(
@@ -40,7 +40,7 @@ def plan(
     most: Annotated[
         int | None, typer.Option(min=1, help="Most deployed instances to try.", show_default="8 times the file's")
     ] = None,
-    out: Annotated[Path | None, typer.Option(metavar="FILE", help="Write the answer as JSON, too.")] = None,
+    out: Annotated[Path | None, typer.Option(metavar="FILE", help="Also write the result as JSON.")] = None,
     keep: Annotated[
         Path | None, typer.Option(metavar="DIR", help="Folder of finished trials.", show_default="runs/NAME-plan")
     ] = None,
@@ -55,7 +55,7 @@ def plan(
 ) -> None:
     """Find the fewest instances, and the policy, that meet targets.
 
-    Each number of instances is simulated in as many trials as it takes to tell whether it meets the targets.
+    Each number of instances is simulated until enough trials show whether it meets the targets.
     """
     from experiments.capacity import report, search, targets
     from experiments.capacity.trials import kept_trials, open_store
@@ -72,7 +72,7 @@ def plan(
         raise ParmError(f"--confidence {confidence:g}: must be above 0.5 and below 1.")
     experiment = loader.load(file, with_engine(overrides, engine), plugin or ())
     if accuracy is not None and experiment.model is None:
-        raise ParmError(f"--accuracy {accuracy:g}: {file} has no 'model', so that there are no answers to be right.")
+        raise ParmError(f"--accuracy {accuracy:g}: {file} has no 'model', so there is no accuracy.")
     if experiment.sweep:
         raise ParmError(
             f"{file} sweeps {', '.join(experiment.sweep)}, but a plan is for one case: "

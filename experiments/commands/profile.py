@@ -14,13 +14,14 @@ from sim.errors import ParmError
 def profile(
     file: Annotated[Path | None, typer.Argument(metavar="FILE", help="Measure this experiment's network.")] = None,
     network: Annotated[
-        str | None, typer.Option(metavar="YAML", help="Or this one, as resnet18 or '{kind: resnet18, width: 16}'.")
+        str | None,
+        typer.Option(metavar="YAML", help="Or this network, as resnet18 or '{kind: resnet18, width: 16}'."),
     ] = None,
     shape: Annotated[str, typer.Option(metavar="C,H,W", help="Shape of a sample for --network.")] = "3,32,32",
     outputs: Annotated[int, typer.Option(min=1, help="Number of classes for --network.")] = 10,
     batches: Annotated[str, typer.Option(metavar="B,B,...", help="Batch sizes to measure.")] = "1",
     repeats: Annotated[int, typer.Option(min=1, help="Measurements per batch size.")] = 500,
-    contention: Annotated[int, typer.Option(min=0, help="Processes that keep the device busy meanwhile.")] = 0,
+    contention: Annotated[int, typer.Option(min=0, help="Processes that load the device meanwhile.")] = 0,
     half: Annotated[bool, typer.Option("--half", help="Measure half precision.")] = False,
     out: Annotated[Path, typer.Option(metavar="FILE", help="The profile to write.")] = Path("profile.json"),
     overrides: Overrides = None,
@@ -30,7 +31,7 @@ def profile(
 ) -> None:
     """Measure a network's service times on this machine.
 
-    Encoding and decoding of its codes are measured as well. An experiment uses the profile that is written with
+    Encoding and decoding of its codes are measured, too. To use the profile in an experiment, write
     'service: {kind: profile, file: profile.json}'.
     """
     from experiments.run.store import ensure_writable, writing

@@ -32,7 +32,7 @@ def run(
     device: Device = "auto",
     models: ModelsFolder = MODELS,
     plugin: Plugins = None,
-    fresh: Annotated[bool, typer.Option("--fresh", help="Discard the run that is in the directory.")] = False,
+    fresh: Annotated[bool, typer.Option("--fresh", help="Discard an existing run in the directory.")] = False,
 ) -> None:
     """Run an experiment: simulate, predict, write tables and figures.
 

@@ -33,7 +33,7 @@ def train(
 ) -> None:
     """Train the models that an experiment needs.
 
-    Models that are trained already are kept. The same command continues training that was interrupted.
+    Models that are already trained are kept. The same command continues interrupted training.
     """
     from experiments.config import loader
     from experiments.run.cells import cells

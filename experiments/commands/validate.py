@@ -22,7 +22,7 @@ def validate(
     file: File,
     seconds: Annotated[float, typer.Option(min=0.1, help="Seconds of each policy's real run, per trial.")] = 6.0,
     calibrate: Annotated[
-        float, typer.Option(min=0.1, help="Seconds of measuring, half before and half after it.")
+        float, typer.Option(min=0.1, help="Seconds of calibration, half before and half after each real run.")
     ] = 6.0,
     redraws: Annotated[int, typer.Option(min=1, help="Simulations of each real run.")] = 50,
     emulate: Annotated[
@@ -44,7 +44,7 @@ def validate(
 ) -> None:
     """Run policies on real processes, and compare with simulation.
 
-    The simulation draws its service times from what was measured of the workers before and after each run.
+    The simulation draws service times that were measured on the workers before and after each run.
     """
     from experiments.config import loader
     from experiments.run.progress import Reporter
@@ -93,7 +93,7 @@ def _table(document: dict[str, Any]) -> Table:
 
 
 def _sentences(document: dict[str, Any]) -> list[str]:
-    """Say what a reader has to know besides the table."""
+    """Return caveats on the table."""
     frontend = document["frontend"]
     late, pipe = frontend["lateness_seconds"], frontend["latency_seconds"]
     said = [
@@ -104,7 +104,7 @@ def _sentences(document: dict[str, Any]) -> list[str]:
     if document["workers"] >= document["cores"] and not document["emulated"]:
         said.append(
             f"note: {document['workers']} workers and the frontend share {document['cores']} cores; the simulation "
-            "does not know that."
+            "does not model that."
         )
     if (document["load_before"] or 0.0) > BUSY * document["cores"]:
         said.append(

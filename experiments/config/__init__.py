@@ -1,1 +1,1 @@
-"""From a YAML file to a validated `Experiment`: schema, loader, messages, keys, sweeps, bundles."""
+"""Reads YAML files into validated `Experiment`s: schema, loader, messages, keys, sweeps, bundles."""

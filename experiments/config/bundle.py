@@ -1,4 +1,4 @@
-"""A bundle: a YAML file that names several experiments, which are run one after the other into one folder."""
+"""Bundles: YAML files that name several experiments, which run one after the other into one folder."""
 
 from __future__ import annotations
 
@@ -17,34 +17,34 @@ from sim.kinds import Options
 
 
 class Bundle(Options):
-    """Experiments that belong together."""
+    """Several experiments that one command runs."""
 
     name: str = Field(pattern=f"^{FOLDER_NAME.pattern}$")
-    """Name of the bundle, and of its folder of run directories where no other is given."""
+    """Name of the bundle and, without --out, of the folder of its run directories."""
     experiments: tuple[Path, ...] = Field(min_length=1)
-    """The experiments' files, from the bundle's own folder; each runs into a directory of its own name."""
+    """Files of the experiments, relative to the bundle; each runs into a directory with the experiment's name."""
 
 
 @dataclass(frozen=True)
 class Selection:
-    """What a file asks to be run."""
+    """The experiments that a file names."""
 
     experiments: list[tuple[Path, Experiment]]
-    """Each experiment with its file."""
+    """Pairs of file and experiment."""
     bundle: str | None = None
-    """The bundle's name, where the file is one."""
+    """Name of the bundle; None for a single experiment."""
 
     def folder(self, out: Path | None, experiment: Experiment) -> Path:
-        """Return the run directory of one of the experiments; `out` is the user's choice for the whole plan."""
+        """Return the run directory of an experiment; `out` is the value of --out."""
         if self.bundle is None:
             return out or Path("runs") / experiment.name
         return (out or Path("runs") / self.bundle) / experiment.name
 
 
 def load(path: Path, overrides: Sequence[str] = (), plugins: Sequence[str] = ()) -> Selection:
-    """Read an experiment, or all those of a bundle, as `loader.load` does; overrides apply to each.
+    """Read an experiment or all experiments of a bundle with `loader.load`; overrides apply to each.
 
-    Raises ParmError with everything that is wrong with the first file that has mistakes.
+    Raises ParmError with all mistakes of the first file that has any.
     """
     source = loader.read(path)
     if not isinstance(source.data, dict) or "experiments" not in source.data:
@@ -60,11 +60,11 @@ def load(path: Path, overrides: Sequence[str] = (), plugins: Sequence[str] = ())
         if not file.is_file():
             source.complain(("experiments", index), f"there is no file {file}")
         elif loader.sort_of(loader.read(file).data) == "bundle":
-            source.complain(("experiments", index), f"{file} is a bundle itself; name its experiments")
+            source.complain(("experiments", index), f"{file} is itself a bundle; name its experiments instead")
     loader.refuse(source)
     found = [(file, loader.load(file, overrides, plugins)) for file in files]
     names = [experiment.name for _, experiment in found]
     twice = next((name for name in names if names.count(name) > 1), None)
     if twice is not None:
-        raise ParmError(f"{path}: two of its experiments are called '{twice}', so they would share a run directory.")
+        raise ParmError(f"{path}: two of its experiments have the name '{twice}' and would share a run directory.")
     return Selection(found, bundle.name)

@@ -1,4 +1,4 @@
-"""Dotted keys such as `policies.coded.k`: how `sweep` and `--set` name an option in an experiment's plain data."""
+"""Dotted keys such as `policies.coded.k`, by which `sweep` and `--set` name an option."""
 
 from __future__ import annotations
 
@@ -6,11 +6,11 @@ import re
 from typing import Any
 
 Key = tuple[str | int, ...]
-"""Where a value stands: a mapping's key or a list's index per level."""
+"""Path to a value: a mapping's key or a list's index for each level."""
 
 
 FOLDER_NAME = re.compile(r"[A-Za-z0-9][A-Za-z0-9._-]{0,99}")
-"""Names that a run directory can have."""
+"""Valid names of run directories."""
 
 
 def spell(key: Key) -> str:
@@ -26,9 +26,9 @@ def get(data: Any, key: Key) -> Any:
 
 
 def locate(data: Any, dotted: str) -> Key | None:
-    """Return where the dotted key stands in `data`, or None where nothing does.
+    """Return the path of the dotted key in `data`, or None if there is no such value.
 
-    An item of a list is named by its index, or by its `name` or, for want of one, its `kind`.
+    An item of a list is named by its index, or by its `name`, or by its `kind` if it has no `name`.
     """
     found: list[str | int] = []
     for part in dotted.split("."):
@@ -41,10 +41,10 @@ def locate(data: Any, dotted: str) -> Key | None:
 
 
 def put(data: Any, dotted: str, value: Any) -> Key:
-    """Set the dotted key in `data`, where the bare name of a kind becomes a mapping, and return where it stands.
+    """Set the value of the dotted key in `data` and return its path.
 
-    Mappings on the way are made where there are none. Raises ValueError, in one sentence, where a list on the way has
-    no such item or a plain value is in the way.
+    Missing mappings on the path are created; the bare name of a kind becomes a mapping. Raises ValueError if a list on
+    the path has no such item, or if a value on the path has no options.
     """
     parts = dotted.split(".")
     found: list[str | int] = []

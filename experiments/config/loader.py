@@ -1,4 +1,4 @@
-"""From a YAML file to an `Experiment`: everything that is wrong with the file is said at once, each with its line."""
+"""Reads a YAML file into an `Experiment`; all mistakes are reported at once, each with its line."""
 
 from __future__ import annotations
 
@@ -25,7 +25,7 @@ if TYPE_CHECKING:
 
 MOST_BYTES = 4 * 2**20
 MOST_VALUES = 200_000
-"""Values in a file with every alias written out; a few nested aliases can stand for billions."""
+"""Limit on the values in a file with aliases expanded: a few nested aliases can expand to billions."""
 DEEPEST = 50
 _TAG = "tag:yaml.org,2002:"
 _SCALARS: dict[str, Callable[[str], Any]] = {
@@ -38,7 +38,7 @@ _SCALARS: dict[str, Callable[[str], Any]] = {
 
 
 class _Yaml(yaml.SafeLoader):
-    """YAML 1.2's plain scalars: `1e5` is a number, `on` and `2024-01-01` are text."""
+    """Resolves plain scalars as YAML 1.2 does: `1e5` is a number, `on` and `2024-01-01` are text."""
 
     yaml_implicit_resolvers: dict[str, list[tuple[str, re.Pattern[str]]]] = {}  # noqa: RUF012
 
@@ -57,7 +57,7 @@ for _tag, _pattern, _first in (
 
 @dataclass
 class Source:
-    """A file's plain data, and where each value of it was written."""
+    """A file's plain data, with the line of each value."""
 
     path: Path
     data: Any = None
@@ -65,13 +65,13 @@ class Source:
     problems: list[str] = field(default_factory=list)
 
     def place(self, key: Key) -> str:
-        """Return the file and line, or the `--set`, of the value at `key` or of what is nearest around it."""
+        """Return the file and line, or the `--set`, of the value at `key` or of the closest value that contains it."""
         while key and key not in self.places:
             key = key[:-1]
         return self.places.get(key, str(self.path))
 
     def complain(self, key: Key, says: str) -> None:
-        """Note a problem with the value at `key`."""
+        """Record a problem with the value at `key`."""
         self.problems.append(f"{self.place(key)}: {spell(key) + ': ' if key else ''}{says}")
 
 
@@ -81,14 +81,14 @@ _SORTS = {
     "study": ("a study of accuracy", "accuracy"),
     "calibration": ("a calibration", "calibrate"),
 }
-"""What each sort of file is called, and the verb that runs it."""
+"""For each type of file its name in messages and the verb that runs it."""
 AnyOptions = TypeVar("AnyOptions", bound="Options")
 
 
 def load(path: Path, overrides: Sequence[str] = (), plugins: Sequence[str] = ()) -> Experiment:
-    """Read the experiment at `path` with `--set` overrides `a.b=value`, after importing the plugin modules.
+    """Import the plugins, then read the experiment at `path` with `--set` overrides `a.b=value`.
 
-    Raises ParmError with one line per problem, each a sentence with its file and line.
+    Raises ParmError with one line per problem, which names the file and line.
     """
     from experiments.config.schema import Experiment
 
@@ -106,7 +106,7 @@ def load_as(
     found_sort, wanted = sort_of(source.data), sort_of(schema.model_fields)
     if found_sort is not None and found_sort != wanted:
         what, verb = _SORTS[found_sort]
-        raise ParmError(f"{path}: is {what}: run it with 'parm {verb} {path}'.")
+        raise ParmError(f"{path}: this is {what}; run it with 'parm {verb} {path}'.")
     if wanted == "experiment":
         plugins = _remember(source, plugins)
     import_plugins(plugins, path.parent)
@@ -142,12 +142,12 @@ def load_any(
 
 
 def validated(schema: type[AnyOptions], data: Mapping[str, Any], name: str) -> AnyOptions:
-    """Return options from plain data that is called `name` in messages. Raises ParmError as `load` does."""
+    """Return options from plain data; messages call the data `name`. Raises ParmError as `load` does."""
     return _checked(schema, Source(Path(name), dict(data)), [])
 
 
 def _checked(schema: type[AnyOptions], source: Source, folders: Sequence[Path]) -> AnyOptions:
-    """Validate a source's data; relative files are looked for in `folders`, here, and among parm's profiles."""
+    """Validate a source's data. Relative paths are searched in `folders`, the working directory and parm's profiles."""
     from pydantic import ValidationError
 
     from experiments.config.messages import booleans_for_numbers, sentences
@@ -167,7 +167,7 @@ def _checked(schema: type[AnyOptions], source: Source, folders: Sequence[Path]) 
 
 
 def sort_of(keys: Any) -> str | None:
-    """Return which sort of file has these keys at its top level: a study, a calibration, ...; None where none tells."""
+    """Return the type of the file that has these keys at its top level, such as "study"; None if unknown."""
     if not isinstance(keys, dict):
         return None
     if "study" in keys:
@@ -180,13 +180,13 @@ def sort_of(keys: Any) -> str | None:
 
 
 def read(path: Path) -> Source:
-    """Read a YAML file as plain data with the line of every value; its problems are noted, not raised.
+    """Read a YAML file as plain data with the line of every value; problems with values are recorded in the result.
 
-    Raises ParmError where there is no such text, or no YAML in it.
+    Raises ParmError if the file cannot be read or is not YAML.
     """
     try:
         if path.is_dir():
-            raise ParmError(f"{path}: is a folder; name the experiment's YAML file in it.")
+            raise ParmError(f"{path}: this is a folder; name the experiment's YAML file in it.")
         with path.open("rb") as file:
             raw = file.read(MOST_BYTES + 1)
     except FileNotFoundError as error:
@@ -194,7 +194,7 @@ def read(path: Path) -> Source:
     except OSError as error:
         raise ParmError(f"{path}: cannot be read: {error.strerror or error}.") from error
     if len(raw) > MOST_BYTES:
-        raise ParmError(f"{path}: is larger than {MOST_BYTES // 2**20} MiB, which no experiment is.")
+        raise ParmError(f"{path}: is larger than {MOST_BYTES // 2**20} MiB.")
     try:
         text = raw.decode("utf-8-sig")
     except UnicodeDecodeError as error:
@@ -213,29 +213,29 @@ def read(path: Path) -> Source:
     except yaml.YAMLError as error:
         raise ParmError(f"{path}: is not YAML: {' '.join(str(error).split())}.") from error
     except RecursionError as error:
-        raise ParmError(f"{path}: is nested too deeply.") from error
+        raise ParmError(f"{path}: the values are nested too deeply.") from error
     if not isinstance(source.data, dict):
         source.complain((), "must be a mapping with name, workload, cluster and policies.")
     return source
 
 
 class _Builder:
-    """Builds plain data from YAML's nodes and notes the line of each."""
+    """Builds plain data from YAML nodes and records the line of each."""
 
     def __init__(self, source: Source) -> None:
         self.source = source
         self.values = 0
 
     def build(self, node: yaml.Node, key: Key) -> Any:
-        """Return the plain data below `node`. Raises ParmError where it is too much of it."""
+        """Return the plain data below `node`. Raises ParmError if it is too large or nested too deeply."""
         self.values += 1
         self.source.places.setdefault(key, self._line(node))
         if self.values > MOST_VALUES:
-            raise ParmError(f"{self._line(node)}: aliases stand for more than {MOST_VALUES} values.")
+            raise ParmError(f"{self._line(node)}: more than {MOST_VALUES} values, with aliases expanded.")
         if len(key) > DEEPEST:
-            raise ParmError(f"{self._line(node)}: is nested more than {DEEPEST} levels deep.")
+            raise ParmError(f"{self._line(node)}: nested more than {DEEPEST} levels deep.")
         if not isinstance(node, yaml.ScalarNode) and node.tag not in (f"{_TAG}map", f"{_TAG}seq"):
-            self.source.complain(key, f"has the tag {node.tag}, which an experiment has no use for.")
+            self.source.complain(key, f"has the tag {node.tag}, which is not supported.")
         if isinstance(node, yaml.MappingNode):
             return self._mapping(node, key)
         if isinstance(node, yaml.SequenceNode):
@@ -259,7 +259,7 @@ class _Builder:
             if part in seen:
                 line = seen[part].rpartition(":")[2]
                 self.source.problems.append(
-                    f"{self._line(name)}: {spell((*key, part))}: is there twice, first on line {line}."
+                    f"{self._line(name)}: {spell((*key, part))}: given twice, first on line {line}."
                 )
                 continue
             seen[part] = self._line(name)
@@ -271,7 +271,7 @@ class _Builder:
         return data
 
     def _merged(self, node: yaml.MappingNode) -> Iterator[yaml.MappingNode]:
-        """Yield the mappings that `<<` takes in."""
+        """Yield the mappings that `<<` merges in."""
         for name, value in node.value:
             if name.tag == _TAG + "merge":
                 for part in value.value if isinstance(value, yaml.SequenceNode) else [value]:
@@ -279,7 +279,7 @@ class _Builder:
                     if isinstance(part, yaml.MappingNode) and self.values <= MOST_VALUES and part is not node:
                         yield part
                     else:
-                        self.source.problems.append(f"{self._line(name)}: '<<' takes in mappings only.")
+                        self.source.problems.append(f"{self._line(name)}: '<<' can only merge mappings.")
 
     def _line(self, node: yaml.Node) -> str:
         return f"{self.source.path}:{node.start_mark.line + 1}"
@@ -290,7 +290,7 @@ def _override(source: Source, override: str) -> None:
     dotted, equals, text = override.partition("=")
     dotted = dotted.strip()
     if not equals or not all(dotted.split(".")):
-        source.problems.append(f"--set {override}: must look like key.below=value.")
+        source.problems.append(f"--set {override}: must have the form key.subkey=value.")
         return
     given = Source(Path("--set"))
     try:
@@ -306,15 +306,15 @@ def _override(source: Source, override: str) -> None:
         return
     for old in [old for old in source.places if old[: len(key)] == key]:
         del source.places[old]
-    for length in range(1, len(key) + 1):  # mappings that were made on the way, too
+    for length in range(1, len(key) + 1):  # includes mappings that `put` created
         source.places.setdefault(key[:length], f"--set {override}")
     source.problems.extend(given.problems)
 
 
 def import_plugins(plugins: Sequence[str], folder: Path) -> None:
-    """Import the users' own modules, which may lie in `folder` or in the working directory.
+    """Import the user's modules from `folder`, the working directory or the installed packages.
 
-    Raises ParmError, in one sentence, where one is missing or fails.
+    Raises ParmError if one is missing or cannot be imported.
     """
     for place in (str(Path.cwd()), str(folder.resolve())):
         if plugins and place not in sys.path:
@@ -323,20 +323,20 @@ def import_plugins(plugins: Sequence[str], folder: Path) -> None:
         name = plugin.removesuffix(".py").replace("/", ".")
         if not all(name.split(".")):
             raise ParmError(
-                f"--plugin {plugin}: name a module, such as my_module; its file may lie beside the YAML file or here."
+                f"--plugin {plugin}: name a module, such as my_module, beside the YAML file or in the working folder."
             )
         try:
             importlib.import_module(name)
         except ModuleNotFoundError as error:
             if error.name is None or not f"{name}.".startswith(f"{error.name}."):
                 raise ParmError(
-                    f"--plugin {plugin}: it imports '{error.name}', which is not installed{blamed(error)}."
+                    f"--plugin {plugin}: imports '{error.name}', which is not installed{blamed(error)}."
                 ) from error
             places = ", in ".join(dict.fromkeys((str(folder.resolve()), str(Path.cwd()))))
             raise ParmError(f"--plugin {plugin}: there is no module '{name}' in {places} or installed.") from error
         except Exception as error:
             raise ParmError(
-                f"--plugin {plugin}: fails when imported{blamed(error)}: {type(error).__name__}: {error}."
+                f"--plugin {plugin}: import failed{blamed(error)}: {type(error).__name__}: {error}."
             ) from error
 
 

@@ -1,4 +1,4 @@
-"""pydantic's complaints as plain sentences, each with the key that it is about."""
+"""Turns pydantic's errors into sentences, each with its key."""
 
 from __future__ import annotations
 
@@ -36,11 +36,11 @@ _WANTED = {
     "path": "a path",
     "none": "left out",
 }
-"""What pydantic wanted, by the first word of its error type."""
+"""The expected value in words, by the first word of pydantic's error type."""
 
 
 def sentences(error: ValidationError, data: Any, model: type[BaseModel]) -> list[tuple[Key, str]]:
-    """Return one (key, sentence) per mistake of `data`, which pydantic refused as `model`, in the order found."""
+    """Return a (key, sentence) for each mistake that pydantic found in `data` as `model`, in the order found."""
     by_key: dict[Key, list[tuple[str, str]]] = {}
     for details in error.errors(include_url=False):
         key, owner = _walk(details["loc"], data, model)
@@ -79,7 +79,7 @@ def shown(value: Any) -> str:
 
 
 def _walk(loc: tuple[str | int, ...], data: Any, model: Any) -> tuple[Key, type[BaseModel] | None]:
-    """Strip pydantic's own marks from an error's place; return the key and the options that its end belongs to."""
+    """Strip pydantic's own marks from an error's location; return the key and the options class that it belongs to."""
     key: list[str | int] = []
     here: Any = model
     owner: type[BaseModel] | None = None
@@ -104,7 +104,7 @@ def _walk(loc: tuple[str | int, ...], data: Any, model: Any) -> tuple[Key, type[
 
 
 def _branches(annotation: Any) -> Iterator[Any]:
-    """Yield the types that an annotation allows, unions taken apart."""
+    """Yield the types that an annotation allows, with unions split into their members."""
     origin = typing.get_origin(annotation)
     if origin is typing.Annotated:
         yield from _branches(typing.get_args(annotation)[0])
@@ -116,7 +116,7 @@ def _branches(annotation: Any) -> Iterator[Any]:
 
 
 def _options(annotation: Any, data: Any) -> type[BaseModel] | None:
-    """Return the class whose options `data` gives, or None where the annotation is for something else."""
+    """Return the class whose options `data` gives, or None if the annotation is no class of options."""
     for branch in _branches(annotation):
         if isinstance(branch, type) and issubclass(branch, BaseModel):
             if issubclass(branch, Kind) and branch.name_in_yaml() is None:
@@ -170,7 +170,7 @@ def _unknown_key(key: str, owner: type[BaseModel] | None) -> str:
     near = difflib.get_close_matches(key, names, n=1, cutoff=0.7)
     if near:
         return f"unknown key; did you mean '{near[0]}'?"
-    return f"unknown key; there are {', '.join(names)}" if names else "unknown key; there are no options here"
+    return f"unknown key; known keys are {', '.join(names)}" if names else "unknown key; there are no options here"
 
 
 def _number(value: Any) -> str:
@@ -178,7 +178,7 @@ def _number(value: Any) -> str:
 
 
 def _join(texts: list[str]) -> str:
-    """Say the refusals of a union's branches as one: `must be a whole number or 'budget', but is 'x'`."""
+    """Join the errors of a union's branches: `must be a whole number or 'budget', but is 'x'`."""
     texts = list(dict.fromkeys(texts))
     split = [text.partition(", but is ") for text in texts]
     if len(texts) > 1 and all(head.startswith("must be ") and tail for head, _, tail in split):
@@ -187,7 +187,7 @@ def _join(texts: list[str]) -> str:
 
 
 def booleans_for_numbers(given: Any, resolved: Any, key: Key = ()) -> Iterator[tuple[Key, str]]:
-    """Yield where `given` says true or false and `resolved` took it for a number, which pydantic lets pass."""
+    """Yield an error where `given` has true or false for a number: pydantic converts it silently."""
     if isinstance(given, bool) and isinstance(resolved, (int, float)) and not isinstance(resolved, bool):
         yield key, f"must be a number, but is {shown(given)}"
     elif isinstance(given, dict) and isinstance(resolved, dict):

@@ -1,4 +1,4 @@
-"""What an experiment is: the options of its YAML file, checked one by one and against each other."""
+"""Options of an experiment's YAML file, validated one by one and against each other."""
 
 from __future__ import annotations
 
@@ -45,103 +45,104 @@ __all__ = ["Experiment", "Model", "Workload", "codes", "drawing"]
 
 
 class Backup(Options):
-    """The cheaper model that answers as well under `approximate_backup`, and as the last resort of `coded`."""
+    """A cheaper model: every query's second model under `approximate_backup`, the fallback of `coded` with `backup`."""
 
     network: Network
-    """Its architecture, such as mobilenet_v2."""
+    """Architecture, such as mobilenet_v2."""
     recipe: Recipe | None = None
-    """How it is trained; as the deployed model where it is left out."""
+    """How it is trained; default: as the deployed model."""
 
 
 class Model(Options):
-    """The models whose answers the clients get."""
+    """The models that compute the answers."""
 
     network: Network
     """Architecture of the deployed model and of the parity models."""
     dataset: Dataset
-    """Where the models' training samples and the queries' samples come from."""
+    """Data set for training, and for the samples that queries carry."""
     recipe: Recipe = Best()
     """How the deployed model is trained."""
     parity_recipe: Recipe | None = None
-    """How the parity models are trained; the deployed model's recipe where it is left out."""
+    """How the parity models are trained; default: as the deployed model."""
     backup: Backup | None = None
-    """The backup model; `approximate_backup` needs one, and `coded` with a `backup`."""
+    """The backup model, required by `approximate_backup` and by `coded` with `backup`."""
     training_seed: int = Field(default=0, ge=0)
-    """Seed of initial weights and of the order of the samples in training."""
+    """Seed of the initial weights and of the order of training samples."""
 
 
 class Workload(Options):
-    """Which queries the clients send, and when."""
+    """The queries that clients send: how many, when and with which samples."""
 
     arrivals: Arrivals
     """The arrival process."""
     sampling: Sampling = Uniform()
-    """Which sample of the test set each query carries."""
+    """How each query's sample of the test set is chosen."""
     queries: int = Field(gt=0, le=1_000_000_000)
-    """Queries per trial."""
+    """Number of queries per trial."""
 
     @model_validator(mode="after")
     def _enough(self) -> Self:
         available = self.arrivals.available()
         if available is not None and available < self.queries:
-            raise ValueError(f"queries: {self.queries} are asked for, but the recorded arrivals are {available}")
+            raise ValueError(f"queries: must be at most the {available} recorded arrivals, but is {self.queries}")
         return self
 
 
 class Experiment(Options):
-    """One question: a cluster, its workload and stragglers, the policies to compare and what to sweep."""
+    """A cluster, its workload and stragglers, the policies to compare and the options to sweep."""
 
     name: str
-    """Name of the experiment, and of its run directory where no other is given."""
+    """Name of the experiment and, without --out, of its run directory."""
     seed: int = Field(default=1, ge=0)
-    """The one seed; with the trial's number it determines every random draw."""
+    """Random seed; with the trial's number it determines every random draw."""
     trials: int = Field(default=5, ge=1, le=10_000)
-    """Independent repetitions; the intervals come from them. With `precision` the fewest."""
+    """Number of independent repetitions, from which the confidence intervals are computed; with `precision` the
+    fewest."""
     precision: Precision | None = None
-    """How narrow the intervals shall be, such as `{p999: 5%, max_trials: 200}`: trials are added to all policies and
-    sweep points alike until they are."""
+    """Width of the confidence intervals to reach, such as `{p999: 5%, max_trials: 200}`: trials are added, to all
+    policies and sweep points alike, until every interval is that narrow."""
     model: Model | None = None
-    """The models that answer; without them only latency is simulated."""
+    """The models that compute answers; without them only latency is simulated."""
     workload: Workload
     """The queries."""
     cluster: Cluster
     """The machines."""
     stragglers: tuple[Straggler, ...] = ()
-    """What makes instances slow or unavailable; several compose."""
+    """Causes of slow or unavailable instances; several combine."""
     policies: tuple[Policy, ...] = Field(min_length=1)
-    """The redundancy policies to compare; differences are taken against the first."""
+    """The redundancy policies to compare; the first is the baseline of the differences."""
     equal_cost: Rule = "instances"
-    """What it means that policies cost the same: as many instances, the same price with `cluster.prices` (which is then
-    what a budget buys), or as many busy seconds per query, which no budget can hold equal, but tables compare."""
+    """Measure of cost by which policies are compared: number of instances, price of the instances by `cluster.prices`
+    (which also limits what a policy's budget buys), or busy seconds per query (compared in tables only)."""
     sweep: dict[str, tuple[Any, ...]] = Field(default_factory=dict)
-    """Values for keys such as `workload.arrivals.rate`; several lists are combined. Keys with a comma between them
+    """Lists of values by key, such as `workload.arrivals.rate`; all combinations are run. Keys separated by commas
     change together: `cluster.instances, cluster.extra: [[12, 6], [24, 12]]` are two points. A range stands for a list:
     `{from: 100, to: 400, steps: 7}`, with `scale: log` evenly spaced by ratio."""
     figures: tuple[Figure, ...] | None = None
-    """Figures to draw; all that apply where it is left out."""
+    """Figures to draw; default: all that apply."""
     reference: tuple[Reference, ...] = ()
-    """Numbers that others measured: hollow marks in `latency_vs_sweep`, and compared in `reference.csv`."""
+    """Published measurements: hollow marks in `latency_vs_sweep`, compared in `reference.csv`."""
     claims: tuple[Claim, ...] = ()
-    """What a paper says of its results; `parm claims` holds the run to it."""
+    """Claims about the results, such as a paper's; `parm claims` tests them on the run."""
     warmup: WarmupRule | None = None
-    """What is not counted at the start of a trial, under all policies alike: `none`, a number of queries,
-    `{seconds: 5}`, or `auto`: 1% to 10% of the queries, by the load of the deployed instances. Left out: `auto`, but
-    `none` where arrivals or slowness are recorded, whose events are what the run is about."""
+    """Queries at the start of each trial that are not measured, the same for all policies: `none`, a number of
+    queries, `{seconds: 5}`, or `auto`, which is 1% to 10% of the queries, more at higher load. Default: `auto`, or
+    `none` if arrivals or slowness are recorded."""
     counted: Literal["every_query", "last_of_batch"] = "every_query"
-    """Whose latency is measured: `last_of_batch` leaves out how long the others of a batch waited for it to fill."""
+    """Whose latency is measured; `last_of_batch` excludes the time that queries wait for their batch to fill."""
     execution: Literal["deferred", "in_the_loop"] = "deferred"
-    """When the models compute: after each cell's simulation, or in it, where each task really runs when it starts and
-    takes the time that is then measured, whatever `cluster.service` says."""
+    """When the models run: after the simulation of each cell (deferred), or in it, where each task runs when it starts
+    and its service time is the measured one instead of a draw from `cluster.service`."""
     contention: int = Field(default=0, ge=0, le=1024)
-    """Processes that run the deployed model on the same device, over and over, while services are timed in the loop: a
-    slowdown by real interference, measured rather than assumed."""
+    """Number of processes that run the deployed model repeatedly on the same device while service times are measured
+    in the loop: real interference instead of a simulated slowdown."""
     engine: Engine = "auto"
-    """What simulates: `simpy` runs everything; `compiled` is ten to twenty times as fast, needs numba, and refuses what
-    it does not know; `auto` is `compiled` where that can be had, else `simpy`. Results are the same to the last bit."""
+    """Which engine simulates: `simpy` supports everything; `compiled` is ten to twenty times as fast, needs numba, and
+    rejects what it does not support; `auto` uses `compiled` if possible. Results are the same to the last bit."""
     traces: bool = True
-    """Whether to keep one row per query and per task as Parquet."""
+    """Whether to write a row for each query and task as Parquet."""
     plugins: tuple[str, ...] = ()
-    """Modules with kinds of your own, as with `--plugin`; they may lie beside the file."""
+    """Your own Python modules with further kinds, as with `--plugin`; searched for beside the file."""
     _folders: tuple[Path, ...] = PrivateAttr(default=())
 
     @field_validator("name")
@@ -149,7 +150,7 @@ class Experiment(Options):
     def _name_is_a_folder(cls, name: str) -> str:
         if not FOLDER_NAME.fullmatch(name):
             raise ValueError(
-                f"'{name}' cannot name a run directory: use up to 100 letters, digits, '.', '_' and '-', "
+                f"'{name}' is not a valid name of a run directory: use up to 100 letters, digits, '.', '_' and '-', "
                 "beginning with a letter or a digit"
             )
         return name
@@ -177,12 +178,12 @@ class Experiment(Options):
 
     @property
     def context(self) -> dict[str, list[Path]] | None:
-        """Pydantic's context: the folders where files that the experiment names are looked for, as when it was read."""
+        """Pydantic's context: the folders in which relative paths are searched."""
         return {"paths": [*self._folders]} if self._folders else None
 
     @property
     def warmup_rule(self) -> WarmupRule:
-        """The warm-up's rule: as given, or the default."""
+        """The given rule of the warm-up, or the default."""
         if self.warmup is not None:
             return self.warmup
         recorded = isinstance(self.workload.arrivals, (RecordedArrivals, NamedArrivals)) or any(
@@ -191,25 +192,25 @@ class Experiment(Options):
         return "none" if recorded else "auto"
 
     def warmup_queries(self, arrival: Floats) -> int:
-        """Return how many queries of a trial are not counted, given their arrival times in seconds."""
+        """Return the number of warm-up queries of a trial, given its arrival times in seconds."""
         return warmup_queries(self.warmup_rule, arrival, self.deployed_load)
 
     @property
     def deployed_load(self) -> float | None:
-        """Offered load of the m deployed instances without redundancy and stragglers; None where the rate or the mean
-        service time is not known beforehand."""
+        """Offered load of the deployed instances without redundancy and stragglers; None if the arrival rate or the
+        mean service time is unknown."""
         rate, mean = self.workload.arrivals.mean_rate(), self.cluster.service.mean()
         return None if rate is None or mean is None else rate * mean / self.cluster.instances
 
     @property
     def machines(self) -> Cluster:
-        """The cluster as policies buy from it: an instance counts as one, or by its price under that rule."""
+        """The cluster from which policies buy; all prices are 1 unless `equal_cost` is `price`."""
         return self.cluster if self.equal_cost == "price" else self.cluster.model_copy(update={"prices": Prices()})
 
     def resolved(self) -> dict[str, Any]:
-        """Return the experiment with every default written out, as plain data for YAML or JSON.
+        """Return the experiment with all defaults, as plain data for YAML or JSON.
 
-        Files that come with parm are named without their folder, so that the data mean the same on every machine.
+        Paths of files that come with parm are relative, so that the data are the same on every machine.
         """
         data: dict[str, Any] = _portable(self._plain())
         return data
@@ -222,9 +223,9 @@ class Experiment(Options):
         return sweep.points(self.sweep)
 
     def at(self, point: Mapping[str, Scalar]) -> Experiment:
-        """Return the experiment at one point of its sweep, itself without a sweep.
+        """Return the experiment at one point of its sweep, without sweep, reference and claims.
 
-        Raises ValidationError where the point is impossible.
+        Raises ValidationError if the values at this point are invalid.
         """
         data = self._plain()
         data |= {"sweep": {}, "figures": None, "reference": [], "claims": []}
@@ -239,7 +240,7 @@ class Experiment(Options):
             if first != index:
                 yield (
                     ("policies", index),
-                    f"is called '{policy.label}' like policies.{first}; tell them apart with a 'name' each",
+                    f"has the name '{policy.label}', as has policies.{first}; give each a 'name' of its own",
                 )
             try:
                 clients = getattr(self.workload.arrivals, "clients", None)
@@ -249,19 +250,19 @@ class Experiment(Options):
             else:
                 yield from self._engine_problems(policy)
                 if self.model is not None and self.model.backup is None and policy.uses(Role.BACKUP, self.machines):
-                    yield ("policies", index), f"{policy.name_in_yaml()} needs 'model.backup', the model that it asks"
+                    yield ("policies", index), f"{policy.name_in_yaml()} needs a 'model.backup'"
                 if self.model is not None and isinstance(policy, CodedNonsystematic) and policy.code is None:
                     yield (
                         ("policies", index),
-                        "needs a 'code', such as approxifer, to compute answers with the 'model'",
+                        "needs a 'code', such as approxifer, if there is a 'model'",
                     )
         for index, straggler in enumerate(self.stragglers):
             defaults = self.cluster.deadline is not None or all(one.deadline is not None for one in self.policies)
             if isinstance(straggler, Crashes) and not straggler.retry and not defaults:
                 yield (
                     ("stragglers", index),
-                    "loses work permanently, which leaves queries without an answer: give the cluster a 'deadline', "
-                    "or let it 'retry'",
+                    "loses work permanently, which leaves queries unanswered: give the cluster a 'deadline', "
+                    "or set 'retry: true' here",
                 )
         if isinstance(self.warmup, int) and self.warmup < 0:
             yield ("warmup",), f"must be 0 or more, but is {self.warmup}"
@@ -276,7 +277,7 @@ class Experiment(Options):
         if self.execution == "in_the_loop" and self.model is None:
             yield ("execution",), "in_the_loop needs a 'model' to run"
         if self.contention and self.execution != "in_the_loop":
-            yield ("contention",), "needs 'execution: in_the_loop': a deferred run measures no services"
+            yield ("contention",), "needs 'execution: in_the_loop': a deferred run measures no service times"
 
     def _engine_problems(self, policy: Policy) -> Iterator[tuple[Key, str]]:
         """Yield why the engine that is asked for cannot simulate a policy."""
@@ -309,7 +310,7 @@ class Experiment(Options):
                     yield ("figures", index, key), _no_policy(policy, labels)
 
     def _comparison_problems(self, labels: Mapping[str, int]) -> Iterator[tuple[Key, str]]:
-        """Yield what references and claims name that is not there."""
+        """Yield unknown policies, keys and metrics of references and claims."""
         swept = sweep.swept(self.sweep)
         for index, reference in enumerate(self.reference):
             if reference.policy not in labels:
@@ -358,7 +359,7 @@ class Experiment(Options):
 
 
 def _portable(data: Any) -> Any:
-    """Return plain data with the folder of parm's own profiles left out of the paths in it."""
+    """Return plain data with paths below the folder of parm's own profiles made relative to it."""
     if isinstance(data, dict):
         return {key: _portable(value) for key, value in data.items()}
     if isinstance(data, list):

@@ -1,4 +1,4 @@
-"""The `sweep` of an experiment: lists of values for dotted keys, combined; `a, b` changes two keys together."""
+"""The `sweep` of an experiment: all combinations of lists of values; the key `a, b` changes two options together."""
 
 from __future__ import annotations
 
@@ -14,7 +14,7 @@ from experiments.config.keys import Key, get, locate
 Sweep = Mapping[str, Sequence[Any]]
 
 MOST_POINTS = 10_000
-"""More points in a sweep than this are a mistake."""
+"""Sweeps with more points are rejected as mistakes."""
 SWEEPABLE = ("model", "workload", "cluster", "stragglers", "policies")
 
 
@@ -52,7 +52,7 @@ def _values(key: str, given: Mapping[str, Any]) -> list[int | float]:
 
 
 def keys(key: str, values: Sequence[Any]) -> list[str]:
-    """Return the keys that one list changes: several, with commas between them, where its items are lists."""
+    """Return the keys that one list changes: those between commas if its items are lists, else the one key."""
     together = any(isinstance(value, (list, tuple)) for value in values)
     return [part.strip() for part in key.split(",")] if together else [key]
 
@@ -63,7 +63,7 @@ def swept(sweep: Sweep) -> list[str]:
 
 
 def steps(key: str, values: Sequence[Any]) -> list[dict[str, Scalar]]:
-    """Return what each item of one list sets, as {key: value}."""
+    """Return the values that each item of one list sets, as {key: value}."""
     names = keys(key, values)
     return [dict(zip(names, _row(value), strict=True)) for value in values]
 
@@ -75,7 +75,7 @@ def points(sweep: Sweep) -> list[dict[str, Scalar]]:
 
 
 def problems(sweep: Sweep, data: dict[str, Any]) -> Iterator[tuple[Key, str]]:
-    """Yield what is wrong with the keys and the lists, given the experiment's data; whether values fit is not asked."""
+    """Yield mistakes in the keys and lists, given the experiment's data; values are not validated here."""
     taken: dict[str, str] = {}
     good = True
     for key, values in sweep.items():
@@ -85,9 +85,9 @@ def problems(sweep: Sweep, data: dict[str, Any]) -> Iterator[tuple[Key, str]]:
         for one in dict.fromkeys(keys(key, values)):
             if taken.setdefault(one, key) != key:
                 good = False
-                yield ("sweep", key), f"'{one}' is swept already, by '{taken[one]}'"
+                yield ("sweep", key), f"'{one}' is already swept by '{taken[one]}'"
     if good and math.prod(len(values) for values in sweep.values()) > MOST_POINTS:
-        yield ("sweep",), f"combines to more than {MOST_POINTS} points"
+        yield ("sweep",), f"has more than {MOST_POINTS} points"
 
 
 def _row(value: Any) -> Sequence[Any]:
@@ -107,9 +107,9 @@ def _of_list(data: dict[str, Any], key: str, values: Sequence[Any]) -> Iterator[
         if len(row) != len(names):
             yield (*at, index), f"must be a list of {len(names)} values, one for each of {', '.join(names)}"
         elif not all(isinstance(one, (bool, int, float, str)) for one in row):
-            yield (*at, index), "a swept value is a number, text, or true or false"
+            yield (*at, index), "must be a number, text, true or false"
         elif any(_same(row, other) for other in rows):
-            yield (*at, index), f"{', '.join(str(one) for one in row)} is there twice"
+            yield (*at, index), f"{', '.join(str(one) for one in row)} is given twice"
         else:
             rows.append(row)
     for column, name in enumerate(names):
@@ -128,11 +128,11 @@ def _of_key(data: dict[str, Any], key: str, values: Sequence[Any]) -> Iterator[s
     elif where[0] not in SWEEPABLE or where[-1] == "kind" or (where[0], where[-1]) == ("policies", "name"):
         yield f"'{key}' cannot be swept; a sweep changes options under {', '.join(SWEEPABLE)}"
     elif _is_group(get(data, where)) and not all(isinstance(value, str) for value in values):
-        yield f"'{key}' is not a single value; sweep one of the options in it"
+        yield f"'{key}' is not a single value; sweep one of its options"
 
 
 def _is_group(value: Any) -> bool:
-    """Say whether a value is several, none of which a number can stand for; it can for what has a `kind`, at times."""
+    """Return whether no number can replace a value: a list or a mapping; one with a `kind` may accept a number."""
     return isinstance(value, list) or (isinstance(value, dict) and "kind" not in value)
 
 

@@ -1,1 +1,1 @@
-"""Running an experiment: its cells, who computes them, what is kept of them, and the models they need."""
+"""Runs an experiment: its cells, the processes that compute them, the run directory and the models."""

@@ -1,4 +1,4 @@
-"""The cells of an experiment: one policy at one sweep point in one trial, with an id by which a later run knows it."""
+"""The cells of an experiment, each with an id by which a later run recognises it."""
 
 from __future__ import annotations
 
@@ -21,7 +21,7 @@ class Cell:
     """One policy at one sweep point in one trial."""
 
     id: str
-    """Hash of everything that determines the cell's result."""
+    """Hash of all options that determine the cell's result."""
     name: str
     """Stem of the cell's trace files: `<policy>-<point>-t<trial>`."""
     policy: Policy
@@ -31,7 +31,7 @@ class Cell:
     experiment: Experiment
     """The experiment at this point, with this policy alone and without a sweep."""
     words: frozenset[str] = frozenset()
-    """The swept keys of which some value is no number; tables hold them as text."""
+    """Swept keys with a value that is not a number; tables hold their values as text."""
 
     def __str__(self) -> str:
         return ", ".join(
@@ -52,7 +52,7 @@ def cells(experiment: Experiment) -> list[Cell]:
             found.extend(
                 Cell(one, f"{stem}-t{trial}", policy, point, trial, alone, words) for trial, one in enumerate(ids)
             )
-    names = Counter(cell.name.lower() for cell in found)  # lower: some file systems know no case
+    names = Counter(cell.name.lower() for cell in found)  # some file systems ignore case
     return [replace(cell, name=f"{cell.name}-{cell.id}") if names[cell.name.lower()] > 1 else cell for cell in found]
 
 
@@ -90,5 +90,5 @@ def _is_number(value: Scalar) -> bool:
 
 
 def _last(key: str) -> str:
-    """Return the last word of a swept key, which is what tells its values apart in most sweeps."""
+    """Return the last part of a swept key: enough to identify it in most sweeps."""
     return key.rpartition(".")[2]

@@ -1,6 +1,6 @@
-"""What a cell's result was made from, beside its options: files, plugins and parm itself, each with a digest.
+"""Digests of a cell's inputs other than its options: files, plugins and the code of parm.
 
-A cell's id says which question was asked; the digests say whether the answer that is kept still holds.
+A cell's id identifies its options; the digests tell whether a stored result is still valid.
 """
 
 from __future__ import annotations
@@ -24,16 +24,16 @@ from workloads.datasets.public import Public
 
 OURS = ("sim", "workloads", "parity", "backends", "experiments")
 RESULT = ("sim", "workloads", "parity", "backends", "experiments/analysis/outcome.py", "experiments/analysis/warmup.py")
-"""The code that determines a cell's result; tables and figures are made anew from it at any time."""
+"""The code that determines a cell's result. Other code makes tables and figures, which can be made again."""
 CODE = "the code of parm"
 DATA_SET = "data set "
 BLOCK = 2**20
 
 
 def inputs(experiment: Experiment, data: Path | None = None) -> dict[str, str]:
-    """Return a digest of everything that a cell of `experiment` reads, by what a user calls it.
+    """Return a digest of each input of a cell of `experiment`, by the input's name for users.
 
-    Data sets that are found by name are looked for in `data`, as when they are loaded.
+    Data sets that are given by name are searched in `data`, as when they are loaded.
     """
     found = {CODE: code()}
     for path in dict.fromkeys(_paths(experiment)):
@@ -50,9 +50,9 @@ def inputs(experiment: Experiment, data: Path | None = None) -> dict[str, str]:
 
 
 def changed(before: Mapping[str, str], now: Mapping[str, str]) -> list[str]:
-    """Return the names of the inputs that are not what they were when `before` was taken.
+    """Return the names of the inputs that have changed since `before`.
 
-    A data set that is not in the data folder now has not changed: results outlive it.
+    A data set that has been removed from the data folder counts as unchanged, so that results stay valid without it.
     """
     return [
         name
@@ -102,7 +102,7 @@ def _below(folder: Path) -> Iterator[tuple[str, os.stat_result]]:
 
 
 def _options(value: Any) -> Iterator[Any]:
-    """Yield every value in an experiment, options of options included."""
+    """Yield every value in an experiment, including nested options."""
     yield value
     if isinstance(value, BaseModel):
         for name in type(value).model_fields:
@@ -120,7 +120,7 @@ def _paths(experiment: Experiment) -> Iterator[Path]:
 
 
 def _by_name(dataset: Dataset, data: Path | None) -> Path | None:
-    """Return the file or folder of a data set that YAML does not name by an absolute path; None if there is none."""
+    """Return the file or folder of a data set that YAML does not give as an absolute path; None if it has none."""
     folder = (DEFAULT_FOLDER if data is None else data).expanduser()
     path = getattr(dataset, "path", None)
     names = [path] if path is not None and not path.is_absolute() else []

@@ -1,4 +1,4 @@
-"""What can be said of an experiment before it runs: the offered load of every pool, and what is probably a mistake."""
+"""Checks before a run: the offered load of every pool, and warnings about probable mistakes."""
 
 from __future__ import annotations
 
@@ -19,26 +19,26 @@ if TYPE_CHECKING:
     from sim.cluster import Cluster
 
 LONG = 3600.0
-"""Seconds that no prediction takes, unless a unit is wrong; nor do recorded queries come that far apart."""
+"""Service times and interarrival times of this many seconds or more are probably in the wrong unit."""
 SHORT = 1e-7
-"""Seconds between recorded queries, likewise."""
+"""Interarrival times of this many seconds or less are probably in the wrong unit."""
 NAMED = 16
-"""Recorded instances that are listed one by one."""
+"""Most recorded instances that are listed one by one."""
 
 
 def offered_loads(cluster: Cluster, policy: Policy, rate: float) -> dict[str, float]:
-    """Return the offered load of each pool under a policy, by its name, at `rate` queries per second.
+    """Return the offered load of each pool under a policy, by the pool's name, at `rate` queries per second.
 
-    It is the time for which work that is certain to be sent there holds an instance (a service without slowdowns, and
-    both transfers), in the largest batches, per second and instance: one task of each query and every copy that nothing
-    cancels, but no hedges, retries or last resorts. From 1 on the queue keeps growing. Pools whose mean service is not
-    known are left out.
+    The load is tasks per second times the mean time that a task occupies an instance (service without slowdowns plus
+    both transfers, in the largest batches), divided by the number of instances. It counts tasks that are certain: one
+    for each query and copies that are never cancelled, but no hedges, retries or fallbacks. A load of 1 or more is
+    unstable. Pools with unknown mean service time are omitted.
     """
     loads: dict[str, float] = {}
     first = ""
     k, _ = policy.group
     network, batching = cluster.network, cluster.batching
-    size = int(getattr(batching, "size", 0) or getattr(batching, "max_size", 1))  # batches that fill use the least
+    size = int(getattr(batching, "size", 0) or getattr(batching, "max_size", 1))  # full batches give the lowest load
     instances: dict[str, int] = {}
     for plan in policy.pools(cluster):
         row = f" {plan.row}" if plan.role is Role.PARITY and plan.row else ""
@@ -58,7 +58,7 @@ def offered_loads(cluster: Cluster, policy: Policy, rate: float) -> dict[str, fl
 
 
 def _tasks(policy: Policy, role: Role, k: int) -> float:
-    """Return how many tasks each query is certain to bring to a pool."""
+    """Return the number of tasks per query that are certain to be sent to a pool."""
     if role is Role.PARITY:
         return 1 / k
     if role is Role.BACKUP:
@@ -69,7 +69,7 @@ def _tasks(policy: Policy, role: Role, k: int) -> float:
 
 
 def lines(points: Iterable[tuple[Experiment, Policy]]) -> Iterator[str]:
-    """Yield the offered load of each pool over the points of a sweep, and whether it can be borne."""
+    """Yield the offered load of each pool over the points of a sweep, and whether it is stable."""
     found: dict[str, list[float]] = {}
     for experiment, policy in points:
         rate = experiment.workload.arrivals.mean_rate()
@@ -79,11 +79,11 @@ def lines(points: Iterable[tuple[Experiment, Policy]]) -> Iterator[str]:
     for pool, loads in found.items():
         low, high = min(loads), max(loads)
         spread = f"{high:.3g}" if low == high else f"{low:.3g} to {high:.3g}"
-        yield f"offered load of the {pool} pool {spread}" + (" (unstable from 1 on)" if high >= 1 else "")
+        yield f"offered load of the {pool} pool {spread}" + (" (unstable: must be below 1)" if high >= 1 else "")
 
 
 def assignments(experiment: Experiment) -> Iterator[str]:
-    """Yield which recorded instance slows which instance of the cluster."""
+    """Yield the assignment of recorded instances to the instances of the cluster."""
     for index, straggler in enumerate(experiment.stragglers):
         if isinstance(straggler, RecordedSlowness) and len(straggler.recorded) > 1:
             names = straggler.recorded
@@ -93,7 +93,7 @@ def assignments(experiment: Experiment) -> Iterator[str]:
 
 
 def questions(experiment: Experiment) -> Iterator[str]:
-    """Yield one sentence for each thing that an experiment says and that its author probably did not mean."""
+    """Yield a sentence for each option that is probably a mistake."""
     cluster, arrivals = experiment.cluster, experiment.workload.arrivals
     for name in ("service", "parity_service", "backup_service"):
         service = getattr(cluster, name)
@@ -108,8 +108,8 @@ def questions(experiment: Experiment) -> Iterator[str]:
     for index, straggler in enumerate(experiment.stragglers):
         if isinstance(straggler, Multitenancy) and (load := straggler.load) is not None and load >= 1:
             yield (
-                f"stragglers.{index}: the second service's load is {load:.3g} on each of its instances, which are slow "
-                "all the time from then on; it has to be below 1 for a long run to exist"
+                f"stragglers.{index}: the second service's load is {load:.3g} on each of its instances, which keeps "
+                "them slow permanently (unstable: must be below 1)"
             )
         if isinstance(straggler, RecordedSlowness) and straggler.aligned and isinstance(arrivals, RecordedArrivals):
             yield from _clocks(index, straggler, arrivals)
@@ -119,14 +119,14 @@ def questions(experiment: Experiment) -> Iterator[str]:
 
 
 def _clocks(index: int, slowness: RecordedSlowness, arrivals: RecordedArrivals) -> Iterator[str]:
-    """Ask whether two recordings have one clock, where each is moved to its own beginning."""
+    """Warn if recorded slowness and recorded arrivals, each shifted to begin at time 0, may share one clock."""
     if slowness.origin is not None or arrivals.origin is not None:
         return
     apart = read_moments(arrivals.file, arrivals.column, arrivals.unit)[0] - slowness.first
     if apart != 0:
         yield (
             f"stragglers.{index}: recorded arrivals begin {_apart(apart)} recorded slowness, and both begin at time 0 "
-            "here: give both the same 'origin' if they have one clock"
+            "here: give both the same 'origin' if they share one clock"
         )
 
 

@@ -1,4 +1,4 @@
-"""The manifest: what a run was made with, and what each of its cells cost."""
+"""The manifest: software, machine, models, and the computing time of each cell."""
 
 from __future__ import annotations
 
@@ -60,7 +60,7 @@ def manifest(
 
 
 def notes(experiment: Experiment, cells: Sequence[Cell]) -> list[str]:
-    """Return what a reader of the experiment's results has to know of how they came about."""
+    """Return caveats for readers of the experiment's results."""
     measured = [MEASURED] if experiment.execution == "in_the_loop" else []
     points: dict[str, list[Cell]] = {}
     for cell in cells:
@@ -81,7 +81,7 @@ def notes(experiment: Experiment, cells: Sequence[Cell]) -> list[str]:
 
 
 def made_with() -> dict[str, Any]:
-    """Return what every manifest says of software and machine."""
+    """Return the part about software and machine that every manifest has."""
     return {
         "versions": versions(),
         "platform": {"system": platform.platform(), "machine": platform.machine(), "cores": os.cpu_count()},
@@ -90,7 +90,7 @@ def made_with() -> dict[str, Any]:
 
 
 def versions() -> dict[str, str]:
-    """Return the versions of Python and of the installed packages that a run's numbers may depend on."""
+    """Return the versions of Python and of the packages that may affect a run's numbers."""
     found = {"python": platform.python_version()}
     for package in PACKAGES:
         try:
@@ -101,7 +101,7 @@ def versions() -> dict[str, str]:
 
 
 def git_revision() -> str | None:
-    """Return the revision of the source tree, with `-dirty` where it was changed; None outside git or without it."""
+    """Return the git revision of the source tree, with `-dirty` if it has changes; None without git."""
     home = Path(__file__).resolve().parents[2]
     if not (home / ".git").exists():
         return None
@@ -125,7 +125,7 @@ def command() -> list[str]:
 
 
 def command_line() -> str:
-    """Return that command as a shell would take it."""
+    """Return that command quoted for a shell."""
     return shlex.join(command())
 
 

@@ -1,6 +1,6 @@
-"""The models that an experiment needs: which, from where, and what they answer in a cell.
+"""The models that an experiment needs: lists, finds or trains them, and computes their answers in a cell.
 
-torch is imported when a model is first asked for, not before: what has to be trained can be told without it.
+torch is imported only when a model is used: listing the models does without it.
 """
 
 from __future__ import annotations
@@ -37,7 +37,7 @@ if TYPE_CHECKING:
 
 @dataclass(frozen=True, slots=True)
 class ModelSpec:
-    """A deployed model (`code` is None), what is trained for a code at k and r beside it, or its backup."""
+    """A deployed model, the models trained for a code at k and r (`code` is set), or a backup (`backup` is set)."""
 
     model: Model
     code: TensorCode | None = None
@@ -47,7 +47,7 @@ class ModelSpec:
 
     @property
     def key(self) -> str:
-        """A text that is equal for equal needs."""
+        """A text that is equal for equal specifications."""
         extra = _key(self.code) + f"{self.k},{self.r}" if self.code else _key(self.backup) if self.backup else ""
         return _key(self.model) + extra
 
@@ -65,7 +65,7 @@ class ModelSpec:
 
 
 def need(cell: Cell) -> list[ModelSpec]:
-    """Return what the cell's answers take, the deployed model first; nothing where it has no model."""
+    """Return the models that the cell needs, the deployed model first; an empty list without 'model'."""
     model = cell.experiment.model
     if model is None:
         return []
@@ -74,9 +74,7 @@ def need(cell: Cell) -> list[ModelSpec]:
     if k:
         code = cell.policy.erasure_code or Addition()
         if not isinstance(code, TensorCode):
-            raise ParmError(
-                f"code '{code.name_in_yaml()}' cannot compute answers: it is for experiments without a 'model'."
-            )
+            raise ParmError(f"code '{code.name_in_yaml()}' cannot compute answers: use it without a 'model'.")
         wanted.append(ModelSpec(model, code, k, r))
     if model.backup is not None and cell.policy.uses(Role.BACKUP, cell.experiment.machines):
         wanted.append(ModelSpec(model, backup=model.backup))
@@ -84,13 +82,13 @@ def need(cell: Cell) -> list[ModelSpec]:
 
 
 def needs(cells: Sequence[Cell]) -> list[ModelSpec]:
-    """Return what the cells need, each thing once, in the order in which it is first needed."""
+    """Return the models that the cells need, each once, in the order of first use."""
     return list({one.key: one for cell in cells for one in need(cell)}.values())
 
 
 @dataclass(slots=True)
 class _Loaded:
-    """A deployed model that is loaded."""
+    """A deployed model in memory."""
 
     data: TrainingData
     labels: Ints
@@ -100,11 +98,11 @@ class _Loaded:
 
 @dataclass(frozen=True, slots=True)
 class Deployment:
-    """The models that a cell's queries meet, and what these queries carry."""
+    """The models of a cell, and the samples that its queries carry."""
 
     predictor: Predictor
     labels: Ints
-    """The test set's true classes, shape (samples of the test set,)."""
+    """True classes of the test set, shape (samples of the test set,)."""
     samples: Ints
     """Row of the test set that each query carries, shape (queries,)."""
     code: Coder | None
@@ -118,11 +116,11 @@ class Models:
     def __init__(
         self, data: Path | None, root: Path, device: str, reporter: Reporter, publish: Path | None = None
     ) -> None:
-        """Look for data sets in `data` and for models in `root`; train and predict on `device`.
+        """Read data sets from `data` and models from `root`; train and predict on `device`.
 
-        Models are written to `publish` too, in half precision, where that is given.
+        Models are also written to `publish`, in half precision, if it is given.
 
-        Raises ParmError where there is no such device.
+        Raises ParmError if there is no such device.
         """
         from backends.torch_backend import TorchBackend
         from parity.store import ModelStore
@@ -143,7 +141,7 @@ class Models:
 
     @property
     def trained(self) -> list[TrainedModel]:
-        """Every model that was found or trained so far."""
+        """All models found or trained so far."""
         parts = [model for models in self._parts.values() for model in models]
         return [*(loaded.trained for loaded in self._loaded.values()), *parts, *self._backups.values()]
 
@@ -153,7 +151,7 @@ class Models:
         return list(dict.fromkeys(data.note for data, _ in self._data.values() if data.note))
 
     def prepare(self, cells: Sequence[Cell]) -> None:
-        """Find or train every model that the cells need. Raises ParmError for a missing data set or a broken store."""
+        """Find or train every model that the cells need. Raises ParmError for a missing data set or a damaged store."""
         for one in needs(cells):
             if one.code is not None:
                 self._parts_of(one, one.code)
@@ -163,7 +161,7 @@ class Models:
                 self._deployed(one.model)
 
     def answer(self, cell: Cell, trace: Trace) -> Answered:
-        """Predict what each client in the cell's trace received."""
+        """Compute the answer that each client in the cell's trace received."""
         from experiments.run.runner import Answered
 
         there = self._deployment(cell)
@@ -171,7 +169,7 @@ class Models:
         return Answered(there.samples, there.labels, answers)
 
     def in_the_loop(self, cell: Cell) -> tuple[Hardware, Callable[[Trace], Answered]]:
-        """Return what runs the cell's tasks in a simulation, and what then tells the answers in that one's trace."""
+        """Return the hardware for the cell's simulation, and a function from its trace to the answers."""
         from backends.loop import HardwareInTheLoop
         from experiments.run.runner import Answered
 
@@ -192,7 +190,7 @@ class Models:
         return loop.modifier, lambda trace: Answered(there.samples, there.labels, loop.answers(trace))
 
     def cards(self) -> list[dict[str, Any]]:
-        """Return what the manifest says of each model."""
+        """Return the manifest's entry for each model."""
         return [
             {
                 "role": model.card["identity"]["role"],
@@ -207,7 +205,7 @@ class Models:
         ]
 
     def describe(self) -> list[str]:
-        """Return a line per model: where it is and how well it does on the test set."""
+        """Return a line per model with its path and its results on the test set."""
         lines = []
         for model in self.trained:
             measured = ", ".join(f"{name} {value:.4f}" for name, value in model.card["test"].items())
@@ -236,7 +234,7 @@ class Models:
 
             training, data = self._training_data(model)
             if data.task != "classification":
-                raise ParmError(f"data set {data.name} has boxes, not classes: judge codes on it by 'parm accuracy'.")
+                raise ParmError(f"data set {data.name} has boxes, not classes: use 'parm accuracy' for it.")
             trained = self._store.classifier(model.network, training, model.recipe, model.training_seed)
             self._loaded[key] = _Loaded(
                 training,
@@ -289,14 +287,14 @@ class Models:
 
 
 def describe_training(status: TrainingStatus) -> str:
-    """Say in a line how far a training is, and how long it will still take."""
+    """Return a line with the progress of a training and its remaining time."""
     left = timedelta(seconds=round(status.left))
     done = f"epoch {status.epoch}/{status.epochs}, validation {status.score:.4f}"
     return f"training {status.label}: {done}" + (f", {left} left" if left else "")
 
 
 def load_data(dataset: Dataset, folder: Path | None) -> tuple[TrainingData, Data]:
-    """Return a data set for training and as it is. Raises ParmError where it is missing or unsound."""
+    """Return a data set prepared for training and as loaded. Raises ParmError if it is missing or invalid."""
     import torch
 
     from parity.objectives import TrainingData
@@ -321,7 +319,7 @@ def _key(options: Options) -> str:
 
 
 def _place(path: Path) -> str:
-    """Return a model's folder; what comes with parm is named alike on every machine."""
+    """Return a model's folder, relative for models that come with parm."""
     from parity import zoo
 
     return f"parity/zoo/{path.name}" if path.parent == zoo.FOLDER else str(path)

@@ -1,4 +1,4 @@
-"""Shows how far long work has come: a bar on a terminal, plain lines elsewhere. All of it goes to standard error."""
+"""Reports progress to standard error: a bar on a terminal, plain lines elsewhere."""
 
 from __future__ import annotations
 
@@ -21,12 +21,12 @@ class Reporter:
         self._said = float("-inf")
 
     def say(self, text: str) -> None:
-        """Print a line, in one piece: a signal must not come between the text and its end."""
+        """Print a line in one write, so that no signal separates the text from its newline."""
         sys.stderr.write(f"{text}\n")
         sys.stderr.flush()
 
     def status(self, text: str, *, last: bool) -> None:
-        """Show how far something is that has no known number of steps; `last` is the state that stays."""
+        """Show the state of work with an unknown number of steps; `last` marks the final state."""
         if sys.stderr.isatty():
             print(f"\r\x1b[K{text}", end="\n" if last else "", file=sys.stderr, flush=True)
         elif last or monotonic() - self._said >= PAUSE:
@@ -35,7 +35,7 @@ class Reporter:
 
     @contextlib.contextmanager
     def task(self, what: str, total: int) -> Iterator[Advance]:
-        """Show the progress of `total` steps of `what`; call what is yielded after each step with its name."""
+        """Show the progress of `total` steps of `what`; yields a function to call with each finished step's name."""
         if sys.stderr.isatty() and total:
             with self._bar(what, total) as advance:
                 yield advance

@@ -1,8 +1,8 @@
-"""Runs an experiment's cells: workers simulate, the main process predicts, measures and keeps, in the cells' order.
+"""Runs an experiment's cells: workers simulate; the main process predicts, measures and stores, in the cells' order.
 
-Without a model the workers do all of it, so that the main process holds nothing up and torch is never imported. With
-the hardware in the loop the main process does all of it, so that nothing else runs while a service is timed. The
-order in which cells finish changes nothing: every cell draws from streams of its own.
+Without a model the workers do everything, so that the main process is no bottleneck and torch is never imported. With
+the hardware in the loop the main process does everything, so that nothing else runs while a service is timed. Results
+do not depend on the order in which cells finish: every cell has its own random streams.
 """
 
 from __future__ import annotations
@@ -37,24 +37,24 @@ Result = TypeVar("Result")
 
 @dataclass(frozen=True, slots=True)
 class Answered:
-    """What the clients of a cell received, and what they had sent."""
+    """The answers that the clients of a cell received, and the samples they sent."""
 
     samples: Ints
     """Row of the test set that each query carried, shape (queries,)."""
     labels: Ints
-    """The test set's true classes, shape (samples of the test set,)."""
+    """True classes of the test set, shape (samples of the test set,)."""
     answers: Answers
 
 
 class AnswerSource(Protocol):
-    """Knows the models, and what they answer."""
+    """Computes the answers of the models."""
 
     def answer(self, cell: Cell, trace: Trace) -> Answered:
-        """Predict what each client in the cell's trace received."""
+        """Compute the answer that each client in the cell's trace received."""
         ...
 
     def in_the_loop(self, cell: Cell) -> tuple[Hardware, Callable[[Trace], Answered]]:
-        """Return what runs the cell's tasks in a simulation, and what then tells the answers in that one's trace."""
+        """Return the hardware for the cell's simulation, and a function from its trace to the answers."""
         ...
 
 
@@ -62,16 +62,16 @@ def default_workers() -> int:
     """Return the number of cores that this process may use."""
     try:
         return len(os.sched_getaffinity(0))
-    except AttributeError:  # not on this system
+    except AttributeError:  # not available on this system
         return os.cpu_count() or 1
 
 
 def run_cells(
     cells: Sequence[Cell], store: RunStore, *, workers: int, answerer: AnswerSource | None, reporter: Reporter
 ) -> Iterator[tuple[Cell, Outcome]]:
-    """Run `cells`, keep each in `store` and yield it with its outcome once it is kept, in the order given.
+    """Run `cells` and yield each with its outcome, in the given order, once it is written to `store`.
 
-    Raises ParmError that names the cell where one fails; those before it are kept.
+    Raises ParmError with the cell's name if one fails; earlier cells are kept.
     """
     make_ready(cells, reporter)
     with reporter.task("simulating", len(cells)) as advance:
@@ -112,7 +112,7 @@ def simulate_cell(cell: Cell, hardware: Hardware | None = None) -> Simulated:
 
 
 def run_cell(cell: Cell, store: RunStore, answerer: AnswerSource | None = None) -> Outcome:
-    """Simulate, measure and keep a cell that needs no model, or one with the hardware of `answerer` in the loop."""
+    """Simulate, measure and store a cell without a model, or one with the hardware of `answerer` in the loop."""
     if answerer is None:
         simulated = simulate_cell(cell)
         outcome = _measured(cell, simulated, None, {"simulating": simulated.seconds, "predicting": 0.0})
@@ -134,7 +134,7 @@ def draw_samples(cell: Cell, samples: int) -> Ints:
 def in_order(function: Callable[[Cell], Result], cells: Sequence[Cell], workers: int) -> Iterator[tuple[Cell, Result]]:
     """Apply `function` to the cells in `workers` processes, or in this one if that is 1; yield in the cells' order.
 
-    No more results than twice the workers are under way or waiting to be taken, which bounds the memory for traces.
+    At most 2 * workers results are pending or unread, which bounds the memory for traces.
     """
     with Pool(function, min(workers, len(cells))) as pool:
         for cell, result_of in zip(cells, pool.in_order(cells), strict=True):
@@ -145,15 +145,15 @@ def in_order(function: Callable[[Cell], Result], cells: Sequence[Cell], workers:
 
 @contextlib.contextmanager
 def _naming(cell: Cell) -> Iterator[None]:
-    """Turn what goes wrong in a cell into one sentence that names it."""
+    """Convert exceptions in a cell into a ParmError that names the cell."""
     try:
         yield
     except ParmError as error:
         raise ParmError(f"cell ({cell}): {error}") from error
     except WorkerKilledError as error:
         raise ParmError(
-            f"cell ({cell}): a worker was killed, perhaps for want of memory; "
-            "run the same command again to continue, with fewer --workers if that helps."
+            f"cell ({cell}): a worker was killed, perhaps because memory ran out; "
+            "run the same command again to continue, perhaps with fewer --workers."
         ) from error
     except MemoryError as error:
         raise ParmError(

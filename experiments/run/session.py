@@ -1,4 +1,4 @@
-"""One `parm run`: an experiment's cells are run or taken up again, and concluded with tables, figures and verdicts."""
+"""One `parm run`: runs or resumes an experiment's cells, then writes tables, figures and the verdict on its claims."""
 
 from __future__ import annotations
 
@@ -35,30 +35,30 @@ if TYPE_CHECKING:
 
 
 class InterruptedRunError(Exception):
-    """The user ended the work, which can be continued."""
+    """The user interrupted the run, which can be continued."""
 
 
 @dataclass(frozen=True)
 class Session:
-    """How experiments are run: where data sets and models are, on what and with how many processes."""
+    """Settings of a run: folders of data sets and models, device, and number of processes."""
 
     workers: int | None = None
-    """Processes that simulate; as many as cores where it is None."""
+    """Processes that simulate; None: as many as cores."""
     data: Path | None = None
     models: Path = Path(".parm/models")
     device: str = "auto"
     fresh: bool = False
-    """Whether to discard a run that is in the directory."""
+    """Whether to discard an existing run in the directory."""
     quiet: bool = False
-    """Whether to print nothing but progress."""
+    """Whether to print only progress."""
 
     def run(self, experiment: Experiment, folder: Path) -> None:
-        """Run the experiment into `folder`, or what is left of it, and conclude it.
+        """Run the unfinished cells of the experiment in `folder`, then write tables, figures and verdicts.
 
-        Raises InterruptedRunError, once the user was told how to continue, and ParmError.
+        Raises InterruptedRunError, after a message on how to continue, and ParmError.
         """
         store = RunStore(folder, self.data)
-        store.holds()  # refuses a folder of somebody else before the lock is put there
+        store.holds()  # rejects a foreign folder before a lock file is written there
         with store.locked():
             self._run(experiment, store)
 
@@ -174,7 +174,7 @@ def conclude(
 def figure_data(
     store: RunStore, experiment: Experiment, todo: Sequence[Cell], outcomes: Sequence[Outcome], rows: Sequence[Row]
 ) -> FigureData:
-    """Return what a run's figures are drawn from; traces are read when a figure asks for one."""
+    """Return the data for a run's figures; traces are read only when a figure needs them."""
     by_place = {(cell.policy.label, summary.point_key(cell.point), cell.trial): cell for cell in todo}
 
     def trace(outcome: Outcome) -> Trace | None:
@@ -191,13 +191,13 @@ def figure_data(
 
 
 def sigterm_as_interrupt() -> None:
-    """Have SIGTERM end the run like Ctrl-C."""
+    """Make SIGTERM end the run like Ctrl-C."""
     if threading.current_thread() is threading.main_thread():
         signal.signal(signal.SIGTERM, signal.default_int_handler)
 
 
 def console() -> Console:
-    """Return standard output; rich would squeeze the tables into 80 columns where that is not a terminal."""
+    """Return a console for standard output that is wide enough for tables if that is not a terminal."""
     from rich.console import Console
 
     return tables.roomy(Console())

@@ -1,13 +1,13 @@
-"""The run directory: what a run leaves behind, written so that it can be killed at any point and resumed.
+"""The run directory, written such that a run can be killed at any point and resumed.
 
-    experiment.yaml   the resolved experiment, which runs again as it is
+    experiment.yaml   the experiment with all defaults, which can be run again
     manifest.json     versions, device, git revision, seed, and how long each cell took
-    cells/*.json      one Outcome per finished cell; a cell counts as finished once its file is there
+    cells/*.json      one Outcome per finished cell; a cell is finished if and only if its file exists
     queries/*.parquet one row per query of each cell; tasks/*.parquet one row per task
     summary.csv, summary.json, summary.tex, differences.csv, figures/
     reference.csv, claims.json, frontier.csv where the experiment has such
 
-The bytes of a trace depend on the experiment and its seed alone: no times of day, no order of the workers.
+The bytes of a trace depend only on the experiment and its seed, not on the time of day or the order of workers.
 """
 
 from __future__ import annotations
@@ -42,7 +42,7 @@ if TYPE_CHECKING:
     from experiments.config.schema import Experiment
 
 ROWS_PER_GROUP = 2**18
-"""Rows in a Parquet row group; part of what makes the files' bytes the same everywhere."""
+"""Rows in a Parquet row group; fixed, so that the files' bytes are the same everywhere."""
 _LEFT_OVER = tuple(
     f"{folder}.*.{ending}.[0-9]*.part"
     for folder, endings in {
@@ -54,11 +54,11 @@ _LEFT_OVER = tuple(
     }.items()
     for ending in endings
 )
-"""What a killed run leaves half written; `sim.atomic` gives the names."""
+"""Temporary files that a killed run leaves; `sim.atomic` names them."""
 CELLS = f"cells/{'[0-9a-f]' * 16}.json"
 """The files of finished cells."""
 _MARKER = "# Resolved by parm:"
-"""How the experiment.yaml of a run directory begins: the directory is parm's own."""
+"""First line of the experiment.yaml in a run directory; marks the directory as written by parm."""
 _OURS = (
     "experiment.yaml",
     "manifest.json",
@@ -78,12 +78,12 @@ _OURS = (
     *_LEFT_OVER,
 )
 _WHOLE = b"parm"
-"""Metadata key of a query table: what a trace knows of its whole cell."""
+"""Metadata key of a query table for values of the whole cell."""
 _TASK_WORDS: dict[str, type[IntEnum]] = {"role": Role, "fate": TaskStatus}
 _COSMETIC = ("figures", "reference", "claims", "precision", "plugins", "engine")
 """Options that may change between two runs in one directory: no cell depends on them."""
 _NAMED = 3
-"""Cells that an error names, at most."""
+"""Most cells that an error message names."""
 
 
 @dataclasses.dataclass(frozen=True, slots=True)
@@ -92,14 +92,14 @@ class RunStore:
 
     folder: Path
     data: Path | None = None
-    """Where data sets are looked for by name; the default folder if it is None."""
+    """Folder for data sets given by name; None: the default folder."""
 
     def open(self, experiment: Experiment, *, fresh: bool = False) -> None:
-        """Make the directory, or continue the run in it; `fresh` discards that run first.
+        """Create the directory, or continue the run in it; `fresh` discards that run first.
 
-        The experiment may have more trials, policies and sweep points than the run in the directory: cells that are
-        still the same are kept. Raises ParmError, before anything is changed, if the directory holds another
-        experiment's run or files of somebody else, or cannot be written.
+        The experiment may have more trials, policies and sweep points than the run in the directory; unchanged cells
+        are kept. Raises ParmError, before anything is changed, if the directory holds another experiment's run or
+        foreign files, or cannot be written.
         """
         data = experiment.resolved()
         before = self.holds()
@@ -113,15 +113,15 @@ class RunStore:
         with writing(self.folder):
             if before is not None:
                 self._clear(_OURS if fresh else _LEFT_OVER)
-        text = f"{_MARKER} every default is written out. It runs again as it is.\n"
+        text = f"{_MARKER} all defaults are written out; it can be run again.\n"
         text += yaml.safe_dump(data, sort_keys=False, allow_unicode=True, width=120)
-        self.write_text("experiment.yaml", text)  # first, since it says whose the directory is
+        self.write_text("experiment.yaml", text)  # first, since it marks the directory as parm's
         with writing(self.folder):
             for name in ("cells", "queries", "tasks"):
                 (self.folder / name).mkdir(parents=True, exist_ok=True)
 
     def holds(self) -> dict[str, Any] | None:
-        """Return the plain data of the experiment whose run is in the directory; None if it is empty or not there.
+        """Return the plain data of the experiment whose run is in the directory; None if it is empty or missing.
 
         Raises ParmError if it holds files, but no run.
         """
@@ -152,7 +152,7 @@ class RunStore:
 
     @contextlib.contextmanager
     def locked(self) -> Iterator[None]:
-        """Keep other commands out of the directory, which is made. Raises ParmError if one is at work there."""
+        """Create the directory and lock it. Raises ParmError if another command uses it."""
         holder = self.folder / ".lock.pid"
         with writing(self.folder):
             self.folder.mkdir(parents=True, exist_ok=True)
@@ -175,10 +175,10 @@ class RunStore:
     def finished(
         self, cells: Sequence[Cell], *, traces: bool, check_inputs: bool = True
     ) -> tuple[dict[str, Outcome], list[str]]:
-        """Return the outcomes of the cells that need not run again, by id, and a warning for each damaged file.
+        """Return the outcomes of the valid finished cells, by id, and a warning for each damaged file.
 
-        With `traces` a cell needs its trace files too. With `check_inputs` a cell runs again, with a warning, if a
-        file or the code that it was computed from has changed since.
+        With `traces` a cell is valid only with its trace files; with `check_inputs` only if none of its input files
+        and no code has changed since, otherwise there is a warning.
         """
         found: dict[str, Outcome] = {}
         warnings: list[str] = []
@@ -196,7 +196,7 @@ class RunStore:
             else:
                 found[cell.id] = outcome
         warnings.extend(
-            f"{name} is not what it was: {count} cell{'s run' if count > 1 else ' runs'} again."
+            f"{name} has changed: {count} cell{'s run' if count > 1 else ' runs'} again."
             for name, count in stale.items()
         )
         return found, warnings
@@ -204,8 +204,8 @@ class RunStore:
     def outcomes(self, cells: Sequence[Cell]) -> list[Outcome]:
         """Return the outcomes of all cells, in the order of `cells`.
 
-        Raises ParmError that names the first cells that are missing or damaged: tables of the others alone would be
-        those of another experiment. Traces may be missing, but not damaged.
+        Raises ParmError with the first missing or damaged cells, since tables of the others alone would mislead. Traces
+        may be missing, but not damaged.
         """
         found: list[Outcome] = []
         problems: list[str] = []
@@ -223,15 +223,15 @@ class RunStore:
             more = f", and {len(problems) - _NAMED} more" if len(problems) > _NAMED else ""
             raise ParmError(
                 f"{len(problems)} of {len(cells)} cells are missing or damaged: {'; '.join(problems[:_NAMED])}{more}. "
-                "Tables and figures stay as they are; "
+                "Tables and figures were not changed; "
                 f"'parm run {self.folder / 'experiment.yaml'} --out {self.folder}' runs these cells."
             )
         return found
 
     def _read(self, cell: Cell, traces: bool) -> Outcome | None:
-        """Return a cell's outcome, None if it is not finished. Raises ParmError that says what is wrong with its files.
+        """Return a cell's outcome; None if it is not finished. Raises ParmError if its files are damaged.
 
-        With `traces` its trace files must be there; they must be undamaged in any case.
+        With `traces` its trace files must exist.
         """
         path = self._cell_file(cell)
         try:
@@ -247,19 +247,19 @@ class RunStore:
         for file in self.trace_files(cell):
             if not file.is_file():
                 if traces:
-                    raise ParmError(f"{file} is gone")
+                    raise ParmError(f"{file} is missing")
             elif inputs.digest(file) != outcome.files.get(file.name):
                 raise ParmError(f"{file} is damaged or was edited")
         return outcome
 
     def trace_files(self, cell: Cell) -> tuple[Path, Path]:
-        """Return the cell's Parquet files: its queries and its tasks."""
+        """Return the cell's Parquet files: queries and tasks."""
         return self.folder / "queries" / f"{cell.name}.parquet", self.folder / "tasks" / f"{cell.name}.tasks.parquet"
 
     def trace(self, cell: Cell) -> Trace | None:
-        """Return the cell's trace as it was simulated, or None where its files are not there.
+        """Return the cell's simulated trace, or None if its files do not exist.
 
-        Raises ParmError where they are damaged.
+        Raises ParmError if they are damaged.
         """
         import pyarrow.parquet as pq
 
@@ -282,10 +282,10 @@ class RunStore:
         labels: Ints | None = None,
         answers: Answers | None = None,
     ) -> Outcome:
-        """Write the cell's trace, where traces are kept, and then its outcome; return that with the seconds it took.
+        """Write the cell's trace, if traces are kept, and then its outcome; return the outcome with the time it took.
 
-        `samples` are the test set's rows that the queries carried, `labels` the test set's true classes. Raises
-        ParmError where the disk is full or the directory cannot be written.
+        `samples` holds the test set's row of each query, `labels` the test set's true classes. Raises ParmError if the
+        directory cannot be written.
         """
         began = perf_counter()
         written: Sequence[Path] = ()
@@ -303,7 +303,7 @@ class RunStore:
         return outcome
 
     def write_text(self, name: str, text: str) -> None:
-        """Write one file of the directory at once or not at all."""
+        """Write one file of the directory atomically."""
         path = self.folder / name
         with writing(path):
             atomic.write(path, text)
@@ -312,13 +312,13 @@ class RunStore:
         return self.folder / "cells" / f"{cell.id}.json"
 
     def _clear(self, patterns: Sequence[str]) -> None:
-        """Remove the files that a run writes under these names, and folders of a run that are empty then."""
+        """Remove the run's files that match `patterns`, and folders that become empty."""
         for pattern in patterns:
             for file in self.folder.glob(pattern):
                 if file.is_file():
                     file.unlink()
         for name in ("cells", "queries", "tasks", "figures"):
-            with contextlib.suppress(OSError):  # it is not there, or holds files of somebody else
+            with contextlib.suppress(OSError):  # it does not exist, or holds foreign files
                 (self.folder / name).rmdir()
 
     def _write_table(self, path: Path, table: pa.Table) -> None:
@@ -335,7 +335,7 @@ class RunStore:
 
 
 def _keeps(key: str, old: Any, new: Any) -> bool:
-    """Say whether an option still has the value `old`, or the same and more trials, policies or sweep points."""
+    """Return whether an option is unchanged, or only has more trials, policies or sweep points."""
     if key == "trials" and isinstance(old, int):
         return bool(old <= new)
     if key == "policies" and isinstance(old, list):
@@ -353,7 +353,7 @@ def query_table(
     labels: Ints | None = None,
     answers: Answers | None = None,
 ) -> pa.Table:
-    """Return one row per query, of which the first `warmup` are not counted; without a model its columns are null."""
+    """Return one row per query; the first `warmup` are not counted. Columns of answers are null without a model."""
     import pyarrow as pa
 
     queries = trace.queries
@@ -382,7 +382,7 @@ def query_table(
 
 
 def task_table(cell: Cell, trace: Trace) -> pa.Table:
-    """Return one row per task, in the order in which they ended; `sent` is null where it is `start`."""
+    """Return one row per task, in the order in which they ended; `sent` is null if it equals `start`."""
     import pyarrow as pa
 
     tasks = trace.tasks
@@ -398,7 +398,7 @@ def task_table(cell: Cell, trace: Trace) -> pa.Table:
 
 
 def _whose(cell: Cell, count: int) -> dict[str, pa.Array]:
-    """Return the columns that tell the rows of one cell from those of others, so that files can be read together."""
+    """Return the columns that identify the cell, so that files of several cells can be read together."""
     import pyarrow as pa
 
     def same(value: str) -> pa.Array:
@@ -411,7 +411,7 @@ def _whose(cell: Cell, count: int) -> dict[str, pa.Array]:
 
 
 def read_trace(queries: pa.Table, tasks: pa.Table) -> Trace:
-    """Return the trace that `query_table` and `task_table` were made of."""
+    """Return the trace from which `query_table` and `task_table` were made."""
     import pyarrow.compute as pc
 
     sent = pc.coalesce(tasks["sent"], tasks["start"])
@@ -441,7 +441,7 @@ def read_trace(queries: pa.Table, tasks: pa.Table) -> Trace:
 
 
 def _numbers(column: pa.ChunkedArray, words: type[IntEnum]) -> np.ndarray[Any, Any]:
-    """Return what `_words` was made of."""
+    """Return the numbers from which `_words` made the column."""
     names = column.combine_chunks()
     if hasattr(names, "chunks"):
         names = names.chunk(0) if names.num_chunks else names
@@ -465,7 +465,7 @@ def _nullable(values: np.ndarray[Any, Any] | None, count: int, kind: pa.DataType
 
 @contextlib.contextmanager
 def writing(path: Path) -> Iterator[None]:
-    """Turn what the operating system says about writing `path` into one sentence."""
+    """Convert an OSError while writing `path` into a ParmError."""
     try:
         yield
     except OSError as error:
@@ -473,7 +473,7 @@ def writing(path: Path) -> Iterator[None]:
 
 
 def ensure_writable(file: Path) -> None:
-    """Make the folder of a file, and raise ParmError where the file cannot be written: before the work, not after."""
+    """Create the folder of a file. Raises ParmError if the file cannot be written, before any work is done."""
     with writing(file):
         file.parent.mkdir(parents=True, exist_ok=True)
         there = file.exists()

@@ -31,9 +31,9 @@ if TYPE_CHECKING:
     from sim.distributions.profile import ServiceProfile
 
 FEWEST = 50
-"""Tasks of a role that have to be measured at least."""
+"""Least number of measured tasks per role."""
 PROBES = PerTask(slowdown=Deterministic(value=4.0), probability=0.1)
-"""Slows some tasks of a calibrating run down."""
+"""Slows some tasks of a calibrating run."""
 
 
 @dataclass(frozen=True, slots=True)

@@ -1,4 +1,4 @@
-"""How far the simulated latencies are from the real ones, and whether the model would have expected them."""
+"""Errors of the simulated latencies, and whether the real ones are in the range that the model expects."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""One `parm validate`: calibrate, run for real, simulate the same, compare, and write what came of it."""
+"""One `parm validate`: calibrate, run for real, simulate the same, compare, and write the results."""
 
 from __future__ import annotations
 
@@ -45,7 +45,7 @@ OTHER_DAY = 1_000_000
 
 @dataclass(frozen=True)
 class ValidationSettings:
-    """How the command line wants it."""
+    """Options of the command line."""
 
     seconds: float = 6.0
     """Of each real run."""
@@ -73,7 +73,7 @@ class Validation:
     """An experiment's policies on a real pool and in the simulator."""
 
     def __init__(self, experiment: Experiment, options: ValidationSettings, reporter: Reporter) -> None:
-        """Check that the experiment can be run for real; raises ParmError, in one sentence, where it cannot."""
+        """Check that the experiment can be run for real. Raises ParmError if it cannot."""
         rate = experiment.workload.arrivals.mean_rate()
         if experiment.model is None:
             raise ParmError("validate needs a 'model' in the experiment: its networks are what the workers run.")
@@ -334,7 +334,7 @@ def _code(cell: Cell) -> LinearCode | None:
 
 
 def _possible(policy: Policy, cluster: Cluster) -> None:
-    """Raise ParmError where a policy does what cannot be done to real workers."""
+    """Raise ParmError if a policy needs something that real workers cannot do."""
     if any(plan.rank is not None for plan in policy.pools(cluster)):
         raise ParmError(f"policy '{policy.label}' has pools that share their instances, but a worker has one model.")
     for cancels in (policy, getattr(policy, "hedge", None)):

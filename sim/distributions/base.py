@@ -1,4 +1,4 @@
-"""What every distribution can be asked, and the two numerical tools that several of them share."""
+"""The interface of distributions, and numerical functions that several of them share."""
 
 from __future__ import annotations
 
@@ -19,26 +19,26 @@ Floats = NDArray[np.float64]
 
 
 class Distribution(Kind):
-    """A non-negative random variable: seconds where it stands for a time, a plain number where it is a factor.
+    """A non-negative random variable: a time in seconds, or a factor.
 
-    A member gives `sample` and `mean`, and `cdf`, `quantiles` and `mean_up_to` where it has them; the latter three
-    return None where it does not, whatever their argument.
+    Members implement `sample` and `mean`, and `cdf`, `quantiles` and `mean_up_to` if these are known in closed form;
+    otherwise they return None for every argument.
     """
 
-    # An option called `mean` is a field `average`, since `mean` is a method; in YAML it is `mean` both ways.
+    # The option `mean` is the field `average`, since `mean` is a method.
     model_config = ConfigDict(serialize_by_alias=True)
 
     family: ClassVar[str] = "distribution"
 
     def __init_subclass__(cls, **options: Any) -> None:
-        """Check what every class's own `sample` returns, those of plugins among them."""
+        """Wrap the class's own `sample`, including those of plugins, in a check of its results."""
         super().__init_subclass__(**options)
         if "sample" in cls.__dict__:
             setattr(cls, "sample", _checked(cls.__dict__["sample"]))  # noqa: B010, mypy takes methods for constants
 
     @classmethod
     def from_shorthand(cls, value: Any) -> Any:
-        """Take a bare number for a deterministic distribution, and a bare word for the name of a member."""
+        """Convert a bare number to a deterministic distribution, and a bare word to the member of that name."""
         if isinstance(value, str):
             try:
                 value = float(value)  # YAML 1.1 reads 1e-3, having no point, as a string
@@ -54,7 +54,7 @@ class Distribution(Kind):
 
     @abstractmethod
     def mean(self) -> float | None:
-        """Return the mean, `math.inf` where it is infinite, or None where it is not known in closed form."""
+        """Return the mean, which may be `math.inf`, or None if it is not known in closed form."""
 
     def cdf(self, x: Floats) -> Floats | None:
         """Return P(X <= x) for every x, of any sign or infinite; same shape."""
@@ -67,30 +67,30 @@ class Distribution(Kind):
         return None
 
     def mean_up_to(self, x: float) -> float | None:
-        """Return E[X; X <= x], what the values up to x (finite) contribute to the mean."""
+        """Return E[X; X <= x], the contribution of values up to x (finite) to the mean."""
         del x
         return None
 
     def quantile(self, p: float) -> float | None:
-        """Return the smallest x with P(X <= x) >= p, None where not known. Raises ValueError outside [0, 1]."""
+        """Return the smallest x with P(X <= x) >= p, or None if unknown. Raises ValueError for p outside [0, 1]."""
         if not 0 <= p <= 1:
-            raise ValueError(f"a quantile's probability must lie between 0 and 1, not {p}")
+            raise ValueError(f"the probability of a quantile must be between 0 and 1, but is {p}")
         found = self.quantiles(np.array([p]))
         return None if found is None else float(found[0])
 
     def at_batch(self, size: int) -> Distribution | None:
-        """Return the service time of a batch of `size` queries where one was measured, else None.
+        """Return the measured service time of a batch of `size` queries, or None if there is none.
 
-        Only `profile` knows one, and whatever is made of a profile. Ask once per size and keep the answer.
+        Only `profile`, and distributions made of one, have it. Call once per size and keep the result.
         """
         del size
         return None
 
     def for_code(self, code: str | None) -> Distribution:
-        """Return what was measured with `code`, such as 'addition k=2 r=1', where that is left to the policy.
+        """Return the times measured with `code`, such as 'addition k=2 r=1', which the policy determines.
 
-        Only a `profile` that names no code leaves it to the policy; what is made of one is made of the policy's own.
-        Raises ValueError where it was not measured.
+        Affects only a `profile` without a `code` of its own, and distributions made of one. Raises ValueError if the
+        code was not measured.
         """
         changed: dict[str, Any] = {}
         for name in type(self).model_fields:
@@ -103,17 +103,17 @@ class Distribution(Kind):
 
 
 def _checked(sample: FunctionType) -> Any:
-    """Return `sample` with a check of its result: (n,) finite numbers that are not negative, or ParmError."""
+    """Return `sample` with a check of its result: raises ParmError unless it is (n,) finite non-negative numbers."""
 
     @wraps(sample)
     def checked(self: Distribution, generator: np.random.Generator, n: int) -> Floats:
         drawn = sample(self, generator, n)
         if not (isinstance(drawn, np.ndarray) and drawn.shape == (n,) and drawn.dtype.kind in "fiu"):
             shape = f"shape {drawn.shape} of {drawn.dtype}" if isinstance(drawn, np.ndarray) else type(drawn).__name__
-            raise ParmError(f"{_place(self, sample)} returned {shape} where an array of {n} numbers belongs")
+            raise ParmError(f"{_place(self, sample)} returned {shape} instead of an array of {n} numbers")
         if n and not (drawn.min() >= 0 and drawn.max() < np.inf):  # neither holds of NaN
             wrong = drawn[~(np.isfinite(drawn) & (drawn >= 0))][0]
-            raise ParmError(f"{_place(self, sample)} drew {wrong:g}; draws have to be finite and not negative")
+            raise ParmError(f"{_place(self, sample)} drew {wrong:g}; draws must be finite and not negative")
         return drawn
 
     return checked
@@ -126,13 +126,13 @@ def _place(one: Distribution, sample: FunctionType) -> str:
 
 
 def above_zero(factor: Distribution) -> Distribution:
-    """Return `factor` where it is certain to be above 0, as what services are multiplied by has to be.
+    """Return `factor`, a factor on service times, after checking that it is always above 0.
 
-    Raises ValueError where it may be 0.
+    Raises ValueError if it may be 0.
     """
     at_zero = factor.cdf(np.zeros(1))
     if at_zero is not None and at_zero[0] > 0:
-        raise ValueError(f"a factor has to be above 0, but this one is 0 with probability {at_zero[0]:.3g}")
+        raise ValueError(f"a factor must be above 0, but this one is 0 with probability {at_zero[0]:.3g}")
     return factor
 
 
@@ -143,11 +143,11 @@ def shares(weights: Sequence[float]) -> Floats:
 
 
 def mixed(parts: Floats, probabilities: Sequence[Floats]) -> Floats:
-    """Return the probabilities' mean, weighted by the parts (as `shares` gives them); arrays of one shape."""
+    """Return the mean of the probabilities, weighted by `parts`, which sum to 1; arrays of equal shape."""
     total = np.zeros_like(probabilities[0])
     for part, probability in zip(parts, probabilities, strict=True):
         total += part * probability
-    return np.minimum(total, 1)  # parts may add up to a rounding error more
+    return np.minimum(total, 1)  # rounding may give more than 1
 
 
 def check_weights(weights: Sequence[float], parts: int, of_what: str) -> None:
@@ -167,7 +167,7 @@ def choose(generator: np.random.Generator, weights: Sequence[float], n: int) -> 
 def invert(cdf: Callable[[Floats], Floats], p: Floats, low: Floats, high: Floats) -> Floats:
     """Return the smallest x with cdf(x) >= p, known to lie in [low, high], by bisection to the last bit; shape of p."""
     high = np.where(cdf(low) >= p, low, high)
-    for _ in range(200):  # 64 do, unless the answer is tiny against `high`
+    for _ in range(200):  # 64 suffice unless the result is tiny compared with `high`
         middle = low / 2 + high / 2
         between = (low < middle) & (middle < high)
         if not between.any():

@@ -16,11 +16,11 @@ from sim.errors import ParmError
 T = TypeVar("T")
 
 LEAST_KEPT = 1e-4
-"""A truncation that keeps less probability than this is taken for a mistake."""
+"""A truncation that keeps less probability is rejected as a mistake."""
 
 
 def all_known(values: Iterable[T | None]) -> list[T] | None:
-    """Return the values as a list, or None where any of them is None."""
+    """Return the values as a list, or None if any of them is None."""
     known: list[T] = []
     for value in values:
         if value is None:
@@ -30,7 +30,7 @@ def all_known(values: Iterable[T | None]) -> list[T] | None:
 
 
 def batched(parts: tuple[Distribution, ...], size: int) -> tuple[Distribution, ...] | None:
-    """Return each part at batch size `size`, or itself where it knows none; None where no part knows one."""
+    """Return each part at batch size `size`, unchanged if it has no batch sizes; None if no part has any."""
     changed = [part.at_batch(size) for part in parts]
     if all(part is None for part in changed):
         return None
@@ -38,15 +38,15 @@ def batched(parts: tuple[Distribution, ...], size: int) -> tuple[Distribution, .
 
 
 class Truncated(Distribution):
-    """Another distribution, given that its value lies above `low` and not above `high`."""
+    """Another distribution, conditioned on values above `low` and up to `high`."""
 
     kind: Literal["truncated"] = "truncated"
     of: Distribution
-    """The distribution to cut."""
+    """The distribution to truncate."""
     low: float = Field(0.0, ge=0)
-    """Values up to it are cut off, in seconds; 0 cuts nothing."""
+    """Lower limit in seconds, exclusive; 0: none."""
     high: float | None = None
-    """Values above it are cut off, in seconds; nothing is where it is left out."""
+    """Upper limit in seconds, inclusive; default: none."""
 
     @model_validator(mode="after")
     def _keeps_something(self) -> Self:
@@ -61,10 +61,10 @@ class Truncated(Distribution):
 
     def _too_little(self) -> str:
         high = "" if self.high is None else f" and up to {self.high:g} s"
-        return f"fewer than one value in 10,000 would lie above {self.low:g} s{high}, so nothing is left to draw"
+        return f"fewer than one value in 10,000 would lie above {self.low:g} s{high}: too few to draw from"
 
     def _window(self) -> tuple[float, float] | None:
-        """The probabilities at which the cuts lie."""
+        """The probabilities of the limits."""
         found = self.of.cdf(np.array([self.low, self._top()]))
         return None if found is None else (float(found[0]) if self.low > 0 else 0.0, float(found[1]))
 
@@ -72,9 +72,9 @@ class Truncated(Distribution):
         return math.inf if self.high is None else self.high
 
     def sample(self, generator: np.random.Generator, n: int) -> Floats:
-        """Draw `n` values, shape (n,): by the inverse CDF where there is one, else by drawing until enough were kept.
+        """Draw `n` values, shape (n,): by the inverse CDF if it is known, else by rejection.
 
-        Raises ParmError where next to nothing is kept.
+        Raises ParmError if almost all draws are rejected.
         """
         window = self._window()
         if window is not None:
@@ -103,14 +103,14 @@ class Truncated(Distribution):
         return (total - below) / (window[1] - window[0])
 
     def cdf(self, x: Floats) -> Floats | None:
-        """Return P(X <= x) between the cuts, shape of x."""
+        """Return P(X <= x), shape of x."""
         window, whole = self._window(), self.of.cdf(x)
         if window is None or whole is None:
             return None
         return (np.clip(whole, *window) - window[0]) / (window[1] - window[0])
 
     def quantiles(self, p: Floats) -> Floats | None:
-        """Return the quantiles of the part between the cuts, shape of p."""
+        """Return the quantiles, shape of p."""
         window = self._window()
         if window is None:
             return None
@@ -126,7 +126,7 @@ class Truncated(Distribution):
         return (above - below) / (window[1] - window[0])
 
     def at_batch(self, size: int) -> Distribution | None:
-        """Cut the inner distribution's service time at that batch size."""
+        """Truncate the inner distribution's service time at that batch size."""
         inner = self.of.at_batch(size)
         return None if inner is None else self.model_copy(update={"of": inner})
 
@@ -138,9 +138,9 @@ class Bimodal(Distribution):
     low: float = Field(ge=0)
     """The usual value, in seconds."""
     high: float = Field(ge=0)
-    """The other value, in seconds; not below `low`."""
+    """The other value, in seconds; at least `low`."""
     probability: float = Field(ge=0, le=1)
-    """How often the value is `high`."""
+    """Probability of `high`."""
 
     @model_validator(mode="after")
     def _ordered(self) -> Self:
@@ -170,13 +170,13 @@ class Bimodal(Distribution):
 
 
 class Mixture(Distribution):
-    """Each value comes from one of several distributions: `parts[i]` in proportion to `weights[i]`."""
+    """Mixture of distributions: each value is from `parts[i]` with probability proportional to `weights[i]`."""
 
     kind: Literal["mixture"] = "mixture"
     parts: tuple[Distribution, ...] = Field(min_length=1)
     """The distributions."""
     weights: tuple[Annotated[float, Field(ge=0)], ...]
-    """How likely each part is; need not add up to 1."""
+    """Relative probability of each part; the sum need not be 1."""
 
     @model_validator(mode="after")
     def _one_weight_each(self) -> Self:
@@ -184,14 +184,14 @@ class Mixture(Distribution):
         return self
 
     def _used(self) -> list[tuple[float, Distribution]]:
-        """The parts that can occur, each with its probability; an impossible part's infinite mean must not count."""
+        """The parts with positive probability, so that the infinite mean of an impossible part does not count."""
         pairs = zip(shares(self.weights).tolist(), self.parts, strict=True)
         return [(share, part) for share, part in pairs if share > 0]
 
     def sample(self, generator: np.random.Generator, n: int) -> Floats:
         """Draw `n` values, shape (n,)."""
         chosen = choose(generator, self.weights, n)
-        # Every part draws all n, so that other weights change which values are taken and not the values.
+        # Every part draws all n, so that changed weights select among the same values.
         values: Floats = np.stack([part.sample(generator, n) for part in self.parts])[chosen, np.arange(n)]
         return values
 
@@ -241,9 +241,9 @@ class Scaled(Distribution):
     of: Distribution
     """The distribution to scale."""
     factor: float = Field(gt=0)
-    """What to multiply its values by."""
+    """Factor on its values."""
     shift: float = Field(0.0, ge=0)
-    """What to add afterwards, in seconds."""
+    """Added after scaling, in seconds."""
 
     def sample(self, generator: np.random.Generator, n: int) -> Floats:
         """Draw `n` values, shape (n,)."""
@@ -276,14 +276,14 @@ class Scaled(Distribution):
 
 
 class Sum(Distribution):
-    """The sum of independent values, one from each term; quantiles are known while only one term is random."""
+    """The sum of independent values, one from each term; its quantiles are known if at most one term is random."""
 
     kind: Literal["sum"] = "sum"
     terms: tuple[Distribution, ...] = Field(min_length=1)
-    """The distributions to add up; bare numbers are constants."""
+    """The distributions to add; bare numbers are constants."""
 
     def _simpler(self) -> Distribution | None:
-        """The same distribution without a sum, where at most one term is random."""
+        """An equivalent distribution without a sum; None if more than one term is random."""
         constant = math.fsum(term.value for term in self.terms if isinstance(term, Deterministic))
         random = [term for term in self.terms if not isinstance(term, Deterministic)]
         if not random:
@@ -303,17 +303,17 @@ class Sum(Distribution):
         return None if means is None else sum(means)
 
     def cdf(self, x: Floats) -> Floats | None:
-        """Return P(X <= x), shape of x, while only one term is random."""
+        """Return P(X <= x), shape of x; None if more than one term is random."""
         simpler = self._simpler()
         return None if simpler is None else simpler.cdf(x)
 
     def quantiles(self, p: Floats) -> Floats | None:
-        """Return the quantiles, shape of p, while only one term is random."""
+        """Return the quantiles, shape of p; None if more than one term is random."""
         simpler = self._simpler()
         return None if simpler is None else simpler.quantiles(p)
 
     def mean_up_to(self, x: float) -> float | None:
-        """Return E[X; X <= x] while only one term is random."""
+        """Return E[X; X <= x]; None if more than one term is random."""
         simpler = self._simpler()
         return None if simpler is None else simpler.mean_up_to(x)
 

@@ -31,11 +31,11 @@ def exponential_mean_up_to(x: float, mean: float) -> float:
 
 
 class Deterministic(Distribution):
-    """Always the same value; a bare number is short for it."""
+    """A constant; a bare number is short for it."""
 
     kind: Literal["deterministic"] = "deterministic"
     value: float = Field(ge=0)
-    """The value, in seconds where it is a time."""
+    """The value; seconds if it is a time."""
 
     def sample(self, generator: np.random.Generator, n: int) -> Floats:
         """Return `n` times the value; draws nothing."""
@@ -60,7 +60,7 @@ class Deterministic(Distribution):
 
 
 class Uniform(Distribution):
-    """Every value between `low` and `high` equally likely."""
+    """Uniform between `low` and `high`."""
 
     kind: Literal["uniform"] = "uniform"
     low: float = Field(ge=0)
@@ -136,7 +136,7 @@ class Exponential(Distribution):
 
 
 class ShiftedExponential(Distribution):
-    """A constant `shift` plus an exponential time with mean `mean`, so that the whole has mean `shift + mean`."""
+    """A constant `shift` plus an exponential time with mean `mean`; the total mean is `shift + mean`."""
 
     kind: Literal["shifted_exponential"] = "shifted_exponential"
     shift: float = Field(ge=0)
@@ -149,7 +149,7 @@ class ShiftedExponential(Distribution):
         return self.shift + generator.standard_exponential(n) * self.average
 
     def mean(self) -> float:
-        """Return the mean of the whole, in seconds."""
+        """Return the total mean, in seconds."""
         return self.shift + self.average
 
     def cdf(self, x: Floats) -> Floats:
@@ -167,7 +167,7 @@ class ShiftedExponential(Distribution):
 
 
 class GammaLike(Distribution):
-    """Gamma distributions, whatever their shape is called."""
+    """Base of the gamma distributions, which differ in the name of their shape."""
 
     @property
     @abstractmethod
@@ -207,7 +207,7 @@ class GammaLike(Distribution):
 
 
 class Gamma(GammaLike):
-    """Less variable than exponential for a `shape` above 1, more variable below."""
+    """Gamma: less variable than exponential for a `shape` above 1, more variable below."""
 
     kind: Literal["gamma"] = "gamma"
     shape: float = Field(ge=0.01)
@@ -230,7 +230,7 @@ class Erlang(GammaLike):
 
     kind: Literal["erlang"] = "erlang"
     stages: int = Field(ge=1)
-    """How many exponential stages; more make it steadier."""
+    """Number of exponential stages; more stages are less variable."""
     average: float = Field(alias="mean", gt=0)
     """Mean in seconds."""
 
@@ -245,13 +245,13 @@ class Erlang(GammaLike):
 
 
 class Hyperexponential(Distribution):
-    """An exponential time whose mean is itself drawn: `means[i]` in proportion to `weights[i]`."""
+    """Mixture of exponentials: mean `means[i]` with probability proportional to `weights[i]`."""
 
     kind: Literal["hyperexponential"] = "hyperexponential"
     means: tuple[Annotated[float, Field(gt=0)], ...] = Field(min_length=1)
     """Mean of each branch, in seconds."""
     weights: tuple[Annotated[float, Field(ge=0)], ...]
-    """How likely each branch is; need not add up to 1."""
+    """Relative probability of each branch; the sum need not be 1."""
 
     @model_validator(mode="after")
     def _one_weight_each(self) -> Self:

@@ -1,4 +1,4 @@
-"""Recorded times: draws from a column of a table."""
+"""Draws from recorded times, a column of a table."""
 
 from __future__ import annotations
 
@@ -14,7 +14,7 @@ from sim.kinds import find_file
 
 
 class Empirical(Distribution):
-    """Recorded times, one column of a CSV file or of JSON lines, drawn again with replacement."""
+    """Recorded times, a column of a CSV file or of JSON lines, drawn independently with replacement."""
 
     kind: Literal["empirical"] = "empirical"
     file: Path
@@ -22,7 +22,7 @@ class Empirical(Distribution):
     column: str
     """The column that holds the times."""
     unit: Unit = "s"
-    """The unit of the column."""
+    """Unit of the times."""
 
     _sorted: bytes = PrivateAttr()
 
@@ -52,7 +52,7 @@ class Empirical(Distribution):
         return float(self.values.mean())
 
     def cdf(self, x: Floats) -> Floats:
-        """Return the recorded share of values up to x, shape of x."""
+        """Return the fraction of recorded values up to x, shape of x."""
         return np.searchsorted(self.values, x, side="right") / len(self.values)
 
     def quantiles(self, p: Floats) -> Floats:

@@ -1,4 +1,4 @@
-"""The parametric distributions whose tails can be heavier than exponential: lognormal, Weibull and Pareto."""
+"""Parametric distributions with tails that can be heavier than exponential: lognormal, Weibull and Pareto."""
 
 from __future__ import annotations
 
@@ -12,11 +12,11 @@ from sim.distributions.base import Distribution, Floats
 
 
 class Lognormal(Distribution):
-    """Its logarithm is normal; give `median` and `sigma`, or `mean` and `cv`."""
+    """Lognormal; give `median` and `sigma`, or `mean` and `cv`."""
 
     kind: Literal["lognormal"] = "lognormal"
     median: float | None = Field(None, gt=0)
-    """Half of the values lie below it, in seconds."""
+    """Median in seconds."""
     sigma: float | None = Field(None, gt=0, le=20)
     """Standard deviation of the natural logarithm."""
     average: float | None = Field(None, alias="mean", gt=0)
@@ -81,13 +81,13 @@ class Lognormal(Distribution):
 
 
 class Weibull(Distribution):
-    """Heavier than exponential for a `shape` below 1 (which makes it so), lighter above."""
+    """Weibull: tail heavier than exponential for a `shape` below 1, lighter above."""
 
     kind: Literal["weibull"] = "weibull"
     shape: float = Field(ge=0.1)
     """Exponent of the tail exp(-(x / scale)^shape)."""
     scale: float = Field(gt=0)
-    """The 63rd percentile, in seconds, whatever the shape."""
+    """The 63rd percentile, in seconds, for every shape."""
 
     def sample(self, generator: np.random.Generator, n: int) -> Floats:
         """Draw `n` values, shape (n,)."""
@@ -115,7 +115,7 @@ class Weibull(Distribution):
         return self.mean() * float(gammainc(1 + 1 / self.shape, self._power(np.array([x]))[0]))
 
     def _power(self, x: Floats) -> Floats:
-        """(x / scale)^shape, which may well be infinite; shape of x."""
+        """(x / scale)^shape, which may overflow to infinity; shape of x."""
         with np.errstate(over="ignore"):
             power: Floats = (np.maximum(x, 0) / self.scale) ** self.shape
         return power
@@ -153,6 +153,6 @@ class Pareto(Distribution):
         """Return E[X; X <= x], finite for any shape."""
         growth = math.log(max(x / self.minimum, 1))
         slope = 1 - self.shape
-        # The integral of u^-shape from 1 to x / minimum, which is the logarithm at shape = 1.
+        # The integral of u^-shape from 1 to x / minimum; the logarithm for shape = 1.
         integral = growth if slope == 0 else math.expm1(slope * growth) / slope
         return self.minimum * self.shape * integral

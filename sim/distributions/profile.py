@@ -1,4 +1,4 @@
-"""Service-time profiles: the times that a model takes per batch on some device, as a JSON file and as a distribution.
+"""Service-time profiles: measured times per batch of a model on a device, as a JSON file and as a distribution.
 
 `ServiceProfile` reads and writes the file, and `Profile` is the distribution that YAML names.
 """
@@ -29,12 +29,12 @@ from sim.distributions.base import Distribution, Floats
 from sim.kinds import Options, find_file
 
 RoleName = Literal["deployed", "parity", "backup", "backlog"]
-"""Whose service times: a model's, or (`backlog`) what a bulk flow leaves in a buffer."""
+"""Whose times: a model's service times, or (`backlog`) a bulk flow's queueing delay in a buffer."""
 
 Measured = Annotated[
     str, StringConstraints(pattern=r"^(deployed|parity|backup|backlog|copy|(en|de)code \S+ k=\d+ r=\d+)$")
 ]
-"""What a profile has times of: a role, the `copy` to the device, or `encode` or `decode` of a code at k and r."""
+"""Keys of a profile: a role, the `copy` to the device, or `encode` or `decode` of a code at k and r."""
 
 _TAIL = tuple(1 - sign * 10.0**-digits for digits in range(2, 6) for sign in (1, 0.5, 0.2))
 
@@ -45,7 +45,7 @@ class Quantiles(Options):
     probabilities: tuple[float, ...] = Field(min_length=2)
     """Strictly increasing, from 0 to 1."""
     seconds: tuple[float, ...] = Field(min_length=2)
-    """The time that is not exceeded with each of them; finite, positive, never decreasing."""
+    """The quantile at each probability, in seconds; finite, positive, nondecreasing."""
 
     @model_validator(mode="after")
     def _check(self) -> Self:
@@ -61,9 +61,9 @@ class Quantiles(Options):
 
     @classmethod
     def of(cls, seconds: Floats) -> Self:
-        """Keep the whole distribution of measured times, shape (n,): every percent, finer in the tail, the extremes.
+        """Return the quantiles of measured times, shape (n,): every percent, finer in the tail, and the extremes.
 
-        A tail probability is kept only where at least one measurement lies beyond it.
+        A tail probability is included only if at least one measurement lies beyond it.
         """
         tail = [p for p in _TAIL if (1 - p) * len(seconds) >= 1 - 1e-9]
         grid = np.unique(np.round([*np.linspace(0, 0.99, 100), *tail, 1.0], 9))
@@ -76,7 +76,7 @@ class Quantiles(Options):
         return self.area(1)
 
     def at(self, probability: float) -> float:
-        """Return the service time, in seconds, that is not exceeded with this probability."""
+        """Return the quantile at a probability, in seconds."""
         return float(np.interp(probability, self.probabilities, self.seconds))
 
     def quantiles(self, p: Floats) -> Floats:
@@ -84,7 +84,7 @@ class Quantiles(Options):
         return np.interp(p, self.probabilities, self.seconds)
 
     def probability(self, x: Floats) -> Floats:
-        """Return P(X <= x), shape of x; where the quantiles are equal it jumps."""
+        """Return P(X <= x), shape of x; it jumps where quantiles are equal."""
         p, s = np.asarray(self.probabilities), np.asarray(self.seconds)
         above = np.searchsorted(s, x, side="right")
         right = np.clip(above, 1, len(s) - 1)
@@ -94,7 +94,7 @@ class Quantiles(Options):
         return np.where(above == 0, 0.0, np.where(above == len(s), 1.0, inside))
 
     def area(self, p: float) -> float:
-        """Return the integral of the quantile function from 0 to p, by trapezia, which are exact for it."""
+        """Return the integral of the quantile function from 0 to p, exact by the trapezoidal rule."""
         grid = np.append([q for q in self.probabilities if q < p], p)
         heights = self.quantiles(grid)
         return float(np.diff(grid) @ (heights[1:] + heights[:-1]) / 2)
@@ -105,10 +105,10 @@ class Quantiles(Options):
         return Quantiles.model_construct(probabilities=self.probabilities, seconds=seconds)
 
     def towards(self, other: Quantiles, share: float) -> Quantiles:
-        """Return the distribution that lies `share` of the way to `other`, quantile by quantile."""
+        """Return the interpolation towards `other` by `share`, quantile by quantile."""
         grid = np.union1d(self.probabilities, other.probabilities)
         between = (1 - share) * self.quantiles(grid) + share * other.quantiles(grid)
-        # Not validated: rounding may leave quantiles that decrease in their last digit.
+        # Not validated, since rounding may make quantiles decrease in the last digit.
         return Quantiles.model_construct(probabilities=tuple(grid.tolist()), seconds=tuple(between.tolist()))
 
 
@@ -118,13 +118,13 @@ class ServiceProfile(Options):
     format: Literal[1] = 1
     """Version of this layout."""
     device: str = ""
-    """On what the times hold, in words."""
+    """The measured device, in words."""
     network: str = ""
-    """Of which model."""
+    """The measured model, in words."""
     how: str = ""
-    """Measured or calibrated, and in which way."""
+    """Whether measured or calibrated, and how."""
     made: dict[str, str] = Field(default_factory=dict)
-    """Versions of what measured it. No date: the same measurement gives the same file."""
+    """Versions of the measuring software; no date, so that the same measurement gives the same file."""
     roles: dict[Measured, dict[int, Quantiles]] = Field(min_length=1)
     """Times by role, or other work, and batch size."""
 
@@ -136,17 +136,17 @@ class ServiceProfile(Options):
         return self
 
     def write(self, path: Path) -> None:
-        """Write the profile as JSON, one list per line, making the folder where it is missing."""
+        """Write the profile as JSON, one list per line; a missing folder is created."""
         text = json.dumps(self.model_dump(mode="json"), indent=1, ensure_ascii=False)
-        # No string of JSON holds a line break, so only true lists match.
+        # JSON strings hold no line break, so only lists match.
         text = re.sub(r"\[\n[^\]]*\]", lambda found: f"[{' '.join(found[0][1:-1].split())}]", text)
         atomic.write(path, text + "\n")
 
     @classmethod
     def read(cls, path: Path) -> Self:
-        """Read a profile. Raises ValueError with one sentence where it cannot be read or is malformed."""
+        """Read a profile. Raises ValueError if it cannot be read or is malformed."""
         try:
-            # Parsed by `json` first: it tells the line of a syntax error, and pydantic's own parser does not.
+            # Parsed by `json` first, which gives the line of a syntax error; pydantic's parser does not.
             return cls.model_validate(json.loads(path.read_text(encoding="utf-8")))
         except ValidationError as error:
             first = error.errors()[0]
@@ -169,16 +169,16 @@ class Profile(Distribution):
     file: Path
     """A profile's name, such as `k80-resnet18`, or the path of its JSON file."""
     role: Literal["deployed", "parity", "backup", "backlog", "encode", "decode", "copy"] = "deployed"
-    """Whose service times: the deployed, parity or backup model's; `backlog` is what a bulk flow leaves in a buffer,
-    `encode` and `decode` are the frontend's work for a coding group, `copy` that of moving a batch to a device."""
+    """Which times: service times of the deployed, parity or backup model; `backlog`: queueing delay that a bulk flow
+    causes in a buffer; `encode` and `decode`: the frontend's time per coding group; `copy`: of a batch to a device."""
     code: str | None = None
-    """Which code's `encode` or `decode`, as 'addition k=2 r=1'; each policy's own where not given."""
+    """Code whose `encode` or `decode` it is, as 'addition k=2 r=1'; default: each policy's own."""
     batch: int = Field(1, ge=1)
-    """Queries in the batch, where nothing else tells."""
+    """Batch size if nothing else determines it."""
 
     _measured: dict[int, Quantiles] = PrivateAttr()
     _codes: dict[str, dict[int, Quantiles]] = PrivateAttr(default_factory=dict)
-    """All that the role was measured with, where the code is left to the policy."""
+    """Times by code, if the policy determines the code."""
     _at: Quantiles | None = PrivateAttr(default=None)
 
     @field_validator("file")
@@ -211,16 +211,16 @@ class Profile(Distribution):
 
     @property
     def _times(self) -> Quantiles:
-        """Raises ValueError where several codes were measured and the policy's is not known here."""
+        """Return the times. Raises ValueError if several codes were measured and the policy's is unknown here."""
         if self._at is None:
             of = _named(self._codes)
             raise ValueError(f"{self.file} has the role '{self.role}' for several codes; choose a 'code' of {of}")
         return self._at
 
     def for_code(self, code: str | None) -> Distribution:
-        """Return the times measured with the policy's code, where the profile names none itself.
+        """Return the times measured with the policy's code, unless this names one itself.
 
-        Raises ValueError, in one sentence, where that code was not measured.
+        Raises ValueError if that code was not measured.
         """
         if self.code is not None or self.role not in ("encode", "decode"):
             return self

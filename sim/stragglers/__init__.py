@@ -1,7 +1,7 @@
-"""What makes machines slow or lost. Start with `base.py`; each kind has a file of its own.
+"""Models of slow and failed machines. Start with `base.py`; each kind has its own file.
 
-Stragglers compose in the order in which they are listed: each bends the service time that the one before it left,
-and delays of transfers add up.
+Stragglers combine in the listed order: each modifies the service time that the previous one returned; delays of
+transfers add up.
 """
 
 from sim.stragglers.base import Straggler

@@ -1,4 +1,4 @@
-"""What a straggler model does: it is attached to a cluster for one simulation, and then has an effect on its tasks."""
+"""Base class of straggler models, which are attached to a cluster for one simulation and affect its tasks."""
 
 from __future__ import annotations
 
@@ -13,41 +13,41 @@ from sim.streams import Stream, Streams
 from sim.task import Task
 
 ServiceModifier = Callable[[Task, int, float, float], float]
-"""`bend(task, instance, start, seconds) -> seconds`: how long a service of `seconds` takes that begins at `start`."""
+"""`modify(task, instance, start, seconds) -> seconds`: duration of a service of `seconds` that begins at `start`."""
 
 Delay = Callable[[int, float, bool, float], float]
-"""`delay(instance, when, outbound, seconds) -> seconds`: what is added to a message that takes `seconds`, propagation
-and transmission, on an instance's link.
+"""`delay(instance, when, outbound, seconds) -> seconds`: additional delay of a message on an instance's link, where
+`seconds` is its propagation plus transmission time.
 
-`outbound` says whether it leaves the instance. Messages of one instance come with times that never decrease by much:
-a reply is asked for when its task starts.
+`outbound` tells whether the message leaves the instance. Times of one instance are almost increasing: the delay of a
+reply is requested when its task starts.
 """
 
 
 @dataclass(frozen=True, slots=True)
 class Setting:
-    """What a straggler model is attached to: the cluster of one simulation."""
+    """The cluster of one simulation, to which straggler models are attached."""
 
     streams: Streams
     number: int
-    """The model's place in the experiment's list, which keeps equal kinds apart."""
+    """The model's index in the experiment's list; distinguishes models of the same kind."""
     pools: Sequence[tuple[int, int]]
-    """Role and parity row of the pool of each instance; as many as instances were launched."""
+    """Role and parity row of each instance's pool, one entry per launched instance."""
     network: Network
 
 
 class Outages(Protocol):
-    """When instances are down. Questions about one instance come with times that never decrease."""
+    """Outages of instances. Successive calls for one instance have nondecreasing times."""
 
     detect: float
     retry: bool
 
     def down_until(self, instance: int, now: float) -> float:
-        """Return when the outage that covers `now` ends, or `now` itself where there is none."""
+        """Return the end of the outage at time `now`, or `now` if there is none."""
         ...
 
     def next_crash(self, instance: int, now: float) -> float:
-        """Return when the first outage that ends after `now` begins."""
+        """Return the start of the first outage that ends after `now`."""
         ...
 
 
@@ -108,7 +108,7 @@ Form = Pieces | Chains | Factors | Draws | Traffic | Crashing
 
 @dataclass(frozen=True, slots=True)
 class Effect:
-    """What a straggler model does to the tasks of one simulation."""
+    """Effects of a straggler model on the tasks of one simulation."""
 
     modifier: ServiceModifier | None = None
     delay: Delay | None = None
@@ -119,7 +119,7 @@ class Effect:
 
 
 class Straggler(Kind):
-    """Something that makes services or transfers slow, or loses work."""
+    """A cause of slow services, slow transfers or lost work."""
 
     family: ClassVar[str] = "straggler"
 

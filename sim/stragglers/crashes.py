@@ -1,4 +1,4 @@
-"""Instances that crash, lose what they run, and come back."""
+"""Instances that crash, lose their running task, and are repaired."""
 
 from __future__ import annotations
 
@@ -15,17 +15,17 @@ from sim.streams import Streams
 
 
 class Crashes(Straggler):
-    """Crash instances; what runs is lost and retried (or reconstructed, if that is sooner)."""
+    """Crash instances: the running task is lost and retried, or its answer reconstructed if that is sooner."""
 
     kind: Literal["crashes"] = "crashes"
     mean_up: float = Field(ge=SHORTEST)
-    """Mean seconds from a repair to the next crash (exponential)."""
+    """Mean time from a repair to the next crash, in seconds; exponential."""
     repair: Distribution = Exponential(mean=10.0)
-    """Seconds from a crash to the instance's return."""
+    """Time from a crash to the end of the repair, in seconds."""
     detect: NonNegativeFloat = 0.1
-    """Seconds after which the frontend notices a loss; it notices at the repair at the latest."""
+    """Time until the frontend detects a lost task, in seconds; at the latest at the repair."""
     retry: bool = True
-    """Whether lost work that is still wanted is sent again; if not, the cluster needs a `deadline`."""
+    """Whether lost tasks are sent again if still needed; otherwise the cluster needs a `deadline`."""
 
     def attach(self, setting: Setting) -> Effect:
         """Lose what runs when an instance crashes."""
@@ -35,7 +35,7 @@ class Crashes(Straggler):
 
 
 class CrashOutages:
-    """Alternating up and down times of each instance, made up as far as asked."""
+    """Alternating up and down times of each instance, generated on demand."""
 
     __slots__ = ("_current", "_number", "_options", "_streams", "_timelines", "detect", "retry")
 
@@ -49,12 +49,12 @@ class CrashOutages:
         self._current: dict[int, tuple[float, float]] = {}
 
     def down_until(self, instance: int, now: float) -> float:
-        """Return when the outage that covers `now` ends, or `now` itself where there is none."""
+        """Return the end of the outage at time `now`, or `now` if there is none."""
         crash, repaired = self._outage(instance, now)
         return repaired if crash <= now else now
 
     def next_crash(self, instance: int, now: float) -> float:
-        """Return when the first outage that ends after `now` begins."""
+        """Return the start of the first outage that ends after `now`."""
         return self._outage(instance, now)[0]
 
     def _outage(self, instance: int, now: float) -> tuple[float, float]:

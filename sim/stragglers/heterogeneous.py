@@ -1,4 +1,4 @@
-"""Instances that are not alike."""
+"""Instances of different speeds."""
 
 from __future__ import annotations
 
@@ -13,13 +13,13 @@ from sim.task import Task
 
 
 class Heterogeneous(Straggler):
-    """Give each instance a constant factor of its own."""
+    """Multiply service times by a constant factor for each instance."""
 
     kind: Literal["heterogeneous"] = "heterogeneous"
     factors: tuple[PositiveFloat, ...] | None = Field(default=None, min_length=1)
-    """Factors of instances 0, 1, ...; repeated from the beginning where there are more instances."""
+    """Factors of instances 0, 1, ...; repeated cyclically for further instances."""
     factor: Distribution | None = None
-    """Instead of `factors`: what each instance's factor is drawn from, once per trial."""
+    """Distribution of the factors, drawn once per instance and trial; instead of `factors`."""
 
     @field_validator("factor")
     @classmethod
@@ -33,7 +33,7 @@ class Heterogeneous(Straggler):
         return self
 
     def attach(self, setting: Setting) -> Effect:
-        """ServiceModifier by the instance's factor."""
+        """Multiply service times by the instance's factor."""
         factors = [self._factor(setting, instance) for instance in range(len(setting.pools))]
 
         def modify(task: Task, instance: int, start: float, seconds: float) -> float:

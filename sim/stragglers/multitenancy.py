@@ -1,4 +1,4 @@
-"""Another service on some of the instances, which shares their accelerators."""
+"""A second service that shares the accelerators of some instances."""
 
 from __future__ import annotations
 
@@ -17,21 +17,21 @@ QUERIES = 256
 
 
 class Multitenancy(Straggler):
-    """Slow some instances down while a second service's queries run on them (light multitenancy)."""
+    """Slow some instances while queries of a second service run on them (light multitenancy)."""
 
     kind: Literal["multitenancy"] = "multitenancy"
     instances: PositiveInt = 2
-    """Instances that the second service uses, evenly spaced among all that are launched."""
+    """Number of instances that the second service uses, evenly spaced among all launched instances."""
     rate: float = Field(default=28.0, gt=0, le=1 / SHORTEST)
-    """Queries per second of the second service, Poisson, all its instances together."""
+    """Poisson arrival rate of the second service over all its instances, in queries per second."""
     service: Distribution
-    """Seconds that one of its queries takes. Where they take longer than they arrive apart, the second service falls
-    behind for ever, and its instances are slow all the time."""
+    """Service time of the second service's queries, in seconds. Its offered load should be below 1: otherwise its queue
+    grows without bound and its instances are slow permanently."""
     slowdown: float = Field(default=2.0, ge=1.0)
-    """How many times longer our work takes while one of its queries runs; 2 where the two share evenly."""
+    """Factor on service times while a query of the second service runs; 2 if both get half of the accelerator."""
 
     def attach(self, setting: Setting) -> Effect:
-        """Integrate the work over the second service's busy periods; it serves first come, first served."""
+        """Integrate services over the busy periods of the second service, which is first come, first served."""
         launched = len(setting.pools)
         if self.instances > launched:
             raise ValueError(f"multitenancy on {self.instances} instances, but only {launched} are launched")
@@ -48,12 +48,12 @@ class Multitenancy(Straggler):
 
     @property
     def load(self) -> float | None:
-        """The second service's offered load on each of its instances; None where its mean service is not known."""
+        """The second service's offered load on each of its instances; None if its mean service time is unknown."""
         mean = self.service.mean()
         return None if mean is None else self.rate * mean / self.instances
 
     def _pieces(self, generator: np.random.Generator) -> Iterator[tuple[float, float]]:
-        """Yield (end, factor): by turns idle, and busy from one arrival to the end of the queue that it starts."""
+        """Yield (end, factor) of alternating idle and busy periods."""
         clock = busy_until = 0.0
         while True:
             gaps = generator.exponential(self.instances / self.rate, QUERIES).tolist()

@@ -1,4 +1,4 @@
-"""Independent slowdowns: every task has its own luck, wherever it runs."""
+"""Slowdowns that are independent for each task."""
 
 from __future__ import annotations
 
@@ -16,15 +16,15 @@ from sim.task import Task
 
 
 class PerTask(Straggler):
-    """Slow down tasks independently, each with a probability, by a factor or by added seconds."""
+    """Slow each task independently with a given probability, by a factor or by added seconds."""
 
     kind: Literal["per_task"] = "per_task"
     slowdown: Distribution
-    """The factor, or the seconds that are added."""
+    """The factor on the service time, or the added time in seconds."""
     how: Literal["multiply", "add"] = "multiply"
     """Whether `slowdown` multiplies the service time or is added to it."""
     probability: float = Field(default=1.0, gt=0, le=1)
-    """Share of the tasks that are slowed down."""
+    """Probability that a task is slowed."""
 
     @model_validator(mode="after")
     def _above_zero(self) -> PerTask:
@@ -33,7 +33,7 @@ class PerTask(Straggler):
         return self
 
     def attach(self, setting: Setting) -> Effect:
-        """ServiceModifier by a draw per task, keyed like the task's service time."""
+        """Modify each task by its own draw, keyed like its service time."""
         adds = self.how == "add"
         neutral = 0.0 if adds else 1.0
 

@@ -1,4 +1,4 @@
-"""Slowness as it was recorded on real machines."""
+"""Replay of slowdowns recorded on real machines."""
 
 from __future__ import annotations
 
@@ -23,20 +23,19 @@ Pieces = list[tuple[float, float]]
 
 
 class Replay(Straggler):
-    """Replay recorded slowdowns: a table with columns time, factor and, if there are several, instance."""
+    """Replay recorded slowdowns from a table with columns time, factor and, for several instances, instance."""
 
     kind: Literal["replay"] = "replay"
     file: Path
-    """CSV file or JSON lines. Each row's factor holds until the instance's next row; the record is repeated at its end.
-    Recorded instances are taken in natural order (2 before 10) for instances 0, 1, ..., from the first again where the
-    cluster has more."""
+    """CSV file or JSON lines. Each factor holds until the instance's next row; the record repeats at its end. Recorded
+    instances are assigned in natural order (2 before 10) to instances 0, 1, ..., cyclically if the cluster has more."""
     unit: Unit = "s"
-    """Unit of numbers in column `time`; dates with a time need none."""
+    """Unit of numbers in column `time`; not used for dates."""
     aligned: bool = False
-    """Whether all instances keep the record's one clock, from its earliest time on; otherwise each starts at a moment
-    of its record that is drawn for the trial."""
+    """Whether all instances are replayed on the record's common clock, from its earliest time on; otherwise each starts
+    at a random time of its record in each trial."""
     origin: int | float | str | None = None
-    """With `aligned`: what column `time` has at time 0; the record's earliest time where not given."""
+    """With `aligned`: value of column `time` at simulated time 0; default: the record's earliest time."""
 
     _record: Record = PrivateAttr()
 
@@ -49,13 +48,13 @@ class Replay(Straggler):
     def _read(self) -> Replay:
         self._record = read_record(self.file, self.unit)
         if self.origin is not None and not self.aligned:
-            raise ValueError("origin: needs 'aligned: true'; without it each instance starts at a random moment")
+            raise ValueError("origin: needs 'aligned: true'; without it each instance starts at a random time")
         self._skipped()
         return self
 
     @property
     def recorded(self) -> tuple[str, ...]:
-        """The recorded instances in the order in which the cluster's instances take them; one empty name for one."""
+        """Names of the recorded instances in the order of assignment; one empty name without that column."""
         return tuple(self._record.rows)
 
     @property
@@ -64,12 +63,12 @@ class Replay(Straggler):
         return self._record.first
 
     def attach(self, setting: Setting) -> Effect:
-        """Integrate the work over the record."""
+        """Integrate services over the record."""
         instances = range(len(setting.pools))
         return effect_of([self._pieces(setting, instance) for instance in instances])
 
     def _skipped(self) -> float:
-        """Return the seconds of the aligned record that lie before time 0, negative where it begins later."""
+        """Return the seconds of the aligned record before time 0; negative if it begins later."""
         return 0.0 if self.origin is None else float(moment(str(self.origin), self.unit) - self._record.first)
 
     def _pieces(self, setting: Setting, instance: int) -> Iterator[tuple[float, float]]:
@@ -121,9 +120,9 @@ class Record:
 
 
 def read_record(file: Path, unit: str = "s") -> Record:
-    """Read a recorded trace with columns `time`, `factor` and perhaps `instance`.
+    """Read a recorded trace with columns `time`, `factor` and optionally `instance`.
 
-    Raises ValueError, in one sentence with the line, where the file is not such a record.
+    Raises ValueError with the line if the file is not such a record.
     """
     return _read_record(file, unit, stamp(file))
 

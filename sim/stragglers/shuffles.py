@@ -1,13 +1,13 @@
-"""Bulk traffic between instances, in the way of queries and replies.
+"""Bulk traffic between instances, which delays queries and replies.
 
 Bulk flows share the instances' links max-min fairly (Bertsekas and Gallager, Data Networks, section 6.5.2): each link
-has one capacity out and one in, the frontend's link is never the narrow one, and queries and replies are too small to
-slow bulk flows down. So the flows can be played forward on their own, as far as somebody asks.
+has one capacity out and one in, the frontend's link is never the bottleneck, and queries and replies are too small to
+slow bulk flows. The flows therefore do not depend on them and are simulated separately, on demand.
 
 A message that crosses a link with n >= 1 bulk flows in its direction (1) gets 1/(n + 1) of the link for its own bytes,
-and (2) waits behind what the flows keep standing in the link's buffer: a draw of `backlog` for each. The second is
-what hurts: 1,000 full-size packets in a buffer, the default of Linux, take 12 ms at 1 Gbps. A flow's congestion control
-fills and drains the buffer by turns, so a backlog is often a mixture of nothing and something.
+and (2) waits behind the flows' packets in the link's buffer: a draw of `backlog` for each flow. The second dominates:
+1,000 full-size packets in a buffer, the default of Linux, take 12 ms at 1 Gbps. Congestion control alternately fills
+and drains the buffer, so a backlog is often a mixture with 0.
 """
 
 from __future__ import annotations
@@ -28,34 +28,34 @@ IN, OUT = 0, 1
 
 
 class Shuffles(Straggler):
-    """Send bulk data between random pairs of instances, there and back, over and over (network shuffles)."""
+    """Send bulk data repeatedly between random pairs of instances, in both directions (network shuffles)."""
 
     kind: Literal["shuffles"] = "shuffles"
     concurrent: int = Field(default=4, ge=1, le=1000)
-    """Shuffles at any time; each draws two distinct instances among all that are launched."""
+    """Number of simultaneous shuffles, each between two distinct instances drawn from all that are launched."""
     megabytes: tuple[PositiveFloat, PositiveFloat] = Field(default=(128.0, 256.0))
-    """Least and most that a shuffle sends, uniform; the same amount then goes back."""
+    """Least and greatest size of a shuffle in MB, uniformly distributed; the same amount is then sent back."""
     backlog: Distribution = Exponential(mean=0.005)
-    """Seconds that a message waits in a link's buffer for each bulk flow there."""
+    """Waiting time of a message in a link's buffer for each bulk flow there, in seconds."""
 
     @model_validator(mode="after")
     def _ordered(self) -> Shuffles:
         if self.megabytes[0] > self.megabytes[1]:
-            raise ValueError(f"megabytes goes from the least to the most, not from {self.megabytes[0]:g} down")
+            raise ValueError(f"megabytes must increase, but begins with {self.megabytes[0]:g}")
         return self
 
     def attach(self, setting: Setting) -> Effect:
-        """Delay what crosses the links of instances that shuffle; raises ValueError where there are no links."""
+        """Delay messages on links with bulk flows. Raises ValueError if the network has no bandwidth."""
         gbps = setting.network.gbps
         if gbps is None:
-            raise ValueError("shuffles need links to fill: give cluster.network.gbps")
+            raise ValueError("shuffles need a bandwidth: give cluster.network.gbps")
         if (seconds := 8e-3 * self.megabytes[0] / gbps) < SHORTEST:
             raise ValueError(
                 f"a shuffle of {self.megabytes[0]:g} MB takes {seconds:.3g} s at {gbps:g} Gbps; at least "
                 f"{SHORTEST:g} s can be simulated"
             )
         if len(setting.pools) < 2:
-            raise ValueError("shuffles go between instances, but there is only one")
+            raise ValueError("shuffles need two instances, but there is only one")
         traffic = _Traffic(self, setting, capacity=gbps * 1e9 / 8)
 
         def backlog(instance: int, way: int) -> Stream:
@@ -82,7 +82,7 @@ class Shuffles(Straggler):
 
 
 class _Flow:
-    """One bulk transfer; when it ends, the same amount goes back, and then another pair is drawn."""
+    """One bulk transfer; at its end the same amount is sent back, and then another pair is drawn."""
 
     __slots__ = ("back", "left", "rate", "receiver", "sender", "size")
 
@@ -93,7 +93,7 @@ class _Flow:
 
 
 class _Traffic:
-    """The bulk flows over time, remembered for each instance as pieces (end, flows in, flows out)."""
+    """The bulk flows over time, kept for each instance as pieces (end, flows in, flows out)."""
 
     __slots__ = ("_capacity", "_flows", "_generator", "_instances", "_kept", "_now", "_options")
 
@@ -104,15 +104,15 @@ class _Traffic:
         self._generator = setting.streams.generator("shuffles", setting.number)
         self._now = 0.0
         self._flows = [self._drawn() for _ in range(options.concurrent)]
-        for flow in self._flows:  # the simulation begins in the midst of things
+        for flow in self._flows:  # flows are already under way at time 0
             flow.left *= self._generator.random()
         self._kept: list[deque[tuple[float, int, int]]] = [deque() for _ in range(self._instances)]
         self._play()
 
     def flows(self, instance: int, when: float, way: int) -> int:
-        """Return how many bulk flows cross the instance's link in a direction."""
+        """Return the number of bulk flows on the instance's link in a direction."""
         kept = self._kept[instance]
-        if way == IN:  # asked at the present moment, which only moves on
+        if way == IN:  # called with the current time, which never decreases
             while kept[0][0] <= when:
                 if len(kept) == 1:
                     self._play()
@@ -137,7 +137,7 @@ class _Traffic:
         return _Flow(int(sender), int(other + (other >= sender)), float(size), back=False)
 
     def _play(self) -> None:
-        """Go on to the moment when the next flow ends."""
+        """Advance to the end of the next flow."""
         flows = self._flows
         share_fairly(flows, self._capacity)
         seconds = min(flow.left / flow.rate for flow in flows)
@@ -155,7 +155,7 @@ class _Traffic:
 
 
 def share_fairly(flows: list[_Flow], capacity: float) -> None:
-    """Set the flows' rates to the max-min fair ones: fill all evenly, and fix those whose link is full first."""
+    """Set the flows' rates to the max-min fair ones by progressive filling."""
     open_flows = list(flows)
     room: dict[tuple[int, int], float] = {}
     for flow in flows:

@@ -1,4 +1,4 @@
-"""Slowness that sticks to the machine: each instance alternates between normal and slow periods."""
+"""Slowness that lasts: each instance alternates between normal and slow periods."""
 
 from __future__ import annotations
 
@@ -19,15 +19,15 @@ PERIODS = 64
 
 
 class SlowPeriods(Straggler):
-    """Slow each instance down from time to time (Markov-modulated: periods are exponential)."""
+    """Slow each instance during slow periods (Markov-modulated: lengths of periods are exponential)."""
 
     kind: Literal["slow_periods"] = "slow_periods"
     factor: Distribution = Deterministic(value=4.0)
-    """How many times longer work takes in a slow period; drawn anew for each period."""
+    """Factor on service times in a slow period, drawn for each period."""
     mean_normal: float = Field(ge=SHORTEST)
-    """Mean seconds between slow periods."""
+    """Mean length of a normal period, in seconds."""
     mean_slow: float = Field(ge=SHORTEST)
-    """Mean seconds of a slow period."""
+    """Mean length of a slow period, in seconds."""
 
     @field_validator("factor")
     @classmethod
@@ -35,13 +35,13 @@ class SlowPeriods(Straggler):
         return above_zero(factor)
 
     def attach(self, setting: Setting) -> Effect:
-        """Integrate the work over the instance's periods; a period may end within a service."""
+        """Integrate services over the instance's periods; a period may end within a service."""
         streams, number = setting.streams, setting.number
         instances = range(len(setting.pools))
         return effect_of([self._pieces(streams.generator("slow_periods", number, instance)) for instance in instances])
 
     def _pieces(self, generator: np.random.Generator) -> Iterator[tuple[float, float]]:
-        """Yield (end, factor), beginning in the long run's mixture of the two conditions."""
+        """Yield (end, factor), beginning in the stationary distribution."""
         slow = generator.random() < self.mean_slow / (self.mean_normal + self.mean_slow)
         end = 0.0
         while True:

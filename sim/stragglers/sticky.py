@@ -1,4 +1,4 @@
-"""Slowness between two extremes: drawn anew for every task, or for good for every instance.
+"""Slowness between two extremes: independent for each task, or permanent for each instance.
 
 The service time of a task is S X: X is drawn from the cluster's `service`, and S, the slowdown, belongs to the instance
 (the S&X model of Gardner, Harchol-Balter, Scheller-Wolf, Van Houdt, "A Better Model for Job Redundancy: Decoupling
@@ -7,10 +7,10 @@ slowdowns S_1, S_2, ... of an instance's tasks, in the order in which they start
 
     S_n = S_(n-1) with probability `stickiness`, else a new draw.
 
-Each S_n then has the distribution of one draw, whatever the stickiness, and S_n and S_(n+j) have the correlation
-stickiness^j. The chain goes on by tasks and not by seconds because the distribution is exact only where a redraw does
-not depend on the slowdown: after a given time a slow instance has served fewer tasks, so tasks would meet slowness more
-rarely the stickier it is, and stickiness would lower the load, whose effect nobody could tell from its own.
+Each S_n has the distribution of one draw for any stickiness, and the correlation of S_n and S_(n+j) is stickiness^j.
+The chain advances per task, not per second, because the distribution is exact only if redraws do not depend on the
+slowdown. In time, a slow instance serves fewer tasks, so more stickiness would slow fewer tasks and lower the load,
+and the two effects could not be separated.
 """
 
 from __future__ import annotations
@@ -27,20 +27,20 @@ from sim.stragglers.base import Chains, Effect, Setting, Straggler
 from sim.task import Task
 
 TASKS = 256
-"""Tasks of an instance whose slowdowns are drawn at once. Part of the streams' definition."""
+"""Number of slowdowns of an instance that are drawn at once; part of the streams' definition."""
 
 
 class Sticky(Straggler):
-    """Slow tasks down by a factor that stays with the instance for 1 / (1 - stickiness) tasks on average."""
+    """Slow tasks by a factor that stays with the instance for 1 / (1 - stickiness) tasks on average."""
 
     kind: Literal["sticky"] = "sticky"
     slowdown: Distribution
-    """The factor by which work takes longer."""
+    """The factor on service times."""
     probability: float = Field(default=1.0, gt=0, le=1)
-    """Share of the tasks that are slowed down."""
+    """Probability that a task is slowed."""
     stickiness: float = Field(ge=0, le=1)
-    """Probability that a task meets what the one before it on the same instance met, instead of a new draw: the
-    correlation of their slowdowns. 0 is `per_task`, 1 `heterogeneous`; each task's distribution is the same for all."""
+    """Probability that a task has the slowdown of the previous task on its instance instead of a new draw; equals their
+    correlation. 0 is `per_task`, 1 is `heterogeneous`. The distribution of each slowdown does not depend on it."""
 
     @field_validator("slowdown")
     @classmethod
@@ -48,7 +48,7 @@ class Sticky(Straggler):
         return above_zero(slowdown)
 
     def attach(self, setting: Setting) -> Effect:
-        """ServiceModifier by the instance's chain; its n-th task meets the same slowdown under every policy."""
+        """Multiply by the instance's chain; its n-th task has the same slowdown under every policy."""
         chains = [
             self._chain(setting.streams.generator("sticky", setting.number, instance))
             for instance in range(len(setting.pools))
@@ -62,7 +62,7 @@ class Sticky(Straggler):
     def _chain(self, generator: np.random.Generator) -> Iterator[float]:
         """Yield the slowdowns of an instance's tasks; the first is always a new draw.
 
-        Every place has its draw, used or not, so that instances at two values of `stickiness` are alike.
+        Each step consumes a draw, used or not, so that values of `stickiness` share random numbers.
         """
         last = 0.0
         first = True

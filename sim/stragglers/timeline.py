@@ -1,4 +1,4 @@
-"""An instance's condition over time, made up only as far as somebody asks."""
+"""An instance's condition over time, generated on demand."""
 
 from __future__ import annotations
 
@@ -10,14 +10,14 @@ from sim.stragglers.base import Effect, Pieces, ServiceModifier
 from sim.task import Task
 
 SHORTEST = 1e-6
-"""Seconds: conditions that last less on average would take a simulation for ever."""
+"""Shortest mean length of a condition, in seconds; shorter ones would make a simulation too slow."""
 
 
 class SlownessTimeline:
-    """A service runs through pieces of time in which the instance is slower by a constant factor.
+    """Pieces of time in each of which the instance is slower by a constant factor.
 
-    `pieces` yields (end, factor) with ends that increase without bound. No event is ever scheduled for a change of
-    condition: a task's service is integrated over the pieces at the moment when it starts.
+    `pieces` yields (end, factor) with ends that increase without bound. Changes of condition are not events: a task's
+    service is integrated over the pieces when it starts.
     """
 
     __slots__ = ("_kept", "_pieces")
@@ -31,7 +31,7 @@ class SlownessTimeline:
         return chain(self._kept, self._pieces)
 
     def stretch(self, start: float, seconds: float) -> float:
-        """Return how long work of `seconds` takes from `start` on. Starts must not decrease from call to call."""
+        """Return the duration of a service of `seconds` that begins at `start`, nondecreasing between calls."""
         kept = self._kept
         end, factor = kept[0]
         while end <= start:
@@ -45,7 +45,7 @@ class SlownessTimeline:
         return self._across(start, seconds)
 
     def _across(self, start: float, seconds: float) -> float:
-        """Integrate over several pieces, which stay for the next call: a stopped task frees its instance early."""
+        """Integrate over several pieces and keep them, since a cancelled task frees its instance early."""
         kept = self._kept
         now, left, number = start, seconds, 0
         while True:
@@ -61,7 +61,7 @@ class SlownessTimeline:
 
 
 def modifier_from(timelines: Sequence[SlownessTimeline]) -> ServiceModifier:
-    """Return a bend that integrates each task's work over its instance's timeline."""
+    """Return a modifier that integrates each service over its instance's timeline."""
     stretch = [timeline.stretch for timeline in timelines]
 
     def modify(task: Task, instance: int, start: float, seconds: float) -> float:

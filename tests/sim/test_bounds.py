@@ -38,7 +38,7 @@ MAYBE = {"kind": "mixture", "parts": [1, 0], "weights": [3, 1]}
     ],
 )
 def test_a_factor_of_0_is_refused(straggler: Callable[[Any], Any], factor: Any) -> None:
-    with pytest.raises(ValidationError, match="a factor has to be above 0, but this one is 0 with probability"):
+    with pytest.raises(ValidationError, match="a factor must be above 0, but this one is 0 with probability"):
         TypeAdapter(Straggler).validate_python(straggler(factor))
     assert TypeAdapter(Straggler).validate_python(straggler(ONE))
 
@@ -121,11 +121,11 @@ class Broken(Distribution):
 @pytest.mark.parametrize(
     ("gives", "says"),
     [
-        ("nan", "drew nan; draws have to be finite and not negative"),
+        ("nan", "drew nan; draws must be finite and not negative"),
         ("-1", "drew -1; draws"),
         ("inf", "drew inf; draws"),
-        ("list", "returned list where an array of 4096 numbers belongs"),
-        ("short", r"returned shape \(4097,\) of float64 where"),
+        ("list", "returned list instead of an array of 4096 numbers"),
+        ("short", r"returned shape \(4097,\) of float64 instead of"),
     ],
 )
 def test_draws_of_plugins_are_checked(gives: str, says: str) -> None:

@@ -215,7 +215,7 @@ def test_shorthands() -> None:
 
 @pytest.mark.parametrize("p", [-0.1, 1.1, math.nan])
 def test_a_quantile_needs_a_probability(p: float) -> None:
-    with pytest.raises(ValueError, match="must lie between 0 and 1"):
+    with pytest.raises(ValueError, match="must be between 0 and 1"):
         make(0.02).quantile(p)
 
 

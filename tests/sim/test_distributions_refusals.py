@@ -59,7 +59,7 @@ LEFT_OUT = "Field required"
             (),
             "fewer than one value in 10,000 would lie above 50 s",
         ),
-        ({"kind": "truncated", "of": 1, "high": 0.5}, (), "nothing is left to draw"),
+        ({"kind": "truncated", "of": 1, "high": 0.5}, (), "too few to draw from"),
         ({"kind": "truncated", "of": {**EXPONENTIAL, "mean": 0}, "high": 1}, ("of", "mean"), "greater than 0"),
         ({"kind": "bimodal", "low": 2, "high": 1, "probability": 0.5}, (), "'low' (2) must not be above 'high' (1)"),
         ({"kind": "bimodal", "low": 1, "high": 2, "probability": 1.5}, ("probability",), "less than or equal to 1"),

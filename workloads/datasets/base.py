@@ -1,4 +1,4 @@
-"""What a data set is once it is loaded (`Data`), and the family of those that YAML can name (`Dataset`)."""
+"""Loaded data sets (`Data`), and the family of kinds that YAML can name (`Dataset`)."""
 
 from __future__ import annotations
 
@@ -20,7 +20,7 @@ Boxes = NDArray[np.float32]
 Images = NDArray[np.uint8] | NDArray[np.float32]
 
 DEFAULT_FOLDER = Path(".parm/data")
-"""Where public data sets are looked for, and downloaded to, unless `--data` names another folder."""
+"""Folder of public data sets, also for downloads, unless `--data` names another."""
 
 SPREADS, SHIFT = 1.8, 0.5
 """How far training and test pixels may be apart before `scale_note` says so: the ratio of their standard deviations,
@@ -29,7 +29,7 @@ and the difference of their means in standard deviations. Scaling to -1 .. 1 ins
 
 @dataclass(frozen=True, eq=False)
 class Data:
-    """Images and what is to be predicted of them, split into what models train on and what queries carry."""
+    """Images with labels or boxes, split into a training set and a test set, which queries carry."""
 
     name: str
     x_train: Images
@@ -44,11 +44,11 @@ class Data:
     """Of the same c, h and w."""
     y_test: NDArray[Any]
     classes: int
-    """How many labels there are; 4, the numbers of a box, where the task is localisation."""
+    """Number of classes; 4, the numbers of a box, for localisation."""
     note: str = ""
-    """A caveat to print beside every figure that is measured on this data, or empty."""
+    """A caveat to print with results on this data, or empty."""
     task: Literal["classification", "localisation"] = "classification"
-    """Whether a label or the box around the one object is predicted."""
+    """Whether the label or the bounding box of the one object is predicted."""
 
     @property
     def outputs(self) -> int:
@@ -127,13 +127,13 @@ class Dataset(Kind):
     family: ClassVar[str] = "dataset"
 
     note: str = ""
-    """A caveat to print beside every figure that is measured on this data."""
+    """A caveat to print with results on this data."""
 
     @abstractmethod
     def load(self, folder: Path | None) -> Data:
         """Return the data, looked for in `folder` (`--data`) where it is not embedded and its path is not given.
 
-        Raises ParmError, in one sentence, where it is missing or unsound.
+        Raises ParmError if it is missing or invalid.
         """
 
     def _noted(self, *others: str) -> str:

@@ -15,25 +15,25 @@ from workloads.datasets.digits import Digits
 
 
 class Canvas(Dataset):
-    """Where is the digit? Another data set's images at random places and scales on an empty canvas; boxes are tight."""
+    """Localisation of another data set's images, placed at random positions and scales on an empty canvas."""
 
     kind: Literal["canvas"] = "canvas"
     of: Dataset = Digits()
-    """Where the images come from: a data set whose background is 0, such as digits, mnist or fashion_mnist."""
+    """Data set of the images; its background must be 0, as in digits, mnist or fashion_mnist."""
     side: int = Field(default=32, ge=8, le=1024)
-    """Height and width of the canvas, pixels."""
+    """Height and width of the canvas, in pixels."""
     smallest: float = Field(default=0.25, gt=0, le=1)
-    """Least length of an image's longer side, as a share of the canvas's; it is drawn uniformly."""
+    """Least length of an image's longer side, as a fraction of the canvas; drawn uniformly up to `largest`."""
     largest: float = Field(default=0.75, gt=0, le=1)
     """Greatest length."""
     noise: float = Field(default=0.0, ge=0, le=1)
-    """Standard deviation of normal noise on every pixel, as a share of full brightness."""
+    """Standard deviation of normal noise on every pixel, as a fraction of full brightness."""
     train: int = Field(default=5000, gt=0)
-    """Canvases to train on; an image is used again, elsewhere, where these are more than there are images."""
+    """Number of training canvases; images are reused at other positions if there are fewer of them."""
     test: int = Field(default=1000, gt=0)
-    """Canvases to test on, of the other data set's test images."""
+    """Number of test canvases, made of the other data set's test images."""
     seed: int = Field(default=0, ge=0)
-    """Draws places, scales and noise."""
+    """Seed of positions, scales and noise."""
 
     @model_validator(mode="after")
     def _check(self) -> Self:
@@ -66,7 +66,7 @@ class Canvas(Dataset):
         longest = max(images.shape[2:])
         lengths = self.side * generator.uniform(self.smallest, self.largest, count)
         places = generator.random((count, 2))
-        # A permutation over and over: no image is used once more before all the others were used.
+        # Repeated permutations, so that images are used equally often.
         for row, choice in enumerate(np.resize(generator.permutation(len(images)), count)):
             height, width = (max(1, round(lengths[row] * side / longest)) for side in images.shape[2:])
             top, left = (places[row] * (self.side + 1 - np.array([height, width]))).astype(int).tolist()

@@ -1,4 +1,4 @@
-"""Birds and the boxes around them: the data set of the paper's object localisation."""
+"""Caltech-UCSD Birds: images of birds with bounding boxes, the paper's data set for object localisation."""
 
 from __future__ import annotations
 
@@ -16,13 +16,13 @@ from workloads.files import DataFolder
 
 
 class Cub200(Dataset):
-    """Caltech-UCSD Birds: where is the bird? 11,788 photographs with boxes, half of them tested (Wah et al. 2011)."""
+    """Caltech-UCSD Birds: 11,788 photographs with bounding boxes, half of them for testing (Wah et al. 2011)."""
 
     kind: Literal["cub200"] = "cub200"
     path: DataFolder = Path("CUB_200_2011")
     """The unpacked archive's folder: images/, images.txt, bounding_boxes.txt, train_test_split.txt."""
     size: PositiveInt = 224
-    """Height and width that every photograph is resized to."""
+    """Height and width to which photographs are resized, in pixels."""
 
     def load(self, folder: Path | None) -> Data:
         """Return the photographs as uint8 in the order of their numbers, with boxes; the split is the authors'.

@@ -1,4 +1,4 @@
-"""The default data set: small enough to be part of the package, real enough to be worth predicting."""
+"""The default data set: real images, small enough to be part of the package."""
 
 from __future__ import annotations
 
@@ -14,7 +14,7 @@ TEST = 500
 
 
 class Digits(Dataset):
-    """Handwritten digits, 8 x 8, 1,797 images in 10 classes, part of this package; 500 of them are tested."""
+    """Handwritten digits, 8 x 8, 1,797 images in 10 classes, part of this package; 500 of them for testing."""
 
     kind: Literal["digits"] = "digits"
 

@@ -19,13 +19,13 @@ class ImageFolder(Dataset):
 
     kind: Literal["image_folder"] = "image_folder"
     path: DataFolder
-    """Folder with train/CLASS/*.png and test/CLASS/*.png, or with CLASS/*.png alone; it may lie in the data folder."""
+    """Folder with train/CLASS/*.png and test/CLASS/*.png, or with CLASS/*.png only; may be in the data folder."""
     size: tuple[PositiveInt, PositiveInt] | None = None
-    """Height and width to resize to; without it every image has to have the same size."""
+    """Height and width to which images are resized, in pixels; default: none, images must have equal sizes."""
     grey: bool = False
-    """One channel instead of three."""
+    """Whether to load one grey channel instead of three."""
     test_fraction: float = Field(default=0.2, gt=0, lt=1)
-    """Share that is tested, in a fixed random choice stratified by class, where there are no train/ and test/."""
+    """Fraction of test images without train/ and test/; a fixed random choice, stratified by class."""
 
     def load(self, folder: Path | None) -> Data:
         """Return the images, see `read_pictures`, in a fixed random order. Raises as `Dataset.load`."""

@@ -27,7 +27,7 @@ DAMAGE = (
     zlib.error,
     struct.error,
 )
-"""What NumPy and zipfile raise on a file whose bytes were changed."""
+"""Exceptions of NumPy and zipfile for damaged files."""
 Layout = Literal["auto", "channels_first", "channels_last"]
 
 
@@ -38,7 +38,7 @@ class Npz(Dataset):
     file: ExistingFile
     """The file. Images are (n, features), (n, h, w), (n, h, w, c) or (n, c, h, w); labels whole numbers from 0."""
     layout: Layout = "auto"
-    """Where the channels of four-dimensional images are; `auto` takes the axis of at most 4."""
+    """Axis of the channels of four-dimensional images; `auto` takes the axis of length at most 4."""
 
     def load(self, folder: Path | None) -> Data:
         """Return the file's arrays; an optional text array `note` is kept as a caveat. `folder` is not used."""

@@ -25,11 +25,11 @@ Pixels = NDArray[np.uint8]
 Split = tuple[Pixels, NDArray[np.int64]]
 
 PATIENCE = 20.0
-"""Seconds without an answer after which a download is given up."""
+"""Time-out of a download, in seconds without an answer."""
 
 
 class Public(Dataset):
-    """A data set that everybody can get: looked for in the data folder and elsewhere, downloaded as a last resort."""
+    """A public data set: searched in the data folder and elsewhere, downloaded if not found."""
 
     title: ClassVar[str]
     """Its name as its authors write it."""

@@ -1,4 +1,4 @@
-"""Spoken words from folders of .wav files, as pictures of their sound: log-spectrograms."""
+"""Spoken words from folders of .wav files, as log-spectrograms."""
 
 from __future__ import annotations
 
@@ -22,9 +22,9 @@ from workloads.files import DataFolder
 LISTS = ("testing_list.txt", "validation_list.txt")
 """Google's own split: files of clips that are not trained with, one WORD/FILE a line."""
 RATES = (1000, 200_000)
-"""Samples per second that a clip may have; what is outside is a damaged header."""
+"""Valid samples per second of a clip; others mean a damaged header."""
 CHUNK = 512
-"""Clips per transform: more would only take memory."""
+"""Clips per transform, limited to save memory."""
 
 
 class SpeechCommands(Dataset):
@@ -32,19 +32,19 @@ class SpeechCommands(Dataset):
 
     kind: Literal["speech_commands"] = "speech_commands"
     path: DataFolder = Path("speech_commands")
-    """Folder with WORD/*.wav, and testing_list.txt and validation_list.txt where the authors' split is to be kept."""
+    """Folder with WORD/*.wav and, for the authors' split, testing_list.txt and validation_list.txt."""
     words: tuple[str, ...] | None = Field(default=None, min_length=2)
-    """The words to tell apart, in the order of their labels; left out: all, by alphabet."""
+    """The words to classify, in the order of their labels; default: all, in alphabetical order."""
     seconds: float = Field(default=1.0, ge=0.05, le=60)
-    """Length to which every clip is cut, or filled up with silence."""
+    """Length to which clips are cut or padded with silence, in seconds."""
     rate: int | None = Field(default=None, ge=RATES[0], le=RATES[1])
-    """Samples per second that every clip is brought to; left out: the first clip's own."""
+    """Samples per second to which clips are resampled; default: the first clip's rate."""
     window: float = Field(default=0.02, gt=0)
-    """Length of one spectrum's Hamming window, seconds. At 16 kHz the default window and hop make images of 161x101."""
+    """Length of the Hamming window, in seconds. At 16 kHz the default window and hop give images of 161 x 101."""
     hop: float = Field(default=0.01, gt=0)
-    """Time from one spectrum to the next, seconds, no more than the window."""
+    """Time from one spectrum to the next, in seconds; at most the window."""
     test_fraction: float = Field(default=0.2, gt=0, lt=1)
-    """Share that is tested where there is no testing_list.txt: chosen, as Google does, by a hash of the speaker."""
+    """Fraction of test clips without a testing_list.txt; chosen by a hash of the speaker, as by Google."""
 
     @model_validator(mode="after")
     def _check(self) -> Self:

@@ -88,8 +88,8 @@ def test_a_study_leaves_a_table_figures_and_a_manifest(
         ("k: 2}", "k: 1}", r"small.yaml:8: codes.0.k"),
         ("network: {", "netwrk: {", r"models.0.netwrk.*network"),
         ("figures: [degraded", "figures: [degrade", r"figures.0"),
-        ("name: small", "name: a/b", "cannot name a folder"),
-        ("dataset: {kind: image_folder, path: nowhere}", "dataset: digits", "two of them are called 'mlp on digits'"),
+        ("name: small", "name: a/b", "is not a valid name of a folder"),
+        ("dataset: {kind: image_folder, path: nowhere}", "dataset: digits", "have the name 'mlp on digits'"),
         (
             "coding: addition k=2",
             "coding: addition k=3",
@@ -98,7 +98,7 @@ def test_a_study_leaves_a_table_figures_and_a_manifest(
         (
             "r: 2, losses: 2, code: exact",
             "label: addition k=2, code: exact",
-            "codes: two of them are called",
+            "codes: two of them have the name",
         ),
         ("code: exact", "code: concatenation", "one coded query per group, not r = 2"),
     ],
@@ -141,7 +141,7 @@ def test_a_top_that_takes_in_every_class_is_refused(
     file = tmp_path / "small.yaml"
     file.write_text(SMALL.replace("dataset: digits, recipe", "dataset: digits, top: 10, recipe"))
     assert parm("accuracy", file, "--out", tmp_path / "o", monkeypatch=monkeypatch) == 2
-    assert "mlp on digits: with 'top: 10' of 10 classes every answer is right." in capsys.readouterr().err
+    assert "mlp on digits: with 'top: 10' of 10 classes every answer is correct." in capsys.readouterr().err
 
 
 def test_without_any_data_set_it_fails(
@@ -178,7 +178,7 @@ def test_run_says_which_verb_a_study_takes(
     file = tmp_path / "small.yaml"
     file.write_text(SMALL)
     assert parm("run", file, monkeypatch=monkeypatch) == 2
-    assert f"is a study of accuracy: run it with 'parm accuracy {file}'" in capsys.readouterr().err
+    assert f"is a study of accuracy; run it with 'parm accuracy {file}'" in capsys.readouterr().err
 
 
 def test_the_papers_studies_are_valid_and_named_for_their_files() -> None:

@@ -154,14 +154,14 @@ def test_a_single_trial_has_the_interval_of_its_sections() -> None:
 def test_nothing_to_judge_is_not_reproduced() -> None:
     one = verdict([outcome("equal", 0, 20, 50)], between=[0, 1])
     assert not one.reproduced
-    assert one.because == "the run measured nothing to judge it by"
+    assert one.because == "the run has no value for it"
 
 
 @pytest.mark.parametrize(
     ("options", "sentence"),
     [
-        ({}, "a claim gives 'between', or 'below', 'above' or both of these"),
-        ({"between": [0, 1], "below": 1}, "a claim gives 'between', or 'below', 'above' or both of these"),
+        ({}, "a claim needs 'between', or 'below', 'above' or both of these"),
+        ({"between": [0, 1], "below": 1}, "a claim needs 'between', or 'below', 'above' or both of these"),
         ({"between": [1, 0]}, "the range goes from 1 down to 0"),
         ({"between": [0, 1], "metric": "p100"}, "'p100' is not a percentile"),
     ],
@@ -188,7 +188,7 @@ def test_a_folder_without_claims_is_refused(tmp_path: Path) -> None:
     with pytest.raises(ParmError, match="neither the directory of a finished run"):
         claims.read(tmp_path)
     (tmp_path / "summary.json").write_text("{}")
-    with pytest.raises(ParmError, match="no run there carries claims"):
+    with pytest.raises(ParmError, match="no run there has claims"):
         claims.read(tmp_path)
     (tmp_path / "claims.json").write_text("[]")
     with pytest.raises(ParmError, match="cannot be read as the claims of a run"):

@@ -140,5 +140,5 @@ def test_what_is_no_outcome_is_refused(text):
 
 
 def test_a_warm_up_that_leaves_nothing_is_refused(latency, route):
-    with pytest.raises(ParmError, match="warm-up of 4000 queries leaves nothing to measure of a run of 4000"):
+    with pytest.raises(ParmError, match="warm-up of 4000 queries leaves none to measure in a run of 4000"):
         run(make_trace(latency, route), floor=4000)

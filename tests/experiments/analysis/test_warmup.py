@@ -178,5 +178,5 @@ cluster: {instances: 1, service: 0.01}
 policies: [none]
 figures: []
 """
-    with pytest.raises(ParmError, match="leaves nothing to measure"):
+    with pytest.raises(ParmError, match="leaves none to measure"):
         run(tmp_path, text)

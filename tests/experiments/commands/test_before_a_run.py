@@ -45,7 +45,7 @@ def test_check_knows_that_a_log_is_too_short(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
 ) -> None:
     assert parm("check", write(tmp_path, "{kind: replay, file: same.csv}", 5), monkeypatch=monkeypatch) == 2
-    says = "e.yaml:4: workload: queries: 5 are asked for, but the recorded arrivals are 4"
+    says = "e.yaml:4: workload: queries: must be at most the 4 recorded arrivals, but is 5"
     assert says in capsys.readouterr().err
 
 
@@ -55,5 +55,5 @@ def test_check_prints_loads_and_questions(
     file = write(tmp_path, "{kind: poisson, rate: 50}", 5, service="7200")
     assert parm("check", file, monkeypatch=monkeypatch) == 0
     said = capsys.readouterr().out
-    assert "policy none: offered load of the deployed pool 9e+04 (unstable from 1 on)" in said
+    assert "policy none: offered load of the deployed pool 9e+04 (unstable: must be below 1)" in said
     assert "question: cluster.service: its median is 2 hours: is the unit right?" in said

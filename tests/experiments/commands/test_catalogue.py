@@ -47,7 +47,7 @@ def test_every_member_and_every_option_is_shown_with_its_meaning() -> None:
 
 def test_the_sections_of_the_yaml_are_shown() -> None:
     text = catalogue()
-    assert "    trials: whole number (>= 1, <= 10000), default 5 - Independent repetitions" in text
+    assert "    trials: whole number (>= 1, <= 10000), default 5 - Number of independent repetitions" in text
     assert "    arrivals: arrival process, required - The arrival process." in text
     assert "    queue: queue discipline, default single_queue - " in text
 

@@ -392,11 +392,11 @@ def test_every_sort_of_file_can_be_checked(
 @pytest.mark.parametrize(
     ("verb", "file", "says"),
     [
-        ("accuracy", "quickstart.yaml", "is an experiment: run it with 'parm run"),
-        ("calibrate", "quickstart.yaml", "is an experiment: run it with 'parm run"),
-        ("calibrate", "paper/fig8.yaml", "is a study of accuracy: run it with 'parm accuracy"),
-        ("run", "calibration/fig10a.yaml", "is a calibration: run it with 'parm calibrate"),
-        ("train", "paper/paper-latency.yaml", "is a bundle of experiments: run it with 'parm run"),
+        ("accuracy", "quickstart.yaml", "is an experiment; run it with 'parm run"),
+        ("calibrate", "quickstart.yaml", "is an experiment; run it with 'parm run"),
+        ("calibrate", "paper/fig8.yaml", "is a study of accuracy; run it with 'parm accuracy"),
+        ("run", "calibration/fig10a.yaml", "is a calibration; run it with 'parm calibrate"),
+        ("train", "paper/paper-latency.yaml", "is a bundle of experiments; run it with 'parm run"),
     ],
 )
 def test_a_file_of_another_sort_is_sent_to_its_verb(
@@ -404,7 +404,7 @@ def test_a_file_of_another_sort_is_sent_to_its_verb(
 ) -> None:
     path = EXPERIMENTS / file
     assert parm(verb, path, monkeypatch=monkeypatch) == 2
-    assert capsys.readouterr().err == f"{path}: {says} {path}'.\n"
+    assert capsys.readouterr().err == f"{path}: this {says} {path}'.\n"
 
 
 @pytest.mark.parametrize(

@@ -100,7 +100,7 @@ def test_accuracy_is_a_target_of_the_clients_answers(
         ([], "say what is to be met, such as --slo p999=40ms or --accuracy 0.92."),
         (["--slo", "p100=40ms"], "--slo p100=40ms: 'p100' is not a percentile: it would be the largest value of all"),
         (["--slo", "p999=40"], "it needs a unit"),
-        (["--accuracy", "0.9"], "has no 'model', so that there are no answers to be right."),
+        (["--accuracy", "0.9"], "has no 'model', so there is no accuracy."),
         (["--slo", "p99=40ms", "--confidence", "95"], "--confidence 95: must be above 0.5 and below 1."),
         (["--slo", "p99=40ms", "--set", "sweep={workload.arrivals.rate: [60, 90]}"], "take the sweep out with"),
         (["--slo", "p99=40ms", "--out", "experiment.yaml/plan.json"], "experiment.yaml/plan.json cannot be written: "),

@@ -47,7 +47,7 @@ def test_an_experiment_alone_is_a_plan_of_one(tmp_path: Path) -> None:
         ("name: all\nexperiments: []\n", "all.yaml:2: experiments: needs at least 1 item"),
         ("name: all\nexperiments:\n  - 0.yaml\n  - gone.yaml\n", "all.yaml:4: experiments.1: there is no file "),
         ("name: all\nexperiments: [all.yaml]\n", "all.yaml:2: experiments.0: "),
-        ("name: all\nexperiments: [0.yaml, 1.yaml]\n", "two of its experiments are called 'same'"),
+        ("name: all\nexperiments: [0.yaml, 1.yaml]\n", "two of its experiments have the name 'same'"),
         ("name: all\nexperimentz: [0.yaml]\n", "experimentz: unknown key"),
         ("name: all\nexperiments: [0.yaml]\nseed: 1\n", "all.yaml:3: seed: unknown key"),
     ],

@@ -53,12 +53,12 @@ def test_keys_with_a_comma_between_go_together_and_lists_combine(tmp_path: Path)
     [
         ("  cluster.instances, cluster.extra: [[4, 2], [8]]", "must be a list of 2 values, one for each of"),
         ("  cluster.instances, cluster.extra: [[4, 2], 8]", "must be a list of 2 values, one for each of"),
-        ("  cluster.instances, cluster.extra: [[4, 2], [4, 2]]", "4, 2 is there twice"),
-        ("  cluster.instances, cluster.extra: [[4, [2]]]", "a swept value is a number, text, or true or false"),
+        ("  cluster.instances, cluster.extra: [[4, 2], [4, 2]]", "4, 2 is given twice"),
+        ("  cluster.instances, cluster.extra: [[4, [2]]]", "must be a number, text, true or false"),
         ("  cluster.instances, cluster.extr: [[4, 2]]", "there is no 'cluster.extr' to sweep; did you mean"),
         ("  cluster.instances, cluster.instances: [[4, 2]]", "names a key twice"),
         ("  cluster.instances, cluster.extra: [[4, 2], [0, 2]]", "sweep.cluster.instances, cluster.extra.1"),
-        ("  cluster.instances, cluster.extra: [[4, 2]]\n  cluster.extra: [3]", "'cluster.extra' is swept already"),
+        ("  cluster.instances, cluster.extra: [[4, 2]]\n  cluster.extra: [3]", "'cluster.extra' is already swept"),
     ],
 )
 def test_impossible_sweeps(tmp_path: Path, sweep: str, sentence: str) -> None:
@@ -90,7 +90,7 @@ def test_a_number_that_stands_for_a_distribution_can_be_swept(tmp_path: Path) ->
 @pytest.mark.parametrize(
     ("sweep", "sentence"),
     [
-        ("  cluster.network: [1, 2]", "'cluster.network' is not a single value; sweep one of the options in it"),
+        ("  cluster.network: [1, 2]", "'cluster.network' is not a single value; sweep one of its options"),
         ("  cluster.queue: [1, 2]", "cluster.queue a queue discipline is a mapping with 'kind'"),
         ("  cluster.service: [-1, 2]", "cluster.service.value must be at least 0"),
         ("  cluster.service: [true]", "a distribution is a mapping with 'kind'"),

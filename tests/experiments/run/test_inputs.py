@@ -52,7 +52,7 @@ def test_a_changed_file_makes_its_cells_run_again_and_is_named(tmp_path: Path, n
     store, todo = again(tmp_path)
     found, (warning,) = store.finished(todo, traces=True)
     assert found == {}
-    assert warning == f"{file} is not what it was: 2 cells run again."
+    assert warning == f"{file} has changed: 2 cells run again."
     if name == "times.csv":
         assert [run_cell(cell, store).latency["mean"] for cell in todo] != before
 
@@ -74,7 +74,7 @@ def test_other_code_makes_every_cell_run_again_but_figures_still_find_it(
     monkeypatch.setattr(inputs, "code", lambda: "another version")
     found, (warning,) = store.finished(todo, traces=True)
     assert found == {}
-    assert warning == "the code of parm is not what it was: 2 cells run again."
+    assert warning == "the code of parm has changed: 2 cells run again."
     assert len(store.outcomes(todo)) == 2
 
 

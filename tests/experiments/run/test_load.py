@@ -66,7 +66,7 @@ def test_lines_give_the_range_over_a_sweep(tmp_path: Path) -> None:
     low, high = experiment(tmp_path), experiment(tmp_path, "cluster: {instances: 1}")
     points = [(one, one.policies[0]) for one in (low, high)]
     assert [*load.lines(points[:1])] == ["offered load of the deployed pool 0.5"]
-    assert [*load.lines(points)] == ["offered load of the deployed pool 0.5 to 2 (unstable from 1 on)"]
+    assert [*load.lines(points)] == ["offered load of the deployed pool 0.5 to 2 (unstable: must be below 1)"]
 
 
 @pytest.mark.parametrize(

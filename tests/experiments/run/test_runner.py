@@ -208,6 +208,6 @@ def test_a_worker_that_was_killed_is_told_of() -> None:
     next(done)
     for worker in multiprocessing.active_children():
         worker.kill()
-    with pytest.raises(ParmError, match="a worker was killed, perhaps for want of memory"):
+    with pytest.raises(ParmError, match="a worker was killed, perhaps because memory ran out"):
         list(done)
     assert not multiprocessing.active_children()

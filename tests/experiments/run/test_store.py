@@ -104,7 +104,7 @@ def test_a_cell_whose_trace_is_gone_runs_again(tmp_path: Path) -> None:
     store.trace_files(todo[1])[1].unlink()
     found, (warning,) = store.finished(todo, traces=True)
     assert set(found) == {todo[0].id}
-    assert "is gone" in warning
+    assert "is missing" in warning
 
 
 def test_a_damaged_trace_is_one_sentence(tmp_path: Path) -> None:
