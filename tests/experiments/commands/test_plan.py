@@ -87,10 +87,12 @@ def test_accuracy_is_a_target_of_the_clients_answers(
     assert parm(*common, "--accuracy", 0.1, monkeypatch=monkeypatch) == 0
     assert "accuracy >= 0.1000" in (printed := capsys.readouterr().out)
     assert "fewest: none, " in printed
-    assert parm(*common, "--accuracy", 0.999, "--out", "none.json", monkeypatch=monkeypatch) == 0
+    assert parm(*common, "--accuracy", 0.999, "--out", "none.json", monkeypatch=monkeypatch) == 1
     printed = capsys.readouterr().out
     assert "No policy is certain to meet the targets with up to 8 deployed instances." in printed
     assert "none up to 8" in printed
+    assert "price" in printed
+    assert "tried for none: " in printed
     assert json.loads(Path("none.json").read_text())["best"] is None
 
 
