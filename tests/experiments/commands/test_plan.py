@@ -75,7 +75,7 @@ def test_the_answers_are_the_same_for_any_number_of_workers(file: Path, monkeypa
     for workers in (1, 2):
         words = ["plan", file, "--slo", "p50=40ms", "--workers", workers, "--out", f"{workers}.json", "--fresh"]
         words += ["--most", 3, "--set", "policies=[none]"]
-        assert parm(*words, monkeypatch=monkeypatch) == 0
+        assert parm(*words, monkeypatch=monkeypatch) == 1  # three are too few
     assert Path("1.json").read_text() == Path("2.json").read_text()
 
 
