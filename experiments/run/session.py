@@ -11,7 +11,7 @@ from pathlib import Path
 from time import monotonic
 from typing import TYPE_CHECKING, Any
 
-from experiments.analysis import claims, frontier, reference, summary, tables
+from experiments.analysis import claims, frontier, reference, selection, summary, tables
 from experiments.analysis.load import questions
 from experiments.analysis.outcome import Outcome
 from experiments.analysis.theory import Theory, theory
@@ -31,6 +31,10 @@ if TYPE_CHECKING:
     from experiments.config.schema import Experiment
     from experiments.run.models import Models
     from sim.trace import Trace
+
+
+MOST_VERDICTS = 10
+"""Which policy is best is said in words of no more sweep points than this."""
 
 
 class InterruptedRunError(Exception):
@@ -150,6 +154,9 @@ def conclude(store: RunStore, experiment: Experiment, todo: Sequence[Cell], outc
         tables.show(rows, console())
         if experiment.precision is not None:
             for sentence in precision.sentences(experiment.precision, rows, experiment.trials):
+                print(sentence)
+        if len(experiment.points()) <= MOST_VERDICTS:
+            for sentence in selection.sentences(outcomes):
                 print(sentence)
         material = FigureData(
             rows, outcomes, trace if experiment.traces else None, experiment.name, experiment.reference, predicted
