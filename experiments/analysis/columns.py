@@ -89,13 +89,13 @@ _KEY = Column(
     ("KEY",), "", "For each swept key a column of its name, such as `workload.arrivals.rate`: its value here."
 )
 _METRIC = Column(("metric",), "", "Which metric the row is about: a metric of summary.csv or another percentile.")
-_TRIALS = "averaged over the trials after their warm-up"
+_TRIALS = "over the queries of all trials after their warm-up"
 
 TABLES = (
     Table(
         "parm run",
         f"Printed by `parm run` and `parm figures`: a row for each policy, {_TRIALS}; the number below another "
-        "is half of its 95% interval. One table for each sweep point.",
+        "is the longer arm of its 95% interval. One table for each sweep point.",
         (
             _POLICY,
             *(
@@ -294,7 +294,7 @@ TABLES = (
             Column(
                 ("measured there, and what is certain",),
                 "ms, or fraction",
-                "For each target the mean over the trials, "
+                "For each target the value over all trials, "
                 "and the one-sided bound that holds with the confidence asked for.",
             ),
             Column(

@@ -12,7 +12,7 @@ from pydantic import AfterValidator, BeforeValidator
 
 from experiments.analysis import percentiles
 from experiments.analysis.outcome import Measured, Outcome
-from experiments.analysis.quantiles import MS, Latencies, Sample, difference
+from experiments.analysis.quantiles import CONFIDENCE, MS, Latencies, Sample, difference
 from experiments.analysis.statistics import Interval, sectioning
 from experiments.analysis.summary import FRACTIONS, METRICS, value
 
@@ -107,11 +107,11 @@ def common(*policies: Sequence[Outcome]) -> list[list[Outcome]]:
     return [[trials[trial] for trial in kept] for trials in by_trial]
 
 
-def sample(metric: str, trials: Sequence[Outcome]) -> Sample:
+def sample(metric: str, trials: Sequence[Outcome], confidence: float = CONFIDENCE) -> Sample:
     """Return a metric over one policy's trials at one sweep point, in ms or as a fraction; NaN where it is unknown."""
     if not is_fraction(metric):
-        return Latencies(trials).sample(metric)
+        return Latencies(trials).sample(metric, confidence)
     parts = trials if len(trials) > 1 else trials[0].blocks
     values = [value(part, metric) for part in parts]
     whole = float(np.mean(values)) if len(trials) > 1 else value(trials[0], metric)
-    return Sample(sectioning(whole, values), tuple(one - whole for one in values))
+    return Sample(sectioning(whole, values, confidence), tuple(one - whole for one in values))

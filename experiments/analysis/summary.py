@@ -245,7 +245,7 @@ def _few_in_tail(trials: list[Outcome]) -> list[str]:
     beyond = fewest / 1000
     return [
         f"{' and '.join(few)} rest{'s' if len(few) == 1 else ''} on few queries per trial ({beyond:.2g} beyond p99.9, "
-        f"{FEW_IN_TAIL} or more are safe), so that its interval may be too narrow: run more queries"
+        f"{FEW_IN_TAIL} or more are safe), so that intervals may be too narrow: run more queries"
     ]
 
 

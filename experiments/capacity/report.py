@@ -72,12 +72,23 @@ def _missed(test: Tried) -> str:
 
 
 def _why(one: Plan) -> str:
-    """Return why a policy has no answer."""
-    answer = one.answer
-    last = answer.tests[max(answer.tests)]
-    if answer.doubtful is not None:
-        return f"cannot tell from {answer.doubtful} to {last.deployed}: {_missed(last)}"
-    return f"none up to {last.deployed} deployed: {_missed(last)}"
+    """Return why a policy has no answer, and what came closest at which price."""
+    answer, closest = one.answer, one.closest
+    size = one.sizes.get(closest.deployed)
+    near = f"closest with {closest.deployed} deployed"
+    near += f" ({size.instances} in all, price {size.price:.4g})" if size else ""
+    doubt = "none for certain" if answer.doubtful is not None else f"none up to {max(answer.tests)} deployed"
+    return f"{doubt}; {near}: {_missed(closest)}"
+
+
+def tried(one: Plan) -> str:
+    """Return every number of instances that was tried, with what was found."""
+    found = []
+    for number in sorted(one.answer.tests):
+        test = one.answer.tests[number]
+        values = ", ".join(finding.target.written(finding.value) for finding in test.findings)
+        found.append(f"{number} {test.verdict.value}{f' ({values})' if values else ''}")
+    return f"tried for {one.policy.label}: {'; '.join(found)}"
 
 
 def sentences(plans: Sequence[Plan], experiment: Experiment, looks: SequentialTest, most: int) -> list[str]:
@@ -85,7 +96,8 @@ def sentences(plans: Sequence[Plan], experiment: Experiment, looks: SequentialTe
     rule = experiment.equal_cost
     best = plans[0]
     if best.answer.fewest is None:
-        return [f"No policy is certain to meet the targets with up to {most} deployed instances."]
+        said = [f"No policy is certain to meet the targets with up to {most} deployed instances."]
+        return [*said, *(tried(one) for one in plans)]
     measure = "price" if rule == "price" else "instances"
     as_cheap = [one.policy.label for one in plans[1:] if one.spent(rule) == best.spent(rule)]
     said = [
@@ -99,6 +111,14 @@ def sentences(plans: Sequence[Plan], experiment: Experiment, looks: SequentialTe
         for one in plans
         if one.answer.doubtful is not None and one.answer.fewest is not None
     )
+    budget = best.spent(rule)
+    for one in plans[1:]:
+        there = one.at_budget(budget, rule)
+        if one.spent(rule) > budget and there is not None:
+            with_ = f"{there.deployed} deployed, {one.sizes[there.deployed].instances} in all"
+            values = ", ".join(f"{str(of.target).split()[0]} {of.target.written(of.value)}" for of in there.findings)
+            said.append(f"for as much, the best of {one.policy.label} that was tried is {values}, with {with_}")
+    said.extend(tried(one) for one in plans if one.answer.fewest is None)
     unsettled = [
         one.policy.label for one in plans if one.answer.fewest and one.answer.tests[one.answer.fewest].unsettled
     ]

@@ -1,8 +1,8 @@
 """The capacity question: with how many instances does a policy meet its targets?
 
-Each policy is a search of its own: it doubles or halves the deployed instances until one number meets the targets and
-one does not, then bisects. Every number is tried with more and more trials until `targets.SequentialTest` decides. All
-searches run side by side, so that the workers always have the trials of many policies to simulate.
+Each policy is a search of its own, over the deployed instances. Every number is tried with more and more trials until
+`targets.SequentialTest` decides. All searches run side by side, so that the workers always have the trials of many
+policies to simulate.
 
 Trials share their random numbers over all numbers of instances. A lucky set of trials is lucky at each of them, so that
 the chance of an answer that is too small is about that of one test, not the sum over the search.
@@ -10,6 +10,7 @@ the chance of an answer that is too small is about that of one test, not the sum
 
 from __future__ import annotations
 
+import math
 from collections.abc import Callable, Generator, Sequence
 from dataclasses import dataclass, field
 
@@ -47,6 +48,11 @@ class Tried:
     unsettled: int = 0
     """Trials that found no end of their warm-up."""
 
+    @property
+    def excess(self) -> float:
+        """The worst of the targets' values as a multiple of its bound; infinite where nothing could be run."""
+        return max((one.excess for one in self.findings), default=math.inf)
+
 
 @dataclass
 class Answer:
@@ -77,41 +83,104 @@ Search = Generator[Request, Sequence[Outcome] | str, Answer]
 def search(start: int, most: int, targets: Sequence[Target], looks: SequentialTest) -> Search:
     """Look for the fewest deployed instances, from 1 to `most`, beginning with `start`.
 
-    It relies on more instances being no worse, which noise and rounding may break by a little. The number below the
-    answer is always among those that were tried and did not meet the targets.
+    It doubles or halves and then bisects, but does not rely on more instances being no worse: where that finds nothing,
+    it looks around the number that came closest, and below what it finds it goes on until a number surely misses and is
+    no better than that above it. The number below the answer is always among those that were tried.
     """
-    answer = Answer()
+    one = _Searching(most, targets, looks)
+    fewest = yield from one.bisect(min(start, most))
+    if fewest is None:
+        fewest = yield from one.near_the_closest()
+    if fewest is not None:
+        fewest = yield from one.below(fewest)
+    doubtful = yield from one.in_doubt(most + 1 if fewest is None else fewest)
+    return Answer(one.tests, fewest, doubtful)
 
-    def meets(number: int) -> Generator[Request, Sequence[Outcome] | str, bool]:
-        if number not in answer.tests:
-            answer.tests[number] = yield from _test(number, targets, looks)
-        return answer.tests[number].verdict is TargetVerdict.MEETS
 
-    low, high, number = 0, most + 1, min(start, most)
-    while low + 1 < high:
-        if (yield from meets(number)):
-            high = number
-        else:
-            low = number
-        if high > most:
-            number = min(2 * low, most)
-        elif low == 0:
-            number = high // 2
-        else:
-            number = (low + high) // 2
-    answer.fewest = high if high <= most else None
-    if low and answer.tests[low].verdict is TargetVerdict.OPEN:
-        missed = [n for n, test in answer.tests.items() if n < low and test.verdict is TargetVerdict.MISSES]
-        bottom = max(missed, default=0)
-        while bottom + 1 < low:
-            number = (bottom + low) // 2
-            yield from meets(number)
-            if answer.tests[number].verdict is TargetVerdict.MISSES:
-                bottom = number
+Step = Generator[Request, Sequence[Outcome] | str, int | None]
+"""A part of a search; returns a number of instances, if it found one."""
+
+
+@dataclass
+class _Searching:
+    """What a search has tried so far."""
+
+    most: int
+    targets: Sequence[Target]
+    looks: SequentialTest
+    tests: dict[int, Tried] = field(default_factory=dict)
+
+    def meets(self, number: int) -> Generator[Request, Sequence[Outcome] | str, bool]:
+        """Say whether a number meets the targets; it is tried once."""
+        if number not in self.tests:
+            self.tests[number] = yield from _test(number, self.targets, self.looks)
+        return self.tests[number].verdict is TargetVerdict.MEETS
+
+    def bisect(self, number: int) -> Step:
+        """Return a number that meets the targets while the one below does not, or None."""
+        low, high = 0, self.most + 1
+        while low + 1 < high:
+            if (yield from self.meets(number)):
+                high = number
             else:
                 low = number
-        answer.doubtful = low
-    return answer
+            if high > self.most:
+                number = min(2 * low, self.most)
+            elif low == 0:
+                number = high // 2
+            else:
+                number = (low + high) // 2
+        return high if high <= self.most else None
+
+    def near_the_closest(self) -> Step:
+        """Return a number that meets the targets, from around the closest: surely found where the tail is a valley."""
+        while True:
+            closest = min(self.tests.values(), key=lambda test: test.excess).deployed
+            number = _between(closest, self.tests, self.most)
+            if number is None:
+                return None
+            if (yield from self.meets(number)):
+                return number
+
+    def below(self, fewest: int) -> Step:
+        """Return the fewest that meet the targets, from `fewest` downwards."""
+        number = fewest - 1
+        while number > 0:
+            if (yield from self.meets(number)):
+                fewest, number = number, number - 1
+            elif _hopeless(self.tests, number):
+                break
+            else:
+                number -= max(1, number // 10)
+        return fewest
+
+    def in_doubt(self, high: int) -> Step:
+        """Return the fewest below `high` of which one cannot tell, or None."""
+        doubtful = min(
+            (n for n, test in self.tests.items() if n < high and test.verdict is TargetVerdict.OPEN), default=0
+        )
+        while doubtful > 1:
+            yield from self.meets(doubtful - 1)
+            if self.tests[doubtful - 1].verdict is not TargetVerdict.OPEN:
+                break
+            doubtful -= 1
+        return doubtful or None
+
+
+def _between(closest: int, tried: dict[int, Tried], most: int) -> int | None:
+    """Return the middle of the wider gap to the next number that was tried, below or above; None where both are 1."""
+    below = max((n for n in tried if n < closest), default=0)
+    above = min((n for n in tried if n > closest), default=most + 1)
+    if max(closest - below, above - closest) < 2:
+        return None
+    return (below + closest) // 2 if closest - below >= above - closest else (closest + above) // 2
+
+
+def _hopeless(tried: dict[int, Tried], number: int) -> bool:
+    """Say whether fewer instances than `number` are not worth a look."""
+    test = tried[number]
+    above = tried[min(n for n in tried if n > number)]
+    return test.verdict is TargetVerdict.MISSES and test.excess >= above.excess
 
 
 def _test(
@@ -124,7 +193,7 @@ def _test(
         if isinstance(got, str):
             return Tried(number, TargetVerdict.MISSES, 0, impossible=got)
         seen.extend(got)
-        rooms = [[target.room(outcome) for outcome in seen] for target in targets]
+        rooms = [target.rooms(seen) for target in targets]
         verdict, findings = judge(rooms, targets, looks.level(look))
         unsettled = sum(not outcome.settled for outcome in seen)
         test = Tried(number, verdict, len(seen), findings, unsettled=unsettled)
@@ -134,22 +203,66 @@ def _test(
 
 
 @dataclass(frozen=True)
+class Size:
+    """What a number of deployed instances comes to."""
+
+    instances: int
+    """All instances together."""
+    price: float
+    extra: int
+    """The budget for redundancy that goes with them."""
+
+    def spent(self, rule: str) -> float:
+        """Return what is compared: the price under that rule, else the instances."""
+        return float(self.price if rule == "price" else self.instances)
+
+
+@dataclass(frozen=True)
 class Plan:
     """A policy with the answer for it."""
 
     policy: Policy
     answer: Answer
-    instances: int | None
-    """All instances together, at the answer."""
-    price: float | None
-    """Their price."""
-    extra: int | None
-    """The budget for redundancy that went with them."""
+    sizes: dict[int, Size]
+    """What each number of deployed instances that was tried comes to."""
+
+    @property
+    def here(self) -> Size | None:
+        """What the answer comes to."""
+        return self.sizes.get(self.answer.fewest) if self.answer.fewest else None
+
+    @property
+    def instances(self) -> int | None:
+        """All instances together, at the answer."""
+        return self.here.instances if self.here else None
+
+    @property
+    def price(self) -> float | None:
+        """Their price."""
+        return self.here.price if self.here else None
+
+    @property
+    def extra(self) -> int | None:
+        """The budget for redundancy that went with them."""
+        return self.here.extra if self.here else None
+
+    @property
+    def closest(self) -> Tried:
+        """The number that came closest to the targets."""
+        return min(self.answer.tests.values(), key=lambda test: test.excess)
+
+    def at_budget(self, budget: float, rule: str) -> Tried | None:
+        """Return the best of what was tried that costs no more; None where nothing does."""
+        affordable = [
+            test
+            for number, test in self.answer.tests.items()
+            if number in self.sizes and self.sizes[number].spent(rule) <= budget and test.findings
+        ]
+        return min(affordable, key=lambda test: test.excess, default=None)
 
     def spent(self, rule: str) -> float:
         """Return what is compared: the price under that rule, else the instances; infinite without an answer."""
-        found = self.price if rule == "price" else self.instances
-        return float("inf") if found is None else float(found)
+        return self.here.spent(rule) if self.here else math.inf
 
 
 def plan(experiment: Experiment, targets: Sequence[Target], looks: SequentialTest, most: int, run: Run) -> list[Plan]:
@@ -199,10 +312,14 @@ def _cells(alone: Experiment, request: Request) -> list[Cell] | str:
 
 
 def _plan(alone: Experiment, policy: Policy, answer: Answer) -> Plan:
-    if answer.fewest is None:
-        return Plan(policy, answer, None, None, None)
-    extra = extra_at(alone, answer.fewest)
-    size = {"instances": answer.fewest, "extra": extra}
+    return Plan(
+        policy, answer, {number: _size(alone, policy, number) for number, one in answer.tests.items() if one.findings}
+    )
+
+
+def _size(alone: Experiment, policy: Policy, deployed: int) -> Size:
+    extra = extra_at(alone, deployed)
+    size = {"instances": deployed, "extra": extra}
     cluster, machines = alone.cluster.model_copy(update=size), alone.machines.model_copy(update=size)
     pools = policy.pools(machines)
-    return Plan(policy, answer, sum(pool.instances for pool in pools), cost.price(cluster, pools), extra)
+    return Size(sum(pool.instances for pool in pools), cost.price(cluster, pools), extra)

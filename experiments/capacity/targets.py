@@ -19,8 +19,8 @@ import numpy as np
 from scipy.special import stdtrit
 
 from experiments.analysis import percentiles
-from experiments.analysis.estimates import measured
-from experiments.analysis.outcome import LATENCIES, Measured
+from experiments.analysis.estimates import sample
+from experiments.analysis.outcome import LATENCIES, Outcome
 from sim.errors import ParmError
 
 FIRST_LOOK = 5
@@ -32,7 +32,7 @@ _QUANTITY = re.compile(r"([-+]?[0-9.]+(?:[eE][-+]?[0-9]+)?)\s*([^\s0-9.]*)")
 
 @dataclass(frozen=True)
 class Target:
-    """A metric with the bound that its mean over the trials must keep."""
+    """A metric with the bound that it must keep, over the queries of all trials."""
 
     metric: str
     bound: float
@@ -43,10 +43,15 @@ class Target:
         """Whether more is better."""
         return self.metric == ACCURACY
 
-    def room(self, part: Measured) -> float:
-        """Return by how much a trial keeps the bound: negative where it does not."""
-        value = measured(part, self.metric)
-        return value - self.bound if self.at_least else self.bound - value
+    def rooms(self, trials: Sequence[Outcome]) -> list[float]:
+        """Return by how much the metric over the trials keeps the bound, negative where it does not, trial by trial.
+
+        A trial's number is, to first order, what would be left if all trials were like it; so the mean is that of the
+        pooled queries, as in every table, and not that of the trials' percentiles, which is biased.
+        """
+        found = sample(self.metric, trials)
+        values = (found.interval.value + by for by in found.deviations)
+        return [value - self.bound if self.at_least else self.bound - value for value in values]
 
     def value(self, room: float) -> float:
         """Return the metric's value that leaves this much room."""
@@ -103,11 +108,18 @@ class Finding:
 
     target: Target
     value: float
-    """Mean over the trials."""
+    """Over the queries of all trials."""
     worst: float
     """The target is met with confidence where this is: a one-sided bound at the look's level."""
     best: float
     """The target is missed with confidence where this does not keep it."""
+
+    @property
+    def excess(self) -> float:
+        """The value by the bound, or the bound by the value where more is better: above 1 it is missed."""
+        if not self.target.at_least:
+            return self.value / self.target.bound
+        return self.target.bound / self.value if self.value > 0 else math.inf
 
 
 def judge(

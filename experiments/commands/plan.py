@@ -55,7 +55,8 @@ def plan(
 ) -> None:
     """Find the fewest instances, and the policy, that meet targets.
 
-    Each number of instances is simulated until enough trials show whether it meets the targets.
+    Each number of instances is simulated until enough trials show whether it meets the targets. The exit status is 1
+    if no policy is certain to meet them.
     """
     from experiments.capacity import report, search, targets
     from experiments.capacity.trials import kept_trials, open_store
@@ -105,3 +106,5 @@ def plan(
         with writing(out):
             atomic.write(out, report.as_json(plans, experiment, aims, looks, farthest))
         print(out)
+    if plans[0].answer.fewest is None:
+        raise typer.Exit(1)

@@ -11,7 +11,7 @@ from pathlib import Path
 from time import monotonic
 from typing import TYPE_CHECKING, Any
 
-from experiments.analysis import claims, frontier, latex, reference, summary, tables
+from experiments.analysis import claims, frontier, latex, reference, selection, summary, tables
 from experiments.analysis.outcome import Outcome
 from experiments.analysis.theory import Theory, theory
 from experiments.config import precision
@@ -32,6 +32,10 @@ if TYPE_CHECKING:
     from experiments.config.schema import Experiment
     from experiments.run.models import Models
     from sim.trace import Trace
+
+
+MOST_VERDICTS = 10
+"""Which policy is best is said in words of no more sweep points than this."""
 
 
 class InterruptedRunError(Exception):
@@ -148,6 +152,9 @@ def conclude(
             tables.show(rows, console())
         if experiment.precision is not None:
             for sentence in precision.sentences(experiment.precision, rows, experiment.trials):
+                say(sentence)
+        if len(experiment.points()) <= MOST_VERDICTS:
+            for sentence in selection.sentences(outcomes):
                 say(sentence)
         material = figure_data(store, experiment, todo, outcomes, rows)
         for note in draw_all(experiment.figures, material, store.folder / "figures"):

@@ -52,6 +52,9 @@ def _obstacles(cluster: Cluster, policy: Policy, effects: Sequence[tuple[str, Ef
     queue, batching = cluster.queue, cluster.batching
     if type(policy) not in POLICIES:
         yield f"policy '{policy.name_in_yaml()}'"
+    hedging = policy if isinstance(policy, Hedged) else policy.hedge if isinstance(policy, Coded) else None
+    if hedging is not None and hedging.probability < 1:
+        yield "hedging with a probability below 1"
     if type(queue) not in DISCIPLINES:
         yield f"queue discipline '{queue.name_in_yaml()}'"
     if type(batching) not in (Fixed, Aimd):

@@ -12,12 +12,15 @@ import dataclasses
 import json
 from collections.abc import Sequence
 from pathlib import Path
+from types import SimpleNamespace
+from typing import Any
 
 import numpy as np
 
 from experiments.analysis.outcome import GRID, Outcome
 from experiments.analysis.quantiles import MS, Latencies, difference
 from experiments.analysis.statistics import Interval, paired, student_t
+from experiments.config.precision import Precision
 from sim.cluster import Cluster
 from sim.distributions.families import Exponential, Gamma
 from sim.policies import Coded, EqualResources, Policy, Replication
@@ -42,6 +45,15 @@ WORLDS: dict[str, tuple[Cluster, Policy, tuple[Straggler, ...], float]] = {
     "repl_hi": (FARM, Replication(), SLOW, 300.0),
     "rare": (FARM, EqualResources(), RARE, 300.0),
 }
+STOPPED = (
+    ("mm10", "p50", "1%"),
+    ("mm10", "p99", "1%"),
+    ("equal_slow", "p99", "1.5%"),
+    ("coded_slow", "p99", "1%"),
+    ("coded_slow", "p999", "5%"),
+    ("rare", "p999", "10%"),
+)
+"""What a `precision` asks for."""
 PAIRS = (("coded_slow", "equal_slow"), ("repl_hi", "equal_slow"))
 """Worlds that share their random numbers trial by trial."""
 
@@ -125,6 +137,26 @@ def coverage(
     return {"ours": ours.result(), "students_t": usual.result()}
 
 
+def sequential(name: str, metric: str, width: str, world: Sequence[Outcome], replications: int) -> dict[str, float]:
+    """Return how often the interval covers where a `precision` of `width` stopped, and what that took."""
+    generator = np.random.default_rng([*name.encode(), *metric.encode()])
+    truth = MS * Latencies(world).quantile(METRICS[metric])
+    precision = Precision.model_validate({metric: width, "max_trials": 200})
+    counts, covers, close = [], 0, 0
+    for _ in range(replications):
+        chosen, count, more = generator.integers(0, len(world), precision.max_trials), 0, precision.first(1)
+        while more > count:
+            count = more
+            interval = Latencies([world[one] for one in chosen[:count]]).sample(metric).interval
+            row: Any = SimpleNamespace(policy=name, point={}, metrics={metric: interval})
+            more = precision.more([row], count, precision.max_trials)
+        counts.append(count)
+        covers += interval.lo <= truth <= interval.hi
+        close += abs(interval.value / truth - 1) <= float(width.rstrip("%")) / 100
+    shares = {"covers": 100 * covers / replications, "error_within": 100 * close / replications}
+    return shares | {"median_trials": float(np.median(counts)), "most_trials": max(counts)}
+
+
 def main() -> None:
     """Print a line for each world, percentile and number of trials; lines that were computed before are kept."""
     parser = argparse.ArgumentParser(description=__doc__)
@@ -146,6 +178,13 @@ def main() -> None:
                     found[case] = coverage(pools[name], against, metric, size, given.replications)
                     kept.write_text(json.dumps(found, indent=1) + "\n")
                 print(case, found[case], flush=True)
+    for name, metric, width in STOPPED:
+        case = f"{name} {metric} stopped at {width}"
+        if name in pools:
+            if case not in found:
+                found[case] = sequential(name, metric, width, pools[name], given.replications)
+                kept.write_text(json.dumps(found, indent=1) + "\n")
+            print(case, found[case], flush=True)
 
 
 if __name__ == "__main__":

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import math
+from collections.abc import Sequence
 from types import SimpleNamespace
 from typing import Any
 
@@ -18,7 +19,16 @@ from experiments.config.schema import Experiment
 from experiments.run.cells import Cell
 from experiments.run.runner import simulate_cell
 
-TARGET = Target("p999", 40.0)
+
+class MadeUpTarget(Target):
+    """A target of trials that have a p99.9 and no queries."""
+
+    def rooms(self, trials: Sequence[Any]) -> list[float]:
+        """Return what each trial has left."""
+        return [self.bound - 1000 * one.latency["p999"] for one in trials]
+
+
+TARGET = MadeUpTarget("p999", 40.0)
 
 
 def part(late: float) -> Any:
@@ -72,6 +82,26 @@ def test_nothing_is_certain_where_the_most_that_may_be_tried_is_in_doubt() -> No
     noise = np.random.default_rng(1).normal(0.0, 5.0, 1000)
     found = answer(lambda n, trial: (60.0 if n < 7 else 40.0) + noise[trial], 4, 8, SequentialTest(20))
     assert (found.doubtful, found.fewest) == (7, None)
+
+
+def test_a_tail_that_grows_with_the_machines_is_found_below_the_start() -> None:
+    """Coded k = 3 with slow periods: 7 deployed meet 50 ms; more do not, since idle clusters feed slow machines."""
+    tail = {1: 9000, 2: 8000, 3: 6000, 4: 3000, 5: 900, 6: 58, 7: 43, 8: 49, 9: 54}
+    noise = np.random.default_rng(1).normal(0.0, 0.5, 1000)
+
+    def late(n: int, trial: int) -> float:
+        return (tail.get(n, 55 + 0.1 * n) - 10) + noise[trial]  # the target of these tests is 40 ms
+
+    found = answer(late, 10, 80, SequentialTest(40))
+    assert found.fewest == 7
+    assert found.below is not None
+    assert found.below.verdict is TargetVerdict.MISSES
+
+
+@given(st.integers(1, 40), st.integers(1, 40), st.integers(2, 40))
+def test_a_single_valley_is_always_found(bottom: int, start: int, most: int) -> None:
+    found = answer(lambda n, trial: 39.0 + 2.0 * abs(n - bottom), start, most, SequentialTest(5))
+    assert found.fewest == (bottom if bottom <= most else None)
 
 
 def test_numbers_on_which_a_policy_cannot_run_count_as_too_few() -> None:

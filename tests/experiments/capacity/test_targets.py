@@ -3,14 +3,15 @@
 from __future__ import annotations
 
 import math
-from types import SimpleNamespace
 from typing import Any
 
 import numpy as np
 import pytest
 
+from experiments.analysis.quantiles import Latencies
 from experiments.capacity.targets import ACCURACY, SequentialTest, Target, TargetVerdict, judge, parse
 from sim.errors import ParmError
+from tests.outcomes import outcome, with_tail
 
 
 @pytest.mark.parametrize(
@@ -64,13 +65,13 @@ def test_bad_targets_are_refused_in_one_sentence(slos: list[str], accuracy: floa
     assert "\n" not in str(error.value)
 
 
-def test_room_is_what_is_left_of_the_bound() -> None:
-    part: Any = SimpleNamespace(
-        latency={"p99": 0.03},
-        accuracy={"available": 90, "available_correct": 90, "degraded": 10, "degraded_correct": 4},
-    )
-    assert Target("p99", 40.0).room(part) == pytest.approx(10.0)
-    assert Target(ACCURACY, 0.92).room(part) == pytest.approx(0.02)
+def test_rooms_are_what_the_pooled_queries_leave_of_the_bound() -> None:
+    trials = [with_tail(outcome("a", trial), 0.01, (30 + trial) / 1000) for trial in range(3)]
+    rooms = Target("p999", 40.0).rooms(trials)
+    assert np.mean(rooms) == pytest.approx(40 - Latencies(trials).sample("p999").interval.value)
+    assert rooms == sorted(rooms, reverse=True)
+    right = [outcome("a", trial, degraded=0.1) for trial in range(3)]
+    assert np.mean(Target(ACCURACY, 0.92).rooms(right)) == pytest.approx(0.9 * 0.97 + 0.1 * 0.9 - 0.92, abs=0.005)
     assert Target(ACCURACY, 0.92).value(0.02) == pytest.approx(0.94)
     assert Target("p99", 40.0).value(10.0) == pytest.approx(30.0)
 

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import json
 from pathlib import Path
 from typing import Any
 
@@ -12,7 +13,8 @@ from experiments.analysis import summary
 from experiments.config.precision import Precision
 from experiments.config.schema import Experiment
 from experiments.run.session import Session
-from tests.experiments.run.test_store import experiment
+from tests.command import parm
+from tests.experiments.run.test_store import PLAIN, experiment
 from tests.outcomes import outcome
 
 FLAT: dict[str, Any] = {"traces": False, "figures": []}
@@ -93,3 +95,15 @@ def test_p99_9_is_p999_and_cells_keep_their_ids() -> None:
     assert given.precision.widths == {"p999": "5%"}
     assert [one.id for one in cells(given)] == [one.id for one in cells(experiment())]
     assert Experiment.model_validate(given.resolved()) == given
+
+
+def test_check_says_the_least_and_the_most_that_it_may_cost(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+) -> None:
+    file = tmp_path / "tiny.yaml"
+    file.write_text(json.dumps(PLAIN))
+    asked = "precision={p99.9: 5%, max_trials: 50}"
+    assert parm("check", file, "--set", asked, monkeypatch=monkeypatch) == 0
+    said = capsys.readouterr().out
+    assert "precision p999 within 5%: at least 10 trials (10 cells, 3,000 queries)" in said
+    assert "at most 50 (50 cells, 15,000 queries)" in said
