@@ -5,7 +5,7 @@ from __future__ import annotations
 import math
 import signal
 import threading
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Iterator, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from time import monotonic
@@ -150,12 +150,8 @@ def conclude(
         store.write_text("summary.tex", latex.table(rows))
         if not quiet:
             tables.show(rows, console())
-        if experiment.precision is not None:
-            for sentence in precision.sentences(experiment.precision, rows, experiment.trials):
-                say(sentence)
-        if len(experiment.points()) <= MOST_VERDICTS:
-            for sentence in selection.sentences(outcomes):
-                say(sentence)
+        for sentence in _verdicts(experiment, outcomes, rows):
+            say(sentence)
         material = figure_data(store, experiment, todo, outcomes, rows)
         for note in draw_all(experiment.figures, material, store.folder / "figures"):
             say(note)
@@ -176,6 +172,14 @@ def conclude(
         if not quiet:
             console().print(claims.table({experiment.name: verdicts}))
     say(str(store.folder))
+
+
+def _verdicts(experiment: Experiment, outcomes: Sequence[Outcome], rows: Sequence[Row]) -> Iterator[str]:
+    """Yield whether the precision was reached, and which policy is best."""
+    if experiment.precision is not None:
+        yield from precision.sentences(experiment.precision, rows, experiment.trials)
+    if len(experiment.points()) <= MOST_VERDICTS:
+        yield from selection.sentences(outcomes)
 
 
 def figure_data(
