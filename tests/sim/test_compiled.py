@@ -190,6 +190,8 @@ def test_what_cannot_be_compiled_is_named_or_simulated_on_simpy(
 
 
 class Broken(Sawtooth):
+    """Fails when drawn from."""
+
     kind: Literal["broken"] = "broken"  # type: ignore[assignment]
 
     def sample(self, generator: np.random.Generator, n: int) -> NDArray[np.float64]:

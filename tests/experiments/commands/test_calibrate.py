@@ -106,10 +106,10 @@ def test_values_beyond_a_bound_are_never_returned() -> None:
     [
         ({"free": {"x": {"keys": ["cluster.speed"], "start": 1, "low": 1, "high": 2}}}, "no number 'cluster.speed'"),
         ({"free": {"x": {"keys": ["cluster.service"], "start": 1, "low": 1, "high": 2}}}, "no number"),
-        ({"free": {"x": {"keys": ["cluster.instances"], "start": 3, "low": 1, "high": 2}}}, "'start' .3. must lie"),
+        ({"free": {"x": {"keys": ["cluster.instances"], "start": 3, "low": 1, "high": 2}}}, "'start' .3. must be"),
         ({"targets": [{"policy": "coded", "metric": "p50", "milliseconds": [1, 1]}]}, "no policy 'coded'"),
         ({"targets": [{"policy": "equal_resources", "metric": "p50", "milliseconds": [1]}]}, "1 'milliseconds' for 2"),
-        ({"targets": [{"policy": "equal_resources", "metric": "p99", "milliseconds": [1, 1]}]}, "how closely p99"),
+        ({"targets": [{"policy": "equal_resources", "metric": "p99", "milliseconds": [1, 1]}]}, "no tolerance for p99"),
         ({"search": [{"queries": 9, "points": [2]}]}, "go from 0 to 1"),
         (
             {"profile": {"name": "a", "device": "b", "network": "c", "roles": {"deployed": "cluster.instances"}}},
