@@ -1,1 +1,1 @@
-"""Reads YAML files into validated `Experiment`s: schema, loader, messages, keys, sweeps, bundles."""
+"""Reads YAML files into validated experiments: schema, loader, messages, keys, sweeps, bundles."""
