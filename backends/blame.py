@@ -34,7 +34,7 @@ def portable(error: BaseException) -> BaseException:
     place = blamed(error)
     try:
         pickle.loads(pickle.dumps(error))
-    except Exception:
+    except Exception:  # whatever a user's own exception class does when it is pickled
         error = RuntimeError(f"{type(error).__name__}: {error}")
     if place:
         error.add_note(_NOTE + place.removeprefix(" (").removesuffix(")"))
