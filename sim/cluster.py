@@ -41,6 +41,9 @@ class Cluster(Options):
     """Instances that serve the deployed model (m)."""
     extra: int = Field(default=0, ge=0, le=MOST_INSTANCES)
     """Budget for redundancy, in instances of the deployed model; each policy spends it in its own way."""
+    launched: int | None = Field(default=None, ge=1, le=MOST_INSTANCES)
+    """Machines that run, whether the policy uses them or not: bulk traffic and second services touch those that it does
+    not use as well, while it does not pay for them. As many as it uses where not given."""
     prices: Prices = Prices()
     """Prices of instances. With `equal_cost: price` the budget buys more instances of a cheaper kind."""
     service: Distribution

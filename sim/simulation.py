@@ -25,7 +25,7 @@ from sim.pool import Conditions, Pool, RoutedPool, SharedPool
 from sim.recorder import Recorder
 from sim.schedule import ClosedSchedule, Schedule
 from sim.stragglers import Crashes, Straggler
-from sim.stragglers.base import Effect, ServiceModifier, Setting
+from sim.stragglers.base import UNUSED, Effect, ServiceModifier, Setting
 from sim.streams import Stream, Streams
 from sim.trace import Role, Trace
 
@@ -200,6 +200,13 @@ def _attach(
     cluster: Cluster, stragglers: Sequence[Straggler], streams: Streams, plans: Sequence[PoolPlan]
 ) -> list[Effect]:
     of_instance = [(int(plan.role), plan.row) for plan in plans for _ in range(plan.instances)]
+    if cluster.launched is not None:
+        if len(of_instance) > cluster.launched:
+            raise ValueError(
+                f"the policy uses {len(of_instance)} instances, but only {cluster.launched} are launched: raise "
+                "'cluster.launched'"
+            )
+        of_instance += [UNUSED] * (cluster.launched - len(of_instance))
     return [
         straggler.attach(Setting(streams, number, of_instance, cluster.network))
         for number, straggler in enumerate(stragglers)

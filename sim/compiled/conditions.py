@@ -134,7 +134,7 @@ def delayed(w: Any, instance: int, when: float, outbound: int, seconds: float) -
         if not outbound:
             put_i8(delay.at, instance, at)
         link = 2 * instance + outbound
-        flows = get_i8(delay.flows, 2 * w.instances_total * at + link)
+        flows = get_i8(delay.flows, 2 * w.launched * at + link)
         if flows == 0:
             continue
         count = get_i8(delay.crossed, link)

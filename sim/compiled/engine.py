@@ -101,7 +101,7 @@ class Engine:
         arrays["meets"] = np.zeros(len(plans) * sizes * FIRST_ATTEMPTS, layout.MEET)
         arrays["meets"]["stream"] = -1
         arrays.world["attempts"] = FIRST_ATTEMPTS
-        arrays.world["instances_total"] = len(arrays["instances"])
+        arrays.world["launched"] = self._cluster.launched or len(arrays["instances"])
         self._scratch: list[NDArray[Any]] = []
         count = first = 0
         self._homes: list[tuple[int, int]] = []
@@ -196,7 +196,7 @@ class Engine:
 
     def _attach(self, effects: Sequence[Effect]) -> None:
         """Lay out what stragglers do, in their order."""
-        arrays, instances = self._arrays, len(self._arrays["instances"])
+        arrays, instances = self._arrays, self._arrays.get("launched")
         forms = [effect.form for effect in effects]
         bends = [form for form in forms if isinstance(form, Pieces | Chains | Factors | Draws)]
         arrays["bends"] = np.zeros(len(bends), layout.BEND)

@@ -59,7 +59,7 @@ WORLD = record(
     policy="policy copies cancel hedges watched hedging backing sees copying parity_pool backup_pool encode decode "
     "group groups_made coded_groups group_timer group_sizes any_k",
     frontend="alone waiting first batch_count filled_to awaits_more live due awaiting has_deadline came queries count "
-    "adapts max_size closed sent think thought arrivals sees_arrivals instances_total",
+    "adapts max_size closed sent think thought arrivals sees_arrivals launched",
     pools="pools farms instances queues meets attempts bends bend_count delays delay_count outages outage_count",
     draws="streams latest ordered window seen oldest least",
     columns="ended column_room owner role row attempt task_size instance queued sent_at start finish "

@@ -24,6 +24,10 @@ reply is requested when its task starts.
 """
 
 
+UNUSED = (-1, 0)
+"""Role and parity row of a machine that is launched and serves nothing."""
+
+
 @dataclass(frozen=True, slots=True)
 class Setting:
     """The cluster of one simulation, to which straggler models are attached."""
@@ -32,7 +36,7 @@ class Setting:
     number: int
     """The model's index in the experiment's list; distinguishes models of the same kind."""
     pools: Sequence[tuple[int, int]]
-    """Role and parity row of each instance's pool, one entry per launched instance."""
+    """Role and parity row of each instance's pool, one entry per launched instance; `UNUSED` for those without one."""
     network: Network
 
 
