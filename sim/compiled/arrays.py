@@ -143,20 +143,23 @@ class TrafficLine:
         self._instances = instances
         self._ends = np.empty(0)
         self._flows = np.empty((0, instances, 2), np.int64)
+        self._waits = np.empty((0, instances, 2), np.float64)
 
     def extend(self) -> None:
         """Let the kernel have as many pieces more as it has now."""
         new = list(islice(self._pieces, max(FIRST_PIECES, len(self._ends))))
-        flows = np.array([flows for _, flows in new], np.int64).reshape(-1, self._instances, 2)
-        self._set([end for end, _ in new], flows)
+        links = np.array([links for _, links in new], np.float64).reshape(-1, self._instances, 2, 2)
+        self._set([end for end, _ in new], links)
 
     def end(self) -> None:
         """Let there be no traffic any more, so that the kernel can end after an error."""
-        self._set([np.inf], np.zeros((1, self._instances, 2), np.int64))
+        self._set([np.inf], np.zeros((1, self._instances, 2, 2)))
 
-    def _set(self, ends: list[float], flows: NDArray[np.int64]) -> None:
+    def _set(self, ends: list[float], links: NDArray[np.float64]) -> None:
         self._ends = np.append(self._ends, ends)
-        self._flows = np.concatenate([self._flows, flows])
+        self._flows = np.concatenate([self._flows, links[..., 0].astype(np.int64)])
+        self._waits = np.concatenate([self._waits, links[..., 1]])
         record = self._record
         record["values"], record["flows"] = self._ends.ctypes.data, self._flows.ctypes.data
+        record["waits"] = self._waits.ctypes.data
         record["count"] = len(self._ends)

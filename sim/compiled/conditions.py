@@ -137,6 +137,9 @@ def delayed(w: Any, instance: int, when: float, outbound: int, seconds: float) -
         flows = get_i8(delay.flows, 2 * w.launched * at + link)
         if flows == 0:
             continue
+        if delay.streams < 0:
+            total += flows * max(0.0, seconds - delay.latency) + get_f8(delay.waits, 2 * w.launched * at + link)
+            continue
         count = get_i8(delay.crossed, link)
         put_i8(delay.crossed, link, count + flows)
         backlog = 0.0

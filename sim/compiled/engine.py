@@ -221,9 +221,9 @@ class Engine:
         for flows, delay in zip(bulk, arrays["delays"], strict=True):
             delay["at"] = self._address(np.zeros(instances, np.int64))
             delay["crossed"] = self._address(np.zeros(2 * instances, np.int64))
-            numbers = [self._blocks.add(stream) for both in flows.backlog for stream in both]
+            numbers = [self._blocks.add(stream) for both in flows.backlog or () for stream in both]
             delay["latency"] = flows.latency
-            delay["streams"] = numbers[0]  # the others follow it
+            delay["streams"] = numbers[0] if numbers else -1  # the others follow it
             self._traffic.append(TrafficLine(delay, flows.pieces, instances))
         crashes = [form for form in forms if isinstance(form, Crashing)]
         arrays["outages"] = np.zeros(len(crashes), layout.OUTAGE)

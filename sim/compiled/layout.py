@@ -105,8 +105,9 @@ QUEUE = record(rows="front back")
 BEND = record(rows="how values")
 """A straggler's bend: `values` are its `LINE` rows, factors, or streams."""
 
-DELAY = record("latency", rows="values flows count at crossed streams")
-"""Bulk traffic: when each piece of time ends, how many flows cross each link then, and where each instance is."""
+DELAY = record("latency", rows="values flows waits count at crossed streams")
+"""Bulk traffic: when each piece of time ends, how many flows cross each link then, what they keep in its buffer if that
+lasts (then `streams` is -1), and where each instance is."""
 
 OUTAGE = record("detect", rows="retry values")
 """Crashes; `values` is its first `LINE`."""

@@ -89,10 +89,12 @@ class Draws:
 class Traffic:
     """Bulk flows cross the instances' links: a message shares its link with them and waits for each one's backlog."""
 
-    pieces: Iterator[tuple[float, Sequence[tuple[int, int]]]]
-    """(end, for each instance the flows in and out until then), with ends that increase without bound."""
-    backlog: Sequence[tuple[Stream, Stream]]
-    """For each instance the seconds that a flow's backlog takes, in and out, numbered in the order of the waits."""
+    pieces: Iterator[tuple[float, Sequence[tuple[tuple[int, float], tuple[int, float]]]]]
+    """(end, for each instance the flows in and out until then, each with their lasting backlog in seconds), with ends
+    that increase without bound."""
+    backlog: Sequence[tuple[Stream, Stream]] | None
+    """For each instance the seconds that a flow's backlog takes, in and out, numbered in the order of the waits; None
+    where it lasts."""
     latency: float
     """Seconds of each message that flows do not multiply."""
 

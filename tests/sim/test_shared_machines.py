@@ -11,7 +11,7 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from sim.cluster import Cluster
-from sim.distributions.families import Deterministic
+from sim.distributions.families import Deterministic, Exponential
 from sim.network import Network
 from sim.policies import Coded, Uncoded
 from sim.schedule import OpenSchedule
@@ -54,8 +54,8 @@ def test_a_shuffle_goes_there_and_back_over_and_over() -> None:
     traffic = _Traffic(Shuffles(concurrent=1, megabytes=(125.0, 125.0)), setting(), 1.25e8)
     seen = []
     for when in np.arange(1.5, 400.0, 0.5):
-        into = [i for i in range(6) if traffic.flows(i, when, IN)]
-        out = [i for i in range(6) if traffic.flows(i, when, OUT)]
+        into = [i for i in range(6) if traffic.link(i, when, IN)[0]]
+        out = [i for i in range(6) if traffic.link(i, when, OUT)[0]]
         assert len(into) == len(out) == 1
         seen.append((out[0], into[0]))
     changes = [pair for number, pair in enumerate(seen) if number == 0 or pair != seen[number - 1]]
@@ -67,7 +67,7 @@ def test_a_shuffle_goes_there_and_back_over_and_over() -> None:
 def test_flows_are_on_a_link_as_often_as_they_should_be() -> None:
     """Four flows over six instances: the mean number of flows into an instance is 4/6, its sum always 4."""
     traffic = _Traffic(Shuffles(), setting(), 1.25e8)
-    counts = np.array([[traffic.flows(i, when, IN) for i in range(6)] for when in np.arange(0.0, 3000.0, 3.0)])
+    counts = np.array([[traffic.link(i, when, IN)[0] for i in range(6)] for when in np.arange(0.0, 3000.0, 3.0)])
     assert np.all(counts.sum(axis=1) == 4)
     assert counts.mean(axis=0) == pytest.approx([4 / 6] * 6, abs=0.12)
 
@@ -80,11 +80,28 @@ def test_messages_wait_for_their_share_and_behind_the_backlog() -> None:
     waits = set()
     for when in np.arange(0.0, 200.0, 0.5):
         for instance in range(6):
-            flows = traffic.flows(instance, when, IN)
+            flows = traffic.link(instance, when, IN)[0]
             expected = flows * (0.002 + 0.01)
             assert delay(instance, when, False, 0.002) == pytest.approx(expected)
             waits.add(flows)
     assert {0, 1, 2} <= waits
+
+
+def test_a_backlog_that_lasts_is_the_same_for_all_messages_that_meet_a_flow() -> None:
+    """One flow at a time: as long as the pair and the way stay, every message on its link waits the same."""
+    shuffles = Shuffles(concurrent=1, megabytes=(125.0, 125.0), backlog=Exponential(mean=0.01), backlog_per="flow")
+    traffic = _Traffic(shuffles, setting(), 1.25e8)
+    delay = shuffles.attach(setting()).delay
+    assert delay is not None
+    met: dict[tuple[int, int, int], set[float]] = {}
+    for number, when in enumerate(np.arange(0.05, 400.0, 0.1)):
+        for instance in range(6):
+            waited = delay(instance, when, False, 0.002)
+            if traffic.link(instance, when, IN)[0]:
+                met.setdefault((instance, int(when), number // 10), set()).add(round(waited, 9))
+    depths = [next(iter(one)) - 0.002 for one in met.values() if len(one) == 1]
+    assert len(depths) > 0.8 * len(met)  # a second may hold the end of one flow and the beginning of another
+    assert np.mean(depths) == pytest.approx(0.01, rel=0.15)
 
 
 def run(stragglers: list[Straggler], times: np.ndarray[Any, Any], **cluster: Any) -> Trace:

@@ -117,10 +117,12 @@ class TestLaunched:
         few, many = slowed(4), slowed(40)
         assert 6 < few / many < 14
 
-    def test_both_engines_agree(self) -> None:
+    @pytest.mark.parametrize("per", ["message", "flow"])
+    def test_both_engines_agree(self, per: str) -> None:
         schedule = OpenSchedule(np.arange(3000) * 0.003)
+        shuffles = Shuffles(concurrent=2, backlog_per=per, backlog=Exponential(mean=0.02))
         found = [
-            simulate(self.cluster, Coded(k=2), [self.shuffles], schedule, Streams(1), engine=engine)  # type: ignore[arg-type]
+            simulate(self.cluster, Coded(k=2), [shuffles], schedule, Streams(1), engine=engine)  # type: ignore[arg-type]
             for engine in ("simpy", "compiled")
         ]
         np.testing.assert_array_equal(found[0].tasks.back, found[1].tasks.back)
