@@ -111,6 +111,19 @@ class Pool(ABC):
             else:
                 self._released(task.instance)
 
+    def cancel_up_to(self, task: Task) -> list[Task]:
+        """Remove a task from its queue, with all that wait there before it; return them, none if it does not wait."""
+        removed: list[Task] = []
+        if task.state == QUEUED:
+            for other in self._where(task):
+                if other.state == QUEUED:
+                    removed.append(other)
+                if other is task:
+                    break
+        for one in removed:
+            self.cancel(one)
+        return removed
+
     def _stopped(self, call: Call) -> None:
         self._released(call.item)
 
@@ -129,6 +142,10 @@ class Pool(ABC):
     @abstractmethod
     def _released(self, instance: int) -> None:
         """Called when the task of an instance ended."""
+
+    @abstractmethod
+    def _where(self, task: Task) -> deque[Task]:
+        """Return the queue in which a task waits."""
 
     @abstractmethod
     def _queue_of(self, instance: int) -> deque[Task]:
@@ -390,6 +407,9 @@ class SharedPool(Pool):
             avoid.append(instance)
         return True
 
+    def _where(self, task: Task) -> deque[Task]:
+        return self._queue
+
     def _queue_of(self, instance: int) -> deque[Task]:
         return self._queue
 
@@ -502,6 +522,9 @@ class RoutedPool(Pool):
     def _queues_at(self, instance: int) -> list[deque[Task]]:
         """Return all queues of an instance."""
         return [self._queue_of(instance)]
+
+    def _where(self, task: Task) -> deque[Task]:
+        return self._queues[task.instance - self.instances.start]
 
     def _queue_of(self, instance: int) -> deque[Task]:
         return self._queues[instance - self.instances.start]

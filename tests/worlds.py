@@ -136,7 +136,7 @@ def policies() -> st.SearchStrategy[Policy]:
             ApproximateBackup,
             after=st.sampled_from([None, 0.0, 0.01, 0.05]),
             backup_instances=st.sampled_from([None, 1]),
-            cancel=st.sampled_from(["nothing", "queued"]),
+            cancel=st.sampled_from(["nothing", "queued", "queued_up_to"]),
         ),
     )
 

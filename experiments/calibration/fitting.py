@@ -39,6 +39,8 @@ class Residual:
     measured: float
     simulated: float
     aim: Aim
+    noise: float | None = None
+    """Relative standard error of the measured value, if known."""
 
     @property
     def ratio(self) -> float:
@@ -53,7 +55,7 @@ class Residual:
     @property
     def loss(self) -> float:
         """The weighted squared log-ratio, in units of the tolerance."""
-        return self.aim.weight * (math.log(self.ratio) / math.log1p(self.aim.tolerance)) ** 2
+        return self.aim.weight * (math.log(self.ratio) / math.log1p(self.noise or self.aim.tolerance)) ** 2
 
 
 def residuals(calibration: Calibration, values: Values, run: Run, stage: Stage | None = None) -> list[Residual]:
@@ -75,6 +77,7 @@ def residuals(calibration: Calibration, values: Values, run: Run, stage: Stage |
             known / 1e3,
             float(np.median([one[target.metric] for one in found[target.policy, str(everywhere[place])]])),
             calibration.aims[target.metric],
+            target.noise,
         )
         for target in calibration.targets
         for place in places

@@ -58,6 +58,9 @@ class FittedQuantity(Options):
     """The mean of the latencies or a percentile; p99.5 and p995 are the same."""
     milliseconds: tuple[PositiveFloat | None, ...]
     """The measured value at each point of the sweep, in ms, in the sweep's order; null if unknown."""
+    noise: PositiveFloat | None = None
+    """Relative standard error of these values. In the fit, an error is in units of it; the metric's tolerance is the unit
+    where it is not given, and decides which values count as met."""
 
 
 class Stage(Options):

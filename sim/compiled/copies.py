@@ -6,10 +6,24 @@ from typing import Any
 
 from sim.compiled.answers import answer, is_answered
 from sim.compiled.heap import push
-from sim.compiled.layout import BACKUP, BACKUP_DUE, BACKUPS, HEDGED, ONE, OWN, QUEUED, REPLICA, REPLICAS, RUNNING
-from sim.compiled.memory import batches, kernel, tasks
-from sim.compiled.tasks import cancel_copies, make, remove, remove_copies, submit
+from sim.compiled.layout import (
+    BACKUP,
+    BACKUP_DUE,
+    BACKUPS,
+    CANCELS,
+    HEDGED,
+    ONE,
+    OWN,
+    QUEUED,
+    REPLICA,
+    REPLICAS,
+    RUNNING,
+)
+from sim.compiled.memory import batches, kernel, queues, tasks
+from sim.compiled.tasks import cancel_copies, make, queue_of, remove, remove_copies, submit
 from sim.compiled.waiting import backup_wait, call_off, may_hedge, replied, see, wait, watch
+
+UP_TO = CANCELS.index("queued_up_to")
 
 
 @kernel
@@ -192,4 +206,8 @@ def cancel_backup(w: Any, b: int) -> None:
     """Remove the backup model's task if it waits."""
     backup = batches(w.batches, b).backup
     if backup >= 0 and tasks(w.tasks, backup).state == QUEUED:
+        if w.cancel == UP_TO:
+            q = queue_of(w, tasks(w.tasks, backup).pool, tasks(w.tasks, backup).instance)
+            while queues(w.queues, q).front != backup:
+                remove(w, queues(w.queues, q).front)
         remove(w, backup)

@@ -13,6 +13,9 @@ import numpy as np
 ROW = "i8"
 
 QUEUED, RUNNING, ENDED = range(3)
+
+CANCELS = ("nothing", "queued", "all", "queued_up_to")
+"""What an answer cancels, by the number that the kernel knows."""
 """The states of a task, as in `sim.task`."""
 
 DONE, CANCELLED, LOST = range(3)

@@ -24,7 +24,6 @@ from sim.policies import (
 )
 from sim.stragglers.base import Effect
 
-CANCELS = ("nothing", "queued", "all")
 DISCIPLINES = (SingleQueue, RoundRobin, RandomQueue, ShortestQueue, BestOf)
 POLICIES: dict[type[Policy], int] = {
     Uncoded: layout.ONE,
@@ -130,7 +129,7 @@ def _of_policy(policy: Policy) -> Iterator[tuple[str, Any]]:
             yield from _hedging(policy)
         case ApproximateBackup():
             yield "backup_pool", 1
-            yield "cancel", CANCELS.index(policy.cancel)
+            yield "cancel", layout.CANCELS.index(policy.cancel)
             yield from _waiting(policy, 0.5, "backup_after", "backup_share")
         case Coded():
             if policy.hedge is not None or policy.backup is not None:
@@ -150,7 +149,7 @@ def _of_policy(policy: Policy) -> Iterator[tuple[str, Any]]:
 
 
 def _cancelling(cancel: str, seconds: float) -> Iterator[tuple[str, Any]]:
-    yield "cancel", CANCELS.index(cancel)
+    yield "cancel", layout.CANCELS.index(cancel)
     yield "cancel_seconds", seconds
 
 

@@ -28,11 +28,12 @@ from sim import atomic
 from sim.distributions.base import Distribution, Floats
 from sim.kinds import Options, find_file
 
-RoleName = Literal["deployed", "parity", "backup", "backlog"]
-"""Whose times: a model's service times, or (`backlog`) a bulk flow's queueing delay in a buffer."""
+RoleName = Literal["deployed", "parity", "backup", "preprocess", "backlog"]
+"""Whose times: a model's service times, of which `preprocess` makes one query ready, or (`backlog`) a bulk flow's
+queueing delay in a buffer."""
 
 Measured = Annotated[
-    str, StringConstraints(pattern=r"^(deployed|parity|backup|backlog|copy|(en|de)code \S+ k=\d+ r=\d+)$")
+    str, StringConstraints(pattern=r"^(deployed|parity|backup|preprocess|backlog|copy|(en|de)code \S+ k=\d+ r=\d+)$")
 ]
 """Keys of a profile: a role, the `copy` to the device, or `encode` or `decode` of a code at k and r."""
 
@@ -168,9 +169,10 @@ class Profile(Distribution):
     kind: Literal["profile"] = "profile"
     file: Path
     """A profile's name, such as `k80-resnet18`, or the path of its JSON file."""
-    role: Literal["deployed", "parity", "backup", "backlog", "encode", "decode", "copy"] = "deployed"
-    """Which times: service times of the deployed, parity or backup model; `backlog`: queueing delay that a bulk flow
-    causes in a buffer; `encode` and `decode`: the frontend's time per coding group; `copy`: of a batch to a device."""
+    role: Literal["deployed", "parity", "backup", "preprocess", "backlog", "encode", "decode", "copy"] = "deployed"
+    """Which times: service times of the deployed, parity or backup model; `preprocess`: the part of them that makes one
+    query ready, such as decoding its picture; `backlog`: queueing delay that a bulk flow causes in a buffer; `encode`
+    and `decode`: the frontend's time per coding group; `copy`: of a batch to a device."""
     code: str | None = None
     """Code whose `encode` or `decode` it is, as 'addition k=2 r=1'; default: each policy's own."""
     batch: int = Field(1, ge=1)

@@ -35,8 +35,10 @@ class ApproximateBackup(Wait, Policy):
     given."""
     backup_instances: PositiveInt | None = None
     """Instances that serve the backup model; by default as many as `cluster.extra` pays for."""
-    cancel: Literal["nothing", "queued"] = "queued"
-    """Whether a query's other task, if queued, is removed when the query is answered; running tasks always end."""
+    cancel: Literal["nothing", "queued", "queued_up_to"] = "queued"
+    """Whether a query's other task, if queued, is removed when the query is answered; running tasks always end.
+    `queued_up_to`: with a queued backup, all are removed that wait before it, as in the artifact, whether their queries
+    are answered or not."""
 
     def pools(self, cluster: Cluster) -> list[PoolPlan]:
         """Return the deployed model's pool and the backup model's; raises as `Policy.pools`."""
@@ -70,14 +72,15 @@ class Pending:
 class Backups(Execution):
     """The reply is the deployed model's answer, or the backup's if that is back and the timeout is over before."""
 
-    __slots__ = ("_backups", "_cancels", "_clock", "_deployed", "_waiting")
+    __slots__ = ("_backups", "_cancels", "_clock", "_deployed", "_up_to", "_waiting")
 
     def __init__(self, frontend: Frontend, options: ApproximateBackup) -> None:
         super().__init__(frontend)
         self._clock = frontend.clock
         self._deployed = frontend.deployed
         (self._backups,) = frontend.others
-        self._cancels = options.cancel == "queued"
+        self._cancels = options.cancel != "nothing"
+        self._up_to = options.cancel == "queued_up_to"
         self._waiting = options.waiting(ARTIFACT_QUANTILE)
         """The timeout. A cancelled task of the deployed model counts with the time until then: that is beyond the
         timeout, so the quantile is not biased."""
@@ -137,7 +140,10 @@ class Backups(Execution):
 
     def _cancel_backup(self, pending: Pending) -> None:
         backup = pending.backup
-        if backup is not None:
+        if backup is not None and self._up_to:
+            for removed in self._backups.cancel_up_to(backup):
+                removed.owner.state.backup = None
+        elif backup is not None:
             self._backups.cancel(backup)
             if backup.state == ENDED:
                 pending.backup = None

@@ -13,6 +13,7 @@ from pydantic import ValidationError
 
 from sim.cluster import Cluster
 from sim.distributions.families import Deterministic, Exponential, Gamma
+from sim.engines import Engine
 from sim.policies import ApproximateBackup, EqualResources
 from sim.policies.waiting import RunningQuantile
 from sim.schedule import OpenSchedule
@@ -228,3 +229,23 @@ def test_impossible_options_are_refused() -> None:
     with pytest.raises(ValueError, match="the backup model needs an instance"):
         ApproximateBackup().instances(alone)
     assert ApproximateBackup(backup_instances=1).instances(alone) == 3
+
+
+@pytest.mark.parametrize("engine", ["simpy", "compiled"])
+@pytest.mark.parametrize(
+    ("cancel", "fates", "last"),
+    [("queued", "done done cancelled cancelled", 20.0), ("queued_up_to", "done cancelled cancelled cancelled", 50.1)],
+)
+def test_an_answer_may_remove_the_backups_that_wait_before_its_own(
+    engine: Engine, cancel: str, fates: str, last: float
+) -> None:
+    """Query 1 is slow, and its backup waits behind that of query 0 until query 2 is answered."""
+    cluster = Cluster(instances=4, extra=1, service=Deterministic(value=1.0), backup_service=Deterministic(value=10.0))
+    slow = [Heterogeneous(factors=(1.0, 50.0, 1.0, 1.0, 1.0))]
+    schedule = OpenSchedule(np.array([0.0, 0.1, 0.2, 0.3]))
+    policy = ApproximateBackup.model_validate({"cancel": cancel, "after": 0.0})
+    trace = simulate(cluster, policy, slow, schedule, Streams(0), engine=engine)
+    backups = trace.tasks.role == Role.BACKUP
+    found = dict(zip(trace.tasks.owner[backups].tolist(), trace.tasks.fate[backups].tolist(), strict=True))
+    assert [TaskStatus(found[query]).name.lower() for query in range(4)] == fates.split()
+    assert trace.queries.reply[1] == pytest.approx(last)
