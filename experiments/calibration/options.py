@@ -59,8 +59,8 @@ class FittedQuantity(Options):
     milliseconds: tuple[PositiveFloat | None, ...]
     """The measured value at each point of the sweep, in ms, in the sweep's order; null if unknown."""
     noise: PositiveFloat | None = None
-    """Relative standard error of these values. In the fit, an error is in units of it; the metric's tolerance is the unit
-    where it is not given, and decides which values count as met."""
+    """Relative standard error of these values, the unit of their errors in the fit; by default the metric's tolerance,
+    which decides in any case which values count as met."""
 
 
 class Stage(Options):

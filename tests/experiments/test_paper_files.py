@@ -6,11 +6,14 @@ import json
 import re
 from pathlib import Path
 
+import numpy as np
 import pytest
 
 from backends import profiles
 from experiments import cli
 from experiments.config import bundle, loader
+from sim.distributions.profile import Profile
+from sim.trace import Role
 from tests.command import parm
 
 PAPER = Path(cli.__file__).parent / "paper"
@@ -55,8 +58,9 @@ def test_the_files_agree_on_the_gpu_cluster() -> None:
     clusters = {file.stem: loader.load(file).resolved()["cluster"] for file in FILES}
     base = clusters.pop("fig10a")
     varied = {
-        "fig10b": {"instances", "extra", "service", "network"},
-        "sec623_batch": {"service", "batching"},
+        "fig10b": {"instances", "extra", "service", "parity_service", "network", "encode"},
+        "fig11": {"launched"},
+        "sec623_batch": {"service", "parity_service", "batching", "encode"},
         "fig14": {"backup_service"},
         "round_robin": {"queue"},
     }
@@ -64,13 +68,29 @@ def test_the_files_agree_on_the_gpu_cluster() -> None:
         assert {key for key in cluster if cluster[key] != base[key]} == varied.get(name, set()), name
 
 
-@pytest.mark.parametrize(("name", "profile"), [("fig10a", "k80-resnet18"), ("fig10b", "c5-resnet18")])
-def test_the_overhead_is_the_one_that_was_fitted_with_the_profile(name: str, profile: str) -> None:
-    """The other files of the GPU cluster have that of fig10a, as the test above holds; the CPU cluster needed none."""
-    how = json.loads((profiles.FOLDER / f"{profile}.json").read_text())["how"]
-    fitted = re.search(r"overhead ([0-9.]*[0-9])", how)
-    overhead = loader.load(PAPER / f"{name}.yaml").cluster.network.overhead
-    assert overhead == pytest.approx(float(fitted[1]) if fitted else 0.0, rel=0.005)
+@pytest.mark.parametrize("profile", ["k80-resnet18", "c5-resnet18"])
+def test_the_roles_of_a_fitted_profile_fit_together(profile: str) -> None:
+    """A service is preprocessing and then the model's pass, which is all that a parity query takes."""
+    found = json.loads((profiles.FOLDER / f"{profile}.json").read_text())
+    fitted = re.search(r"model ([0-9.]*[0-9])", found["how"])
+    assert fitted is not None
+    model = float(fitted[1])
+    parity, preprocess, deployed = (
+        Profile.model_validate({"file": profiles.FOLDER / f"{profile}.json", "role": role})
+        for role in ("parity", "preprocess", "deployed")
+    )
+    assert parity.mean() == pytest.approx(model, rel=1e-4)
+    assert deployed.mean() == pytest.approx(model + preprocess.mean(), rel=1e-3)
+
+
+def test_preprocessing_and_model_fill_the_instances_alike_at_all_batch_sizes() -> None:
+    """What a batch costs is an assumption: that the authors' rates keep the load the same."""
+    experiment = loader.load(PAPER / "sec623_batch.yaml")
+    one, *others = (
+        experiment.cluster.service_of(Role.DEPLOYED, size).sample(np.random.default_rng(0), 20_000).mean() / size * rate
+        for size, rate in ((1, 300), (2, 460), (4, 584))
+    )
+    assert others == pytest.approx([one, one], rel=0.02)
 
 
 def test_profiles_that_come_with_parm_are_named_without_a_folder() -> None:
