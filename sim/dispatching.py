@@ -57,7 +57,7 @@ class RandomQueue(Discipline):
 
     def chooser(self, uniforms: Stream) -> Chooser:
         """Return a chooser that draws instances uniformly."""
-        return _Best(_Numbers(uniforms), 1)
+        return _Best(Numbers(uniforms), 1)
 
 
 class ShortestQueue(Discipline):
@@ -79,7 +79,7 @@ class BestOf(Discipline):
 
     def chooser(self, uniforms: Stream) -> Chooser:
         """Return a chooser of the least load among d random instances."""
-        return _Best(_Numbers(uniforms), self.d)
+        return _Best(Numbers(uniforms), self.d)
 
 
 class IdleQueue(Discipline):
@@ -93,11 +93,11 @@ class IdleQueue(Discipline):
 
     def chooser(self, uniforms: Stream) -> Chooser:
         """Return a chooser of idle instances."""
-        return _Idle(_Numbers(uniforms))
+        return _Idle(Numbers(uniforms))
 
 
-class _Numbers:
-    """The pool's own sequence of uniform numbers."""
+class Numbers:
+    """A pool's own sequence of uniform numbers."""
 
     __slots__ = ("_next", "_stream")
 
@@ -106,6 +106,7 @@ class _Numbers:
         self._next = 0
 
     def below(self, n: int) -> int:
+        """Return a whole number from 0 to n - 1."""
         self._next += 1
         return int(self._stream.at(self._next - 1) * n)
 
@@ -145,7 +146,7 @@ class _Best:
 
     __slots__ = ("_d", "_numbers")
 
-    def __init__(self, numbers: _Numbers, d: int) -> None:
+    def __init__(self, numbers: Numbers, d: int) -> None:
         self._numbers = numbers
         self._d = d
 
@@ -168,7 +169,7 @@ class _Idle:
 
     __slots__ = ("_numbers",)
 
-    def __init__(self, numbers: _Numbers) -> None:
+    def __init__(self, numbers: Numbers) -> None:
         self._numbers = numbers
 
     def choose(self, loads: Sequence[int], avoid: Sequence[int]) -> int:

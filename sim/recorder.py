@@ -33,7 +33,7 @@ TASK_ROW = np.dtype(
 class Recorder:
     """Flat buffers: ten million queries take less than a GiB, where lists of floats would take several."""
 
-    __slots__ = ("defaults", "dispatched", "groups", "reply", "route", "size", "tasks", "used")
+    __slots__ = ("bytes_besides", "defaults", "dispatched", "groups", "reply", "route", "size", "tasks", "used")
 
     def __init__(self, queries: int) -> None:
         self.reply = array("d", [UNANSWERED]) * queries
@@ -50,8 +50,14 @@ class Recorder:
         """Time of dispatch of each batch; likewise."""
         self.groups = array("i")
         """Batches of each coding group; empty if all groups but an incomplete last one have k."""
+        self.bytes_besides = 0
+        """Bytes that were sent besides those of tasks."""
         self.tasks = bytearray()
         """Rows packed by `TASK`."""
+
+    def besides(self, sent: int) -> None:
+        """Count bytes that belong to no task."""
+        self.bytes_besides += sent
 
     @staticmethod
     def label(role: Role, row: int) -> int:
@@ -121,7 +127,7 @@ class Recorder:
             r=r,
             instances=instances,
             end=float(max(reply.max(), tasks.finish.max(initial=0.0), np.nanmax(tasks.back, initial=0.0))),
-            bytes=sent + returned,
+            bytes=sent + returned + self.bytes_besides,
         )
 
     def _groups(self, number: Ints, k: int) -> tuple[Ints, Ints]:

@@ -23,6 +23,7 @@ from sim.policies import Policy
 from sim.policies.base import PoolPlan
 from sim.pool import Conditions, Pool, RoutedPool, SharedPool
 from sim.recorder import Recorder
+from sim.routing import Learning, LearningPool
 from sim.schedule import ClosedSchedule, Schedule
 from sim.stragglers import Crashes, Straggler
 from sim.stragglers.base import UNUSED, Effect, ServiceModifier, Setting
@@ -56,6 +57,7 @@ def simulate(
     does not support the batches, and ValueError where the policy cannot run on this cluster.
     """
     deadline = _deadline(cluster, policy)
+    _check_routing(cluster, policy)
     if deadline is None and any(isinstance(one, Crashes) and not one.retry for one in stragglers):
         raise ParmError(
             "crashes that lose work permanently leave queries without an answer: give the cluster a 'deadline', or let "
@@ -122,6 +124,7 @@ def check(
     `clients` is their number in a closed loop, None otherwise.
     """
     _with_code(cluster, policy)
+    _check_routing(cluster, policy)
     deadline, overhead = _deadline(cluster, policy), cluster.network.overhead
     if deadline is not None and deadline <= overhead:
         raise ValueError(
@@ -165,6 +168,15 @@ def _never_full(cluster: Cluster, policy: Policy, queries: int, clients: int | N
         f"a {what} of {needed} queries never fills with {clients} client{'s' if clients > 1 else ''}, so no query "
         f"would be answered: give {where} a 'max_wait'"
     )
+
+
+def _check_routing(cluster: Cluster, policy: Policy) -> None:
+    """Raise ValueError where a router that learns would choose for several models on the same instances."""
+    if isinstance(cluster.queue, Learning) and any(plan.rank is not None for plan in policy.pools(cluster)):
+        raise ValueError(
+            f"'{cluster.queue.name_in_yaml()}' does not choose for several models on the same instances: let the "
+            "policy's models have instances of their own, or take another queue"
+        )
 
 
 def _deadline(cluster: Cluster, policy: Policy) -> float | None:
@@ -246,7 +258,13 @@ def _launch(
             max_wait=batching.max_wait or 0.0 if at_instances else 0.0,
         )
         label = recorder.label(plan.role, plan.row)
-        chooser = cluster.queue.chooser(streams.stream(uniform, "routing", plan.role, plan.row))
+        uniforms = streams.stream(uniform, "routing", plan.role, plan.row)
+        queue = cluster.queue
+        if isinstance(queue, Learning):
+            learner = queue.learner(uniforms, clock, len(instances), recorder.besides)
+            pools.append(LearningPool(clock, recorder, label, instances, conditions, learner))
+            continue
+        chooser = queue.chooser(uniforms)
         if plan.rank is not None:
             pools.append(lane(clock, recorder, label, instances, conditions, chooser, joined, plan.rank))
         elif chooser is None:

@@ -33,6 +33,7 @@ from sim.cluster import Cluster
 from sim.distributions.profile import ServiceProfile
 from sim.errors import ParmError
 from sim.policies import Policy
+from sim.routing import Learning
 from sim.schedule import OpenSchedule
 from sim.simulation import simulate
 from sim.stragglers.base import Setting
@@ -337,6 +338,8 @@ def _possible(policy: Policy, cluster: Cluster) -> None:
     """Raise ParmError if a policy needs something that real workers cannot do."""
     if any(plan.rank is not None for plan in policy.pools(cluster)):
         raise ParmError(f"policy '{policy.label}' has pools that share their instances, but a worker has one model.")
+    if isinstance(cluster.queue, Learning):
+        raise ParmError(f"validate does not run routers that learn, such as '{cluster.queue.name_in_yaml()}'.")
     for cancels in (policy, getattr(policy, "hedge", None)):
         if getattr(cancels, "cancel", None) == "all":
             raise ParmError(
