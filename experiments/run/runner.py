@@ -136,8 +136,8 @@ def in_order(function: Callable[[Cell], Result], cells: Sequence[Cell], workers:
 
     At most 2 * workers results are pending or unread, which bounds the memory for traces.
     """
-    with Pool(function, min(workers, len(cells))) as pool:
-        for cell, result_of in zip(cells, pool.in_order(cells), strict=True):
+    with Pool(workers) as pool:
+        for cell, result_of in zip(cells, pool.in_order(function, cells), strict=True):
             with _naming(cell):
                 result = result_of()
             yield cell, result
