@@ -25,6 +25,7 @@ from experiments.run.progress import Reporter
 from experiments.run.store import RunStore
 from sim.engines import Choice
 from sim.errors import ParmError
+from sim.shared import Shared
 from sim.simulation import Hardware, simulate
 from sim.streams import Streams
 from sim.trace import Ints, Trace
@@ -33,6 +34,9 @@ if TYPE_CHECKING:
     from backends.answers import Answers
 
 Result = TypeVar("Result")
+
+_SHARED = Shared()
+"""What the cells of a run that this process simulates have in common."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -81,7 +85,7 @@ def run_cells(
                 advance(str(cell))
                 yield cell, outcome
             return
-        for cell, simulated in in_order(simulate_cell, cells, workers):
+        for cell, simulated in in_order(simulate_one_of_many, cells, workers):
             with _naming(cell):
                 outcome = _predict_and_keep(cell, simulated, store, answerer)
             advance(str(cell))
@@ -98,11 +102,11 @@ class Simulated:
     engine: Choice
 
 
-def simulate_cell(cell: Cell, hardware: Hardware | None = None) -> Simulated:
-    """Simulate a cell, with `hardware` in the loop if any."""
+def simulate_cell(cell: Cell, hardware: Hardware | None = None, shared: Shared | None = None) -> Simulated:
+    """Simulate a cell, with `hardware` in the loop if any; `shared` keeps what other cells of its trial need too."""
     began = perf_counter()
     experiment = cell.experiment
-    streams = Streams(experiment.seed, cell.trial)
+    streams = Streams(experiment.seed, cell.trial, shared)
     workload = experiment.workload
     schedule = workload.arrivals.schedule(workload.queries, streams.generator("arrivals"))
     engine = choice(cell)
@@ -111,15 +115,20 @@ def simulate_cell(cell: Cell, hardware: Hardware | None = None) -> Simulated:
     return Simulated(trace, perf_counter() - began, engine)
 
 
+def simulate_one_of_many(cell: Cell) -> Simulated:
+    """Simulate one of the cells of a run."""
+    return simulate_cell(cell, shared=_SHARED)
+
+
 def run_cell(cell: Cell, store: RunStore, answerer: AnswerSource | None = None) -> Outcome:
     """Simulate, measure and store a cell without a model, or one with the hardware of `answerer` in the loop."""
     if answerer is None:
-        simulated = simulate_cell(cell)
+        simulated = simulate_one_of_many(cell)
         outcome = _measured(cell, simulated, None, {"simulating": simulated.seconds, "predicting": 0.0})
         return store.keep(cell, simulated.trace, outcome)
     began = perf_counter()
     hardware, answers = answerer.in_the_loop(cell)
-    simulated = simulate_cell(cell, hardware)
+    simulated = simulate_cell(cell, hardware, _SHARED)
     answered = answers(simulated.trace)
     return _keep(cell, simulated, answered, {"simulating": perf_counter() - began, "predicting": 0.0}, store)
 
@@ -136,7 +145,8 @@ def in_order(function: Callable[[Cell], Result], cells: Sequence[Cell], workers:
 
     At most 2 * workers results are pending or unread, which bounds the memory for traces.
     """
-    with Pool(workers) as pool:
+    with Pool(workers) as pool, contextlib.ExitStack() as afterwards:
+        afterwards.callback(_SHARED.clear)  # where this process did the work: the next run may read changed files
         for cell, result_of in zip(cells, pool.in_order(function, cells), strict=True):
             with _naming(cell):
                 result = result_of()

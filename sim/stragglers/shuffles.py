@@ -12,10 +12,12 @@ and drains the buffer, so a backlog is often a mixture with 0.
 
 from __future__ import annotations
 
-from collections import deque
+import itertools
 from collections.abc import Iterator
 from typing import Literal
 
+import numpy as np
+from numpy.typing import NDArray
 from pydantic import Field, PositiveFloat, model_validator
 
 from sim.distributions import Distribution
@@ -56,7 +58,7 @@ class Shuffles(Straggler):
             )
         if len(setting.pools) < 2:
             raise ValueError("shuffles need two instances, but there is only one")
-        traffic = _Traffic(self, setting, capacity=gbps * 1e9 / 8)
+        traffic = _Traffic(self._flows(setting, capacity=gbps * 1e9 / 8), len(setting.pools))
 
         def backlog(instance: int, way: int) -> Stream:
             return setting.streams.stream(self.backlog.sample, "backlog", setting.number, instance, way)
@@ -78,7 +80,12 @@ class Shuffles(Straggler):
                 waited += stream.at(number)
             return flows * max(0.0, seconds - latency) + waited
 
-        return Effect(delay=delay, form=Traffic(traffic.pieces(), streams, latency))
+        return Effect(delay=delay, form=Traffic(traffic.timeline.pieces(), streams, latency))
+
+    def _flows(self, setting: Setting, capacity: float) -> _Timeline:
+        """Return the flows over time, which simulations of a trial share if they have as many instances."""
+        key = ("shuffles", setting.number, self.concurrent, self.megabytes, capacity, len(setting.pools))
+        return setting.streams.once(key, lambda: _Timeline(self, setting, capacity))
 
 
 class _Flow:
@@ -92,10 +99,13 @@ class _Flow:
         self.rate = 0.0
 
 
-class _Traffic:
-    """The bulk flows over time, kept for each instance as pieces (end, flows in, flows out)."""
+class _Timeline:
+    """The bulk flows over time, as far as anybody has asked: pieces with an end and the flows on each link until then.
 
-    __slots__ = ("_capacity", "_flows", "_generator", "_instances", "_kept", "_now", "_options")
+    Simulations may share it, so that it only grows.
+    """
+
+    __slots__ = ("_capacity", "_flows", "_generator", "_instances", "_now", "_options", "counts", "ends")
 
     def __init__(self, options: Shuffles, setting: Setting, capacity: float) -> None:
         self._options = options
@@ -106,29 +116,25 @@ class _Traffic:
         self._flows = [self._drawn() for _ in range(options.concurrent)]
         for flow in self._flows:  # flows are already under way at time 0
             flow.left *= self._generator.random()
-        self._kept: list[deque[tuple[float, int, int]]] = [deque() for _ in range(self._instances)]
-        self._play()
+        self.ends: list[float] = []
+        """Seconds, increasing."""
+        self.counts: list[NDArray[np.int16]] = []
+        """For each piece the flows into and out of each instance, shape (instances, 2)."""
 
-    def flows(self, instance: int, when: float, way: int) -> int:
-        """Return the number of bulk flows on the instance's link in a direction."""
-        kept = self._kept[instance]
-        if way == IN:  # called with the current time, which never decreases
-            while kept[0][0] <= when:
-                if len(kept) == 1:
-                    self._play()
-                kept.popleft()
-            return kept[0][1]
-        number = 0
-        while kept[number][0] <= when:
-            number += 1
-            if number == len(kept):
-                self._play()
-        return kept[number][2]
+    @property
+    def nbytes(self) -> int:
+        """Bytes, about: of each piece the counts, and what Python has around them."""
+        return len(self.ends) * (4 * self._instances + 160)
 
-    def pieces(self) -> Iterator[tuple[float, list[tuple[int, int]]]]:
-        """Yield (end, flows in and out of each instance until then); for who wants them instead of `flows`."""
-        while True:
-            yield self._kept[0][0][0], [kept.popleft()[1:] for kept in self._kept]
+    def pieces(self) -> Iterator[tuple[float, NDArray[np.int16]]]:
+        """Yield each piece's end and counts, from time 0 and without end."""
+        for number in itertools.count():
+            self.play_to(number)
+            yield self.ends[number], self.counts[number]
+
+    def play_to(self, number: int) -> None:
+        """Have piece `number` and all before it."""
+        while len(self.ends) <= number:
             self._play()
 
     def _drawn(self) -> _Flow:
@@ -142,16 +148,38 @@ class _Traffic:
         share_fairly(flows, self._capacity)
         seconds = min(flow.left / flow.rate for flow in flows)
         self._now += seconds
-        into, out = [0] * self._instances, [0] * self._instances
+        counts = np.zeros((self._instances, 2), np.int16)
         for number, flow in enumerate(flows):
-            into[flow.receiver] += 1
-            out[flow.sender] += 1
+            counts[flow.receiver, IN] += 1
+            counts[flow.sender, OUT] += 1
             flow.left -= flow.rate * seconds
             if flow.left <= 1e-6 * flow.size:
                 over = flow.back
                 flows[number] = self._drawn() if over else _Flow(flow.receiver, flow.sender, flow.size, back=True)
-        for instance, kept in enumerate(self._kept):
-            kept.append((self._now, into[instance], out[instance]))
+        self.ends.append(self._now)
+        self.counts.append(counts)
+
+
+class _Traffic:
+    """The bulk flows as one simulation meets them: it notes for each instance how far along the timeline it is."""
+
+    __slots__ = ("_at", "timeline")
+
+    def __init__(self, timeline: _Timeline, instances: int) -> None:
+        timeline.play_to(0)
+        self.timeline = timeline
+        self._at = [0] * instances
+
+    def flows(self, instance: int, when: float, way: int) -> int:
+        """Return the number of bulk flows on the instance's link in a direction."""
+        ends, at = self.timeline.ends, self._at[instance]
+        while ends[at] <= when:
+            at += 1
+            if at == len(ends):
+                self.timeline.play_to(at)
+        if way == IN:  # called with the current time, which never decreases
+            self._at[instance] = at
+        return self.timeline.counts[at].item(instance, way)
 
 
 def share_fairly(flows: list[_Flow], capacity: float) -> None:
