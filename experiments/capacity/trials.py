@@ -11,8 +11,10 @@ from experiments.analysis.outcome import Outcome
 from experiments.capacity.search import Run
 from experiments.run.cells import Cell
 from experiments.run.engines import make_ready
+from experiments.run.executors.base import Executor
+from experiments.run.executors.local import LOCAL
 from experiments.run.progress import Advance, Reporter
-from experiments.run.runner import default_workers, run_cells
+from experiments.run.runner import run_cells
 from experiments.run.store import CELLS, RunStore, writing
 
 if TYPE_CHECKING:
@@ -36,7 +38,14 @@ def open_store(folder: Path, data: Path | None, *, fresh: bool) -> RunStore:
     return store
 
 
-def kept_trials(store: RunStore, workers: int | None, answerer: Models | None, reporter: Reporter, alone: bool) -> Run:
+def kept_trials(
+    store: RunStore,
+    workers: int | None,
+    answerer: Models | None,
+    reporter: Reporter,
+    alone: bool,
+    executor: Executor = LOCAL,
+) -> Run:
     """Return a function that runs the cells that `store` does not hold yet, and reports progress now and then."""
     done = simulated = 0
 
@@ -49,8 +58,12 @@ def kept_trials(store: RunStore, workers: int | None, answerer: Models | None, r
         queries = sum(cell.experiment.workload.queries for cell in missing)
         make_ready(missing, reporter, simulated=simulated)
         simulated += queries
-        count = 1 if alone else min(workers or default_workers(), max(1, queries // WORTH_A_WORKER))
-        for cell, outcome in run_cells(missing, store, workers=count, answerer=answerer, reporter=_Quiet()):
+        count = 1 if alone else workers
+        if executor.local:
+            count = min(count or executor.at_once(), max(1, queries // WORTH_A_WORKER))
+        for cell, outcome in run_cells(
+            missing, store, workers=count, answerer=answerer, reporter=_Quiet(), executor=executor
+        ):
             outcomes[cell.id] = outcome
             done += 1
             now = f"{cell.policy.label} with {cell.experiment.cluster.instances} deployed instances"
