@@ -23,6 +23,7 @@ from experiments.config import loader
 from experiments.config.schema import Experiment
 from experiments.figures.base import Figure
 from experiments.figures.verdict import best, objective
+from experiments.run import executors
 from experiments.run.cells import Cell, cells
 from experiments.run.runner import simulate_cell
 from experiments.run.session import Session, figure_data
@@ -65,6 +66,8 @@ def run(
     device: str = "auto",
     fresh: bool = False,
     quiet: bool = True,
+    executor: str = "local",
+    address: str | None = None,
 ) -> Run:
     """Run an experiment into the directory `out` (`runs/NAME`), or what is left of it, and return the finished run.
 
@@ -74,7 +77,8 @@ def run(
     experiment = load(source, overrides, plugins)
     folder = Path(out) if out is not None else Path("runs") / experiment.name
     where = None if data is None else Path(data)
-    Session(workers, where, Path(models), device, fresh, quiet).run(experiment, folder)
+    with executors.opened(executor, address) as there:
+        Session(workers, where, Path(models), device, fresh, quiet, there).run(experiment, folder)
     return Run(folder, experiment)
 
 

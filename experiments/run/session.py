@@ -19,10 +19,12 @@ from experiments.figures.base import FigureData
 from experiments.figures.drawing import draw_all
 from experiments.figures.frontier import Frontier
 from experiments.run.cells import Cell, cells
+from experiments.run.executors.base import Executor
+from experiments.run.executors.local import LOCAL
 from experiments.run.load import questions
 from experiments.run.manifest import command_line, manifest, notes
 from experiments.run.progress import Reporter
-from experiments.run.runner import default_workers, run_cells
+from experiments.run.runner import run_cells
 from experiments.run.store import RunStore, writing
 
 if TYPE_CHECKING:
@@ -47,7 +49,7 @@ class Session:
     """Settings of a run: folders of data sets and models, device, and number of processes."""
 
     workers: int | None = None
-    """Processes that simulate; None: as many as cores."""
+    """Cells that are computed at once; None: as many as the executor can."""
     data: Path | None = None
     models: Path = Path(".parm/models")
     device: str = "auto"
@@ -55,6 +57,7 @@ class Session:
     """Whether to discard an existing run in the directory."""
     quiet: bool = False
     """Whether to print only progress."""
+    executor: Executor = LOCAL
 
     def run(self, experiment: Experiment, folder: Path) -> None:
         """Run the unfinished cells of the experiment in `folder`, then write tables, figures and verdicts.
@@ -101,7 +104,7 @@ class Session:
         conclude(store, experiment, todo, found, quiet=self.quiet)
 
     def _at_once(self, experiment: Experiment) -> int:
-        return 1 if experiment.execution == "in_the_loop" else self.workers or default_workers()
+        return 1 if experiment.execution == "in_the_loop" else self.workers or self.executor.at_once()
 
     def _cells(
         self, experiment: Experiment, store: RunStore, todo: Sequence[Cell], answerer: Models | None, reporter: Reporter
@@ -122,8 +125,15 @@ class Session:
                 answerer.prepare(missing)
             count = min(self._at_once(experiment), max(1, len(missing)))
             if missing:
-                _write_manifest(store, experiment, todo, outcomes, answerer, count)
-            for cell, outcome in run_cells(missing, store, workers=count, answerer=answerer, reporter=reporter):
+                _write_manifest(store, experiment, todo, outcomes, answerer, count, self.executor)
+            for cell, outcome in run_cells(
+                missing,
+                store,
+                workers=self.workers,
+                answerer=answerer,
+                reporter=reporter,
+                executor=self.executor,
+            ):
                 outcomes[cell.id] = outcome
         except KeyboardInterrupt:
             reporter.say(
@@ -132,7 +142,7 @@ class Session:
             )
             raise InterruptedRunError from None
         if missing:
-            _write_manifest(store, experiment, todo, outcomes, answerer, count)
+            _write_manifest(store, experiment, todo, outcomes, answerer, count, self.executor)
         return answerer, outcomes
 
 
@@ -221,6 +231,7 @@ def _write_manifest(
     outcomes: dict[str, Outcome],
     models: Models | None,
     workers: int,
+    executor: Executor,
 ) -> None:
     text = manifest(
         experiment,
@@ -228,6 +239,7 @@ def _write_manifest(
         outcomes,
         device=None if models is None else models.device,
         workers=workers,
+        executor=executor.describe(),
         models=[] if models is None else models.cards(),
     )
     store.write_text("manifest.json", text)

@@ -17,7 +17,7 @@ import dataclasses
 import json
 import os
 from collections import Counter
-from collections.abc import Iterator, Sequence
+from collections.abc import Iterator, Mapping, Sequence
 from enum import IntEnum
 from pathlib import Path
 from time import perf_counter
@@ -299,6 +299,18 @@ class RunStore:
             inputs=inputs.inputs(cell.experiment, self.data),
             files={file.name: inputs.digest(file) for file in written},
         )
+        self.write_text(f"cells/{cell.id}.json", outcome.to_json() + "\n")
+        return outcome
+
+    def receive(self, cell: Cell, outcome: Outcome, files: Mapping[str, bytes]) -> Outcome:
+        """Write a cell that was run into another store, with the contents of its trace files by their place.
+
+        Raises ParmError if the directory cannot be written.
+        """
+        for name, content in files.items():
+            with writing(self.folder / name):
+                atomic.write(self.folder / name, content)
+        outcome = dataclasses.replace(outcome, inputs=inputs.inputs(cell.experiment, self.data))
         self.write_text(f"cells/{cell.id}.json", outcome.to_json() + "\n")
         return outcome
 
