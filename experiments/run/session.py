@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import contextlib
 import math
 import signal
 import threading
@@ -11,12 +12,13 @@ from pathlib import Path
 from time import monotonic
 from typing import TYPE_CHECKING, Any
 
+from backends.processes import WorkerKilledError
 from experiments.analysis import claims, frontier, latex, reference, selection, summary, tables
 from experiments.analysis.outcome import Outcome
 from experiments.analysis.theory import Theory, theory
 from experiments.config import precision
 from experiments.figures.base import FigureData
-from experiments.figures.drawing import draw_all
+from experiments.figures.drawing import draw_all, stems
 from experiments.figures.frontier import Frontier
 from experiments.run.cells import Cell, cells
 from experiments.run.executors.base import Executor
@@ -101,7 +103,7 @@ class Session:
         if not self.quiet:
             for note in [*(answerer.notes if answerer else ()), *notes(experiment, todo)]:
                 print(f"note: {note}")
-        conclude(store, experiment, todo, found, quiet=self.quiet)
+        conclude(store, experiment, todo, found, quiet=self.quiet, executor=self.executor)
 
     def _at_once(self, experiment: Experiment) -> int:
         return 1 if experiment.execution == "in_the_loop" else self.workers or self.executor.at_once()
@@ -151,9 +153,18 @@ def _with_trials(experiment: Experiment, trials: int) -> Experiment:
 
 
 def conclude(
-    store: RunStore, experiment: Experiment, todo: Sequence[Cell], outcomes: Sequence[Outcome], *, quiet: bool = False
+    store: RunStore,
+    experiment: Experiment,
+    todo: Sequence[Cell],
+    outcomes: Sequence[Outcome],
+    *,
+    quiet: bool = False,
+    executor: Executor = LOCAL,
 ) -> None:
-    """Write summary, figures and verdicts into the run directory, and print them unless `quiet`."""
+    """Write summary, figures and verdicts into the run directory, and print them unless `quiet`.
+
+    The figures are drawn by processes of `executor`, side by side, if it has any on this machine.
+    """
     say: Callable[[str], None] = (lambda _: None) if quiet else print
     with writing(store.folder):
         rows = summary.write(outcomes, store.folder, experiment.equal_cost)
@@ -162,8 +173,7 @@ def conclude(
             tables.show(rows, console())
         for sentence in _verdicts(experiment, outcomes, rows):
             say(sentence)
-        material = figure_data(store, experiment, todo, outcomes, rows)
-        for note in draw_all(experiment.figures, material, store.folder / "figures"):
+        for note in _figures(Drawing(store, experiment, outcomes, rows), executor):
             say(note)
     for figure in experiment.figures or ():
         if isinstance(figure, Frontier):
@@ -190,6 +200,36 @@ def _verdicts(experiment: Experiment, outcomes: Sequence[Outcome], rows: Sequenc
         yield from precision.sentences(experiment.precision, rows, experiment.trials)
     if len(experiment.points()) <= MOST_VERDICTS:
         yield from selection.sentences(outcomes)
+
+
+@dataclass(frozen=True)
+class Drawing:
+    """Draws the figures of a run, in whatever process."""
+
+    store: RunStore
+    experiment: Experiment
+    outcomes: Sequence[Outcome]
+    rows: Sequence[Row]
+
+    def __call__(self, stem: str) -> list[str]:
+        """Draw the figures of this file name; return what is to be said of them."""
+        todo = cells(self.experiment)
+        material = figure_data(self.store, self.experiment, todo, self.outcomes, self.rows)
+        return draw_all(self.experiment.figures, material, self.store.folder / "figures", stem)
+
+
+def _figures(draw: Drawing, executor: Executor) -> Iterator[str]:
+    """Draw all figures, and yield what is to be said of them."""
+    names = stems(draw.experiment.figures)
+    if not (executor.local and executor.started):
+        executor = LOCAL
+    workers = None if executor.started else 1
+    with contextlib.closing(executor.in_order(draw, names, workers)) as drawn:
+        for name, notes in zip(names, drawn, strict=True):
+            try:
+                yield from notes()
+            except WorkerKilledError:
+                yield from draw(name)
 
 
 def figure_data(
