@@ -93,8 +93,10 @@ def plan(
         sigterm_as_interrupt()
         answerer = None
         if experiment.model is not None:
-            from experiments.run.models import Models
+            from experiments.run.models import Models, share_the_cores
 
+            if experiment.execution == "deferred":
+                share_the_cores()
             answerer = Models(data, models, device, reporter)
             answerer.prepare(cells(experiment))
         with executors.opened(executor, address, reporter) as there:

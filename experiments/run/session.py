@@ -121,8 +121,10 @@ class Session:
         try:
             sigterm_as_interrupt()
             if experiment.model is not None and missing:
-                from experiments.run.models import Models
+                from experiments.run.models import Models, share_the_cores
 
+                if experiment.execution == "deferred":
+                    share_the_cores()
                 answerer = answerer or Models(self.data, self.models, self.device, reporter)
                 answerer.prepare(missing)
             count = min(self._at_once(experiment), max(1, len(missing)))
