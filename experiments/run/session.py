@@ -112,7 +112,7 @@ class Session:
         self, experiment: Experiment, store: RunStore, todo: Sequence[Cell], answerer: Models | None, reporter: Reporter
     ) -> tuple[Models | None, dict[str, Outcome]]:
         """Run the cells that are missing; return the models, if any were needed, and all outcomes by id."""
-        outcomes, warnings = store.finished(todo, traces=experiment.traces)
+        outcomes, warnings = store.finished(todo, traces=True)
         for warning in warnings:
             reporter.say(f"warning: {warning}")
         missing = [cell for cell in todo if cell.id not in outcomes]
@@ -249,7 +249,7 @@ def figure_data(
         measured = there.execution == "in_the_loop"
         return theory(cell.policy, there.cluster, there.workload.arrivals, there.stragglers, measured=measured)
 
-    loads = trace if experiment.traces else None
+    loads = trace if experiment.traces is True else None
     return FigureData(rows, outcomes, loads, experiment.name, experiment.reference, predicted)
 
 
