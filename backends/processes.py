@@ -1,4 +1,4 @@
-"""Processes that are started here: how they start and end, and a pool of them that applies a function to items.
+"""Processes that are started here: how they start and end, and a pool of them that applies functions to items.
 
 They are spawned rather than forked, since neither CUDA nor a pool of threads survives a fork, and ignore Ctrl-C, which
 is for the process that started them.
@@ -6,6 +6,7 @@ is for the process that started them.
 
 from __future__ import annotations
 
+import contextlib
 import multiprocessing
 import os
 import signal
@@ -17,7 +18,7 @@ from functools import partial
 from multiprocessing import connection
 from multiprocessing.connection import Connection
 from multiprocessing.process import BaseProcess
-from typing import Any, Generic, Self, TypeVar
+from typing import Any, Self, TypeVar
 
 from backends.blame import portable
 
@@ -78,21 +79,22 @@ class WorkerKilledError(Exception):
     """A worker process ended while it had an item."""
 
 
-class Pool(Generic[Item, Result]):
-    """Worker processes that apply one function to items, as a context; with fewer than two, this process does it.
+class Pool:
+    """Worker processes that apply functions to items, as a context; with fewer than two, this process does it.
+
+    They are started with the first items and stay until the end, since starting one takes longer than most work for it.
 
     The standard library's pool shares one result queue among its workers: a worker that is killed while it writes there
     leaves half a message behind, and the main process waits for the rest forever. Here each worker has its own pipe.
     """
 
-    def __init__(self, function: Callable[[Item], Result], workers: int) -> None:
-        """Start `workers` processes. `function` is pickled."""
-        self._function = function
-        started = [start(_work, function) for _ in range(workers)] if workers > 1 else []
-        self._processes = [process for process, _ in started]
-        self._idle = [pipe for _, pipe in started]
+    def __init__(self, workers: int) -> None:
+        """Have at most `workers` processes."""
+        self.workers = workers
+        self._processes: dict[Connection, BaseProcess] = {}
+        self._idle: list[Connection] = []
         self._busy: dict[Connection, int] = {}
-        self._results: dict[int, Callable[[], Result]] = {}
+        self._results: dict[int, Callable[[], Any]] = {}
 
     def __enter__(self) -> Self:
         return self
@@ -100,38 +102,65 @@ class Pool(Generic[Item, Result]):
     def __exit__(self, *_: object) -> None:
         self.close()
 
-    def in_order(self, items: Sequence[Item]) -> Generator[Callable[[], Result], None, None]:
-        """Yield, in the items' order, a call that returns an item's result or raises the function's error.
+    @property
+    def started(self) -> bool:
+        """Whether there are processes."""
+        return bool(self._processes)
+
+    def start(self, count: int, first: Callable[[], object] | None = None) -> None:
+        """Have processes for `count` items, if those are two or more; new ones call `first` meanwhile.
+
+        Whatever `first` raises is left to the items that need it.
+        """
+        wanted = min(self.workers, count)
+        for _ in range(wanted - len(self._processes) if wanted > 1 else 0):
+            process, pipe = start(_work, first)
+            self._processes[pipe] = process
+            self._idle.append(pipe)
+
+    def in_order(
+        self, function: Callable[[Item], Result], items: Sequence[Item]
+    ) -> Generator[Callable[[], Result], None, None]:
+        """Yield, in the items' order, a call that returns `function(item)` or raises its error; `function` is pickled.
 
         Where its worker ended, that is `WorkerKilledError`. At most twice as many results as workers are in progress or
         waiting to be taken. Take all results before the next call.
         """
-        if not self._processes:
-            yield from (partial(self._function, item) for item in items)
+        self.start(len(items))
+        if not self.started:
+            yield from (partial(function, item) for item in items)
             return
-        waiting = deque(range(len(items)))
-        for wanted in range(len(items)):
-            while wanted not in self._results:
-                while self._idle and waiting and waiting[0] < wanted + 2 * len(self._processes):
-                    number = waiting.popleft()
-                    self._send(number, items[number])
-                self._collect(wanted)
-            yield self._results.pop(wanted)
+        waiting, ahead = deque(range(len(items))), 2 * len(self._processes)
+        try:
+            for wanted in range(len(items)):
+                while wanted not in self._results:
+                    while self._idle and waiting and waiting[0] < wanted + ahead:
+                        number = waiting.popleft()
+                        self._send(number, function, items[number])
+                    self._collect(wanted)
+                yield self._results.pop(wanted)
+        finally:
+            if self._busy or self._results:  # whoever asked gave up: nobody waits for these
+                self.close()
 
     def close(self) -> None:
         """Stop the workers, whatever they do."""
-        stop(self._processes)
-        for pipe in (*self._idle, *self._busy):
+        stop(self._processes.values())
+        for pipe in self._processes:
             pipe.close()
+        self._processes.clear()
+        self._idle.clear()
+        self._busy.clear()
+        self._results.clear()
 
-    def _send(self, number: int, item: Item) -> None:
+    def _send(self, number: int, function: Callable[[Any], Any], item: object) -> None:
         """Give an item to an idle worker."""
         pipe = self._idle.pop()
         try:
-            pipe.send(item)
+            pipe.send((function, item))
             self._busy[pipe] = number
         except BrokenPipeError:
-            self._results[number] = partial(_raise, WorkerKilledError())
+            self._lost(pipe, number)
 
     def _collect(self, wanted: int) -> None:
         """Wait for a result; without a worker left, `wanted` is lost."""
@@ -146,7 +175,13 @@ class Pool(Generic[Item, Result]):
                 self._results[number] = partial(_return if good else _raise, value)
                 self._idle.append(pipe)
             except (EOFError, ConnectionResetError):
-                self._results[number] = partial(_raise, WorkerKilledError())
+                self._lost(pipe, number)
+
+    def _lost(self, pipe: Connection, number: int) -> None:
+        """Note that a worker ended while it had an item, or before it got one."""
+        self._results[number] = partial(_raise, WorkerKilledError())
+        stop([self._processes.pop(pipe)])
+        pipe.close()
 
 
 def _return(value: Result) -> Result:
@@ -157,12 +192,15 @@ def _raise(error: BaseException) -> Any:
     raise error
 
 
-def _work(pipe: Connection, function: Callable[[Any], Any]) -> None:
+def _work(pipe: Connection, first: Callable[[], object] | None) -> None:
     """Serve items until the pipe ends."""
     die_with_parent()
+    if first is not None:
+        with contextlib.suppress(Exception):
+            first()
     while True:
         try:
-            item = pipe.recv()
+            function, item = pipe.recv()
         except EOFError:
             return
         try:

@@ -23,6 +23,7 @@ from experiments.config import loader
 from experiments.config.schema import Experiment
 from experiments.figures.base import Figure
 from experiments.figures.verdict import best, objective
+from experiments.run import executors
 from experiments.run.cells import Cell, cells
 from experiments.run.runner import simulate_cell
 from experiments.run.session import Session, figure_data
@@ -65,6 +66,8 @@ def run(
     device: str = "auto",
     fresh: bool = False,
     quiet: bool = True,
+    executor: str = "local",
+    address: str | None = None,
 ) -> Run:
     """Run an experiment into the directory `out` (`runs/NAME`), or what is left of it, and return the finished run.
 
@@ -74,7 +77,8 @@ def run(
     experiment = load(source, overrides, plugins)
     folder = Path(out) if out is not None else Path("runs") / experiment.name
     where = None if data is None else Path(data)
-    Session(workers, where, Path(models), device, fresh, quiet).run(experiment, folder)
+    with executors.opened(executor, address) as there:
+        Session(workers, where, Path(models), device, fresh, quiet, there).run(experiment, folder)
     return Run(folder, experiment)
 
 
@@ -221,7 +225,7 @@ class Run:
         if not (self.folder / "summary.json").is_file():
             raise ParmError(f"{self.folder} holds no summary: finish it with 'parm run', or 'parm figures' its cells.")
         file = Path(out) if out is not None else self.folder / "report.html"
-        slow = list(self._slow_queries()) if self.experiment.traces else []
+        slow = list(self._slow_queries()) if self.experiment.traces is True else []
         text = report.page(self.folder, self.rows, self.verdict(slo_ms, metric), slow)
         with writing(file):
             atomic.write(file, text)
@@ -259,7 +263,9 @@ class Run:
         for cell in chosen:
             trace = self._store.trace(cell)
             if trace is None:
-                raise ParmError(f"{self.folder} holds no trace of cell ({cell}): its experiment says 'traces: false'.")
+                kept = self.experiment.traces or "none"
+                says = "" if kept is True else f": that needs 'traces: all', but its experiment says 'traces: {kept}'"
+                raise ParmError(f"{self.folder} holds no trace of cell ({cell}){says}.")
             yield cell, trace
 
     def verdict(self, slo_ms: float | None = None, metric: str = "p999") -> list[str]:
@@ -289,7 +295,8 @@ class Run:
         files = [self._store.trace_files(cell)[which] for cell in _chosen(self.cells, policy, point)]
         missing = next((file for file in files if not file.is_file()), None)
         if missing is not None:
-            raise ParmError(f"{missing} is not there: the run keeps no traces, or is not finished.")
+            needed = "'traces: queries' or 'all'" if which == 0 else "'traces: all'"
+            raise ParmError(f"{missing} is not there: its experiment does not say {needed}, or is not finished.")
         try:
             parts = [pq.read_table(file, columns=None if columns is None else list(columns)) for file in files]
         except (OSError, pa.ArrowException) as error:

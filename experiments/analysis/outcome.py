@@ -39,6 +39,9 @@ SMALLEST_SECTION = 10
 NOT_WRITTEN_BY_US = (ValueError, TypeError, KeyError, AttributeError, IndexError, OverflowError, RecursionError)
 """Errors of reading JSON that parm did not write: no JSON, nested too deeply, values of other types, huge numbers."""
 
+TOLD = (0.5, 0.99, 0.999)
+"""Probabilities of the percentiles among `LATENCIES`."""
+
 GRID = np.concatenate([np.linspace(0.0, 0.99, 200), 1.0 - np.logspace(-2, -5, 151)[1:], [1.0]])
 """Probabilities of the stored quantiles: linear in the body, logarithmic in the tail from 1% to 0.001%."""
 
@@ -146,10 +149,16 @@ def measure(
     count = len(kept)
     if not count:
         raise ParmError(f"a warm-up of {warmup} queries leaves none to measure in a run of {len(trace.queries)}")
-    whole = _measured(trace, answers, kept)
+    latency = trace.queries.latency[kept]
+    # All of the whole run's quantiles at once, since each call would sort it anew as far as it needs.
+    quantiles = np.quantile(latency, [*GRID, *TOLD])
+    whole = _measured(trace, answers, kept, latency, quantiles[len(GRID) :])
     edges = np.linspace(0, count, SECTIONS + 1).astype(int).tolist()
     parts = itertools.pairwise(edges) if count >= SECTIONS * SMALLEST_SECTION else ()
-    blocks = tuple(_measured(trace, answers, kept[first:last]) for first, last in parts)
+    blocks = tuple(
+        _measured(trace, answers, kept[first:last], part := latency[first:last], np.quantile(part, TOLD))
+        for first, last in parts
+    )
     return Outcome(
         **vars(whole),
         policy=policy,
@@ -160,7 +169,7 @@ def measure(
         settled=not has_trend([block.latency["mean"] for block in blocks]),
         load=_load(trace),
         cost=_cost(trace, price),
-        quantiles={"probabilities": GRID.tolist(), "seconds": np.quantile(trace.queries.latency[kept], GRID).tolist()},
+        quantiles={"probabilities": GRID.tolist(), "seconds": quantiles[: len(GRID)].tolist()},
         blocks=blocks,
         seconds=dict(seconds),
         passes=dict(answers.passes) if answers else {},
@@ -168,7 +177,8 @@ def measure(
     )
 
 
-def _measured(trace: Trace, answers: Answers | None, part: Ints) -> Measured:
+def _measured(trace: Trace, answers: Answers | None, part: Ints, latency: Floats, told: Floats) -> Measured:
+    """Measure the queries `part`, which have this latency, of which `told` are the quantiles `TOLD`."""
     route = trace.queries.route[part]
     counts = np.bincount(route, minlength=len(Route))
     accuracy: dict[str, int] | None = None
@@ -181,14 +191,14 @@ def _measured(trace: Trace, answers: Answers | None, part: Ints) -> Measured:
                 accuracy[f"{name}_{what}"] = int(np.count_nonzero(getattr(answers, what)[part] & chosen))
     return Measured(
         queries=len(route),
-        latency=_latencies(trace.queries.latency[part]),
+        latency=_latencies(latency, told),
         routes={kind.name.lower(): int(counts[kind]) for kind in Route},
         accuracy=accuracy,
     )
 
 
-def _latencies(latency: Floats) -> dict[str, float]:
-    p50, p99, p999 = np.quantile(latency, (0.5, 0.99, 0.999)).tolist()
+def _latencies(latency: Floats, told: Floats) -> dict[str, float]:
+    p50, p99, p999 = told.tolist()
     return {"mean": float(latency.mean()), "p50": p50, "p99": p99, "p999": p999, "gap": p999 - p50}
 
 
@@ -198,13 +208,13 @@ def _load(trace: Trace) -> dict[str, float]:
     if arrivals <= 0:
         return {}
     tasks = trace.tasks
-    held = np.nan_to_num(tasks.occupied)
+    occupied, ran = tasks.occupied, tasks.instance >= 0
     load: dict[str, float] = {}
     for role in Role:
-        mine = (tasks.role == role) & (tasks.instance >= 0)
-        if mine.any():
-            machines = len(np.unique(tasks.instance[mine]))
-            load[role.name.lower()] = float(held[mine].sum()) / (machines * arrivals)
+        mine = np.flatnonzero((tasks.role == role) & ran)
+        if len(mine):
+            machines = np.count_nonzero(np.bincount(tasks.instance[mine]))
+            load[role.name.lower()] = float(np.nansum(occupied[mine])) / (machines * arrivals)
     return load
 
 

@@ -13,11 +13,10 @@ from dataclasses import dataclass
 from functools import cached_property
 
 import numpy as np
-from scipy.special import ndtri, stdtrit
 
 from experiments.analysis import percentiles
 from experiments.analysis.outcome import LATENCIES, Outcome
-from experiments.analysis.statistics import Interval, sectioning, student_t
+from experiments.analysis.statistics import Interval, normal_quantile, sectioning, student_quantile, student_t
 from sim.trace import Floats
 
 CONFIDENCE = 0.95
@@ -99,9 +98,9 @@ class Latencies:
         shares = self._weights * (below - self._weights @ below)
         error = math.sqrt(count / (count - 1) * float(shares @ shares))
         level = (1 + confidence) / 2
-        t = float(stdtrit(count - 1, level))
+        t = student_quantile(count - 1, level)
         queries = sum(trial.queries for trial in self.trials)
-        half = max(t * error, float(ndtri(level)) * math.sqrt(probability * (1 - probability) / queries))
+        half = max(t * error, normal_quantile(level) * math.sqrt(probability * (1 - probability) / queries))
         low, high = self.quantile(max(probability - half, 0.0)), self.quantile(min(probability + half, 1.0))
         scale = MS * (high - low) / (2 * t * error) if error > 0 else 0.0
         return Sample(Interval(value, low, high).scaled(MS), tuple((-count * scale * shares).tolist()))

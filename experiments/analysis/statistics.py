@@ -11,7 +11,6 @@ from collections.abc import Sequence
 from dataclasses import dataclass
 
 import numpy as np
-from scipy.special import ndtri, stdtrit
 
 
 @dataclass(frozen=True, slots=True)
@@ -60,7 +59,7 @@ def sectioning(value: float, sections: Sequence[float], confidence: float = 0.95
     if count < 2:
         return Interval(value, math.nan, math.nan)
     spread = math.sqrt(float(np.sum((sample - value) ** 2)) / (count - 1) / count)
-    half = float(stdtrit(count - 1, (1 + confidence) / 2)) * spread
+    half = student_quantile(count - 1, (1 + confidence) / 2) * spread
     return Interval(value, value - half, value + half)
 
 
@@ -100,14 +99,28 @@ def wilson_clustered(correct: Sequence[int], total: Sequence[int], confidence: f
         variance = clusters / (clusters - 1) * float(residuals @ residuals) / everything**2
         if variance > 0:
             level = (1 + confidence) / 2
-            few = (float(ndtri(level)) / float(stdtrit(clusters - 1, level))) ** 2
+            few = (normal_quantile(level) / student_quantile(clusters - 1, level)) ** 2
             effective = min(everything, share * (1 - share) / variance * few)
     return _score(share, effective, confidence)
 
 
 def _score(share: float, total: float, confidence: float) -> Interval:
-    z = float(ndtri((1 + confidence) / 2))
+    z = normal_quantile((1 + confidence) / 2)
     centre = (share + z * z / (2 * total)) / (1 + z * z / total)
     half = z / (1 + z * z / total) * math.sqrt(share * (1 - share) / total + z * z / (4 * total * total))
     # At 0 and at 1 the bound equals the share; rounding must not put the share outside its own interval.
     return Interval(share, min(max(0.0, centre - half), share), max(min(1.0, centre + half), share))
+
+
+def student_quantile(freedom: int, probability: float) -> float:
+    """Return the quantile of Student's t distribution with so many degrees of freedom."""
+    from scipy.special import stdtrit  # late: whoever only simulates does without, and starts sooner
+
+    return float(stdtrit(freedom, probability))
+
+
+def normal_quantile(probability: float) -> float:
+    """Return the quantile of the standard normal distribution."""
+    from scipy.special import ndtri
+
+    return float(ndtri(probability))

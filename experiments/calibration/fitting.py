@@ -106,9 +106,9 @@ def workers(count: int) -> Iterator[Run]:
 
     Raises ParmError if a worker is killed.
     """
-    with Pool(simulated, count) as pool:
+    with Pool(count) as pool:
         try:
-            yield lambda todo: [result() for result in pool.in_order(todo)]
+            yield lambda todo: [result() for result in pool.in_order(simulated, todo)]
         except WorkerKilledError as error:
             raise ParmError("a worker was killed, perhaps because memory ran out; try fewer --workers.") from error
 

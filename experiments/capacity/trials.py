@@ -11,8 +11,10 @@ from experiments.analysis.outcome import Outcome
 from experiments.capacity.search import Run
 from experiments.run.cells import Cell
 from experiments.run.engines import make_ready
+from experiments.run.executors.base import Executor
+from experiments.run.executors.local import LOCAL
 from experiments.run.progress import Advance, Reporter
-from experiments.run.runner import default_workers, run_cells
+from experiments.run.runner import run_cells
 from experiments.run.store import CELLS, RunStore, writing
 
 if TYPE_CHECKING:
@@ -36,12 +38,20 @@ def open_store(folder: Path, data: Path | None, *, fresh: bool) -> RunStore:
     return store
 
 
-def kept_trials(store: RunStore, workers: int | None, answerer: Models | None, reporter: Reporter, alone: bool) -> Run:
+def kept_trials(
+    store: RunStore,
+    workers: int | None,
+    answerer: Models | None,
+    reporter: Reporter,
+    alone: bool,
+    executor: Executor = LOCAL,
+) -> Run:
     """Return a function that runs the cells that `store` does not hold yet, and reports progress now and then."""
     done = simulated = 0
+    most = 1
 
     def run(todo: list[Cell]) -> dict[str, Outcome]:
-        nonlocal done, simulated
+        nonlocal done, simulated, most
         outcomes, warnings = store.finished(todo, traces=False)
         for warning in warnings:
             reporter.say(f"warning: {warning}")
@@ -49,8 +59,13 @@ def kept_trials(store: RunStore, workers: int | None, answerer: Models | None, r
         queries = sum(cell.experiment.workload.queries for cell in missing)
         make_ready(missing, reporter, simulated=simulated)
         simulated += queries
-        count = 1 if alone else min(workers or default_workers(), max(1, queries // WORTH_A_WORKER))
-        for cell, outcome in run_cells(missing, store, workers=count, answerer=answerer, reporter=_Quiet()):
+        count = 1 if alone else workers
+        if executor.local:
+            most = max(most, queries // WORTH_A_WORKER)  # once there are processes, they do what comes later as well
+            count = min(count or executor.at_once(), most)
+        for cell, outcome in run_cells(
+            missing, store, workers=count, answerer=answerer, reporter=_Quiet(), executor=executor
+        ):
             outcomes[cell.id] = outcome
             done += 1
             now = f"{cell.policy.label} with {cell.experiment.cluster.instances} deployed instances"

@@ -12,6 +12,7 @@ from sim.errors import ParmError
 
 INTERRUPTED = 130
 """The exit status of a run that was interrupted."""
+EXECUTORS = ("local", "ray")
 ENGINES = ("auto", "simpy", "compiled")
 """As `sim.engines.Engine`, which would import numpy for `parm --help`."""
 
@@ -28,6 +29,13 @@ def named_engine(engine: str | None) -> str | None:
     if engine not in (None, *ENGINES):
         raise ParmError(f"there is no engine '{engine}': choose {', '.join(ENGINES)}.")
     return engine
+
+
+def named_executor(executor: str) -> str:
+    """Return the name of an executor. Raises ParmError for any other name."""
+    if executor not in EXECUTORS:
+        raise ParmError(f"there is no executor '{executor}': choose {' or '.join(EXECUTORS)}.")
+    return executor
 
 
 def with_engine(overrides: list[str] | None, engine: str | None) -> list[str]:
@@ -47,7 +55,17 @@ Plugins = Annotated[
 DataFolder = Annotated[
     Path | None, typer.Option("--data", metavar="DIR", help="Folder with data sets.", show_default=".parm/data")
 ]
-Workers = Annotated[int | None, typer.Option(min=1, help="Processes that simulate.", show_default="cores")]
+Workers = Annotated[int | None, typer.Option(min=1, help="Cells that are simulated at once.", show_default="cores")]
+ExecutorName = Annotated[
+    str,
+    typer.Option("--executor", help="Where cells are computed: local or ray.", callback=named_executor),
+]
+Address = Annotated[
+    str | None,
+    typer.Option(
+        metavar="HOST:PORT", help="The Ray cluster's head.", show_default="this machine's cluster, else a new one"
+    ),
+]
 Device = Annotated[
     str,
     typer.Option("--device", help="Device of the models: auto, cpu, cuda or cuda:N.", callback=named_device),

@@ -81,8 +81,8 @@ def _fitted(file: Path, count: int | None) -> tuple[ServiceProfile, str]:
     from experiments.calibration.options import Calibration
     from experiments.calibration.profiles import profile_of
     from experiments.config import loader
+    from experiments.run.executors.local import default_workers
     from experiments.run.progress import Reporter
-    from experiments.run.runner import default_workers
 
     calibration = loader.load_as(Calibration, file)
     with workers(count or default_workers()) as run:

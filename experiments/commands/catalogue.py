@@ -21,7 +21,7 @@ from experiments.config.schema import Backup, Experiment, Model, Workload
 from sim import recorded
 from sim.cluster import Cluster, Prices
 from sim.errors import ParmError
-from sim.kinds import Kind, Options
+from sim.kinds import Kind, Options, about
 from sim.network import Network as ClusterNetwork
 from sim.policies.coded import LastResort
 from sim.policies.hedged import Hedging
@@ -147,16 +147,15 @@ def option_lines(options: type[BaseModel]) -> list[str]:
     for name, field in fields_in_yaml(options).items():
         if name == "kind":
             continue
-        about = _about(options, name, field)
-        lines.append(f"{name}: {_type(field)}{_default(field)}" + (f" - {about}" if about else ""))
+        said = _about(options, name, field)
+        lines.append(f"{name}: {_type(field)}{_default(field)}" + (f" - {said}" if said else ""))
     return lines
 
 
 def _about(options: type[BaseModel], name: str, field: FieldInfo) -> str:
     """Return an option's description, from a base class if the class only changes the default."""
-    fields = [field, *(fields_in_yaml(base).get(name) for base in options.mro() if issubclass(base, BaseModel))]
-    about = next((one.description for one in fields if one is not None and one.description), "")
-    return " ".join(about.split())
+    own = next((own for own, one in options.model_fields.items() if name in (own, one.alias)), name)
+    return " ".join((field.description or about(options, own)).split())
 
 
 def type_words(annotation: Any) -> str:

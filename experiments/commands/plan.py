@@ -10,9 +10,11 @@ import typer
 from experiments.commands.arguments import (
     INTERRUPTED,
     MODELS,
+    Address,
     DataFolder,
     Device,
     EngineName,
+    ExecutorName,
     File,
     ModelsFolder,
     Overrides,
@@ -47,6 +49,8 @@ def plan(
     fresh: Annotated[bool, typer.Option("--fresh", help="Discard the finished trials in that folder.")] = False,
     overrides: Overrides = None,
     workers: Workers = None,
+    executor: ExecutorName = "local",
+    address: Address = None,
     engine: EngineName = None,
     data: DataFolder = None,
     device: Device = "auto",
@@ -61,6 +65,7 @@ def plan(
     from experiments.capacity import report, search, targets
     from experiments.capacity.trials import kept_trials, open_store
     from experiments.config import loader
+    from experiments.run import executors
     from experiments.run.cells import cells
     from experiments.run.manifest import command_line
     from experiments.run.progress import Reporter
@@ -88,12 +93,15 @@ def plan(
         sigterm_as_interrupt()
         answerer = None
         if experiment.model is not None:
-            from experiments.run.models import Models
+            from experiments.run.models import Models, share_the_cores
 
+            if experiment.execution == "deferred":
+                share_the_cores()
             answerer = Models(data, models, device, reporter)
             answerer.prepare(cells(experiment))
-        run = kept_trials(store, workers, answerer, reporter, experiment.execution == "in_the_loop")
-        plans = search.plan(experiment, aims, looks, farthest, run)
+        with executors.opened(executor, address, reporter) as there:
+            run = kept_trials(store, workers, answerer, reporter, experiment.execution == "in_the_loop", there)
+            plans = search.plan(experiment, aims, looks, farthest, run)
     except KeyboardInterrupt:
         reporter.say(
             f"Interrupted; finished trials are in {store.folder}. Continue with the same command: {command_line()}"

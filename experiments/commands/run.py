@@ -10,9 +10,11 @@ import typer
 from experiments.commands.arguments import (
     INTERRUPTED,
     MODELS,
+    Address,
     DataFolder,
     Device,
     EngineName,
+    ExecutorName,
     File,
     ModelsFolder,
     Overrides,
@@ -27,6 +29,8 @@ def run(
     out: Annotated[Path | None, typer.Option(metavar="DIR", help="Run directory.", show_default="runs/NAME")] = None,
     overrides: Overrides = None,
     workers: Workers = None,
+    executor: ExecutorName = "local",
+    address: Address = None,
     engine: EngineName = None,
     data: DataFolder = None,
     device: Device = "auto",
@@ -40,13 +44,15 @@ def run(
     """
     from experiments.analysis import claims
     from experiments.config import bundle
+    from experiments.run import executors
     from experiments.run.session import InterruptedRunError, Session, console
 
     plan = bundle.load(file, with_engine(overrides, engine), plugin or ())
-    session = Session(workers, data, models, device, fresh)
     try:
-        for _, experiment in plan.experiments:
-            session.run(experiment, plan.folder(out, experiment))
+        with executors.opened(executor, address) as there:
+            session = Session(workers, data, models, device, fresh, executor=there)
+            for _, experiment in plan.experiments:
+                session.run(experiment, plan.folder(out, experiment))
     except InterruptedRunError:
         raise typer.Exit(INTERRUPTED) from None
     if any(experiment.claims for _, experiment in plan.experiments[1:]):

@@ -139,11 +139,22 @@ class Experiment(Options):
     engine: Engine = "auto"
     """Which engine simulates: `simpy` supports everything; `compiled` is ten to twenty times as fast, needs numba, and
     rejects what it does not support; `auto` uses `compiled` if possible. Results are the same to the last bit."""
-    traces: bool = True
-    """Whether to write a row for each query and task as Parquet."""
+    traces: bool | Literal["queries"] = True
+    """What to write as Parquet: `none`, `queries` (a row for each query) or `all` (a row for each task as well, which
+    timelines and `parm trace` need). `true` is `all`, `false` is `none`."""
     plugins: tuple[str, ...] = ()
     """Your own Python modules with further kinds, as with `--plugin`; searched for beside the file."""
     _folders: tuple[Path, ...] = PrivateAttr(default=())
+
+    @field_validator("traces", mode="before")
+    @classmethod
+    def _traces_in_words(cls, given: Any) -> Any:
+        words: dict[Any, bool | str] = {"none": False, "queries": "queries", "all": True}
+        if isinstance(given, bool):
+            return given
+        if not isinstance(given, str) or given not in words:
+            raise ValueError(f"must be none, queries or all, but is '{given}'")
+        return words[given]
 
     @field_validator("name")
     @classmethod
@@ -301,8 +312,8 @@ class Experiment(Options):
             kind = figure.name_in_yaml()
             if kind in ("accuracy", "latency_accuracy") and self.model is None:
                 yield ("figures", index), f"{kind} needs a 'model'"
-            if kind == "timeline" and not self.traces:
-                yield ("figures", index), "timeline needs 'traces: true'"
+            if kind == "timeline" and self.traces is not True:
+                yield ("figures", index), "timeline needs 'traces: all'"
             named = [("policies", policy) for policy in figure.policies or ()]
             named += [(key, getattr(figure, key, None) or "") for key in ("policy", "against")]
             for key, policy in named:

@@ -16,25 +16,33 @@ from experiments.figures.latency_vs_sweep import LatencyVsSweep
 from experiments.figures.timeline import Timeline
 from sim.errors import ParmError
 
-__all__ = ["EVERY", "Advantage", "Frontier", "draw_all"]
+__all__ = ["EVERY", "Advantage", "Frontier", "draw_all", "stems"]
 
 EVERY: tuple[Figure, ...] = (LatencyVsSweep(), Heatmap(), Ccdf(), Accuracy(), LatencyAccuracy(), Timeline())
 """All figures with their defaults, which an experiment gets that names none; `advantage` and `frontier` are drawn
 where they are named."""
 
 
-def draw_all(figures: Sequence[Figure | str] | None, material: FigureData, folder: Path) -> list[str]:
+def stems(figures: Sequence[Figure | str] | None) -> list[str]:
+    """Return the file names, without endings and numbers, that `draw_all` may write."""
+    return list(dict.fromkeys(figure.stem for figure in _all_of(figures)))
+
+
+def draw_all(
+    figures: Sequence[Figure | str] | None, material: FigureData, folder: Path, stem: str | None = None
+) -> list[str]:
     """Draw `figures`, given as kinds or by bare name, into `folder`; all that apply for None.
 
     Returns a sentence for each figure that cannot be drawn, and the caption of each that has no title. A second figure
-    of the same name gets a number.
+    of the same name gets a number. With `stem`, one of `stems`, only figures of that name are drawn.
     """
     from experiments.figures import style
 
     notes: list[str] = []
     taken: dict[str, int] = {}
-    for named in EVERY if figures is None else figures:
-        figure = named if isinstance(named, Figure) else Figure.model_validate(named)
+    for figure in _all_of(figures):
+        if stem not in (None, figure.stem):
+            continue
         try:
             drawn = figure.draw(material)
         except ParmError as error:
@@ -46,8 +54,13 @@ def draw_all(figures: Sequence[Figure | str] | None, material: FigureData, folde
             continue
         taken[figure.stem] = taken.get(figure.stem, 0) + 1
         number = taken[figure.stem]
-        stem = figure.stem if number == 1 else f"{figure.stem}-{number}"
-        style.save(drawn, folder, stem, figure.formats)
+        name = figure.stem if number == 1 else f"{figure.stem}-{number}"
+        style.save(drawn, folder, name, figure.formats)
         if not figure.title:
-            notes.append(f"caption of {stem}: {drawn.get_label()}")
+            notes.append(f"caption of {name}: {drawn.get_label()}")
     return notes
+
+
+def _all_of(figures: Sequence[Figure | str] | None) -> list[Figure]:
+    every = EVERY if figures is None else figures
+    return [named if isinstance(named, Figure) else Figure.model_validate(named) for named in every]

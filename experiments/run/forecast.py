@@ -53,7 +53,8 @@ def forecast(cells: Sequence[Cell], trials: int) -> Forecast:
             trace = simulate_cell(small).trace
             written = 0
             if cell.experiment.traces:
-                for table in (query_table(small, trace, 0), task_table(small, trace)):
+                tasks = [task_table(small, trace)] if cell.experiment.traces is True else []
+                for table in (query_table(small, trace, 0), *tasks):
                     file = BytesIO()
                     pq.write_table(table, file, compression="zstd")
                     written += len(file.getvalue())

@@ -34,6 +34,7 @@ def manifest(
     *,
     device: str | None,
     workers: int,
+    executor: Mapping[str, Any],
     models: Sequence[Mapping[str, Any]] = (),
 ) -> str:
     """Return the manifest as JSON text; `outcomes` holds the finished cells by id.
@@ -50,6 +51,7 @@ def manifest(
         **made_with(),
         "device": device,
         "workers": workers,
+        "executor": dict(executor),
         "notes": notes(experiment, cells),
         "models": [dict(model) for model in models],
         "passes": _total([outcome.passes for outcome in outcomes.values()]),

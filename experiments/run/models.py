@@ -6,10 +6,13 @@ torch is imported only when a model is used: listing the models does without it.
 from __future__ import annotations
 
 import json
-from collections.abc import Callable, Sequence
+import os
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
 from datetime import timedelta
+from functools import partial
 from pathlib import Path
+from tempfile import TemporaryDirectory
 from typing import TYPE_CHECKING, Any
 
 import numpy as np
@@ -22,13 +25,13 @@ from parity.codes.base import Coder
 from sim.errors import ParmError
 from sim.kinds import Options
 from sim.trace import Ints, Role, Trace
-from workloads.datasets.base import Data, Dataset
+from workloads.datasets.base import DEFAULT_FOLDER, Data, Dataset
 
 if TYPE_CHECKING:
     from torch import nn
 
     from backends.answers import Predictor
-    from experiments.run.runner import Answered
+    from experiments.run.runner import Answered, Parcel, Simulated
     from parity.objectives import TrainingData
     from parity.store import TrainedModel
     from parity.training import TrainingStatus
@@ -110,6 +113,15 @@ class Deployment:
     backup: nn.Module | None
 
 
+def share_the_cores() -> None:
+    """Have torch's threads sleep while they wait for each other; to be called before torch is imported.
+
+    They would spin, on cores that the processes which simulate need. With small networks, whose threads wait often,
+    predictions took 15 times as long that way. Where services are timed it should not be called: it slows them a bit.
+    """
+    os.environ.setdefault("OMP_WAIT_POLICY", "passive")
+
+
 class Models:
     """Trains or finds the models of an experiment, and computes answers with them."""
 
@@ -126,6 +138,7 @@ class Models:
         from parity.store import ModelStore
 
         self.backend = TorchBackend(device, exports=root / "exports")
+        self._asked = device
         self._folder = data
         self._store = ModelStore(root, self.device, self._report, publish=publish)
         self._reporter = reporter
@@ -188,6 +201,22 @@ class Models:
             contention=cell.experiment.contention,
         )
         return loop.modifier, lambda trace: Answered(there.samples, there.labels, loop.answers(trace))
+
+    def elsewhere(self) -> ModelsElsewhere | None:
+        """Return what computes the same answers on another machine's GPU; None where the CPU was asked for.
+
+        The models that `prepare` found or trained go with it.
+        """
+        if self._asked == "cpu":
+            return None
+        folders = [model.path for model in self.trained if not _comes_with_parm(model.path)]
+        files = {
+            f"{folder.name}/{file.relative_to(folder).as_posix()}": file.read_bytes()
+            for folder in folders
+            for file in sorted(folder.rglob("*"))
+            if file.is_file()
+        }
+        return ModelsElsewhere(files, (self._folder or DEFAULT_FOLDER).expanduser().absolute())
 
     def cards(self) -> list[dict[str, Any]]:
         """Return the manifest's entry for each model."""
@@ -286,6 +315,36 @@ class Models:
         self._reporter.status(describe_training(status), last=status.epoch == status.epochs)
 
 
+class ModelsElsewhere:
+    """Computes answers on another machine, with the files of models that were found or trained on this one."""
+
+    def __init__(self, files: Mapping[str, bytes], data: Path) -> None:
+        """`data` is the folder of data sets, which the other machine must have at the same place."""
+        self._files, self._data = files, data
+        self._models: Models | None = None
+
+    def __call__(self, cell: Cell, simulated: Simulated) -> Parcel:
+        """Return the outcome and the files of a simulated cell. Raises ParmError if a model or data set is missing."""
+        from experiments.run.runner import packed, predict_and_keep
+
+        if self._models is None:
+            self._folder = TemporaryDirectory(prefix="parm-models-")  # lasts as long as this process
+            for name, content in self._files.items():
+                place = Path(self._folder.name) / name
+                place.parent.mkdir(parents=True, exist_ok=True)
+                place.write_bytes(content)
+            self._models = Models(self._data, Path(self._folder.name), "auto", _NoTraining())
+        return packed(partial(predict_and_keep, cell, simulated, answerer=self._models))
+
+
+class _NoTraining(Reporter):
+    """Refuses what would be trained a second time, and perhaps to another result."""
+
+    def status(self, text: str, *, last: bool) -> None:
+        """Raise ParmError."""
+        raise ParmError(f"a model that was sent to a machine of the cluster is not found there ({text}).")
+
+
 def describe_training(status: TrainingStatus) -> str:
     """Return a line with the progress of a training and its remaining time."""
     left = timedelta(seconds=round(status.left))
@@ -320,6 +379,10 @@ def _key(options: Options) -> str:
 
 def _place(path: Path) -> str:
     """Return a model's folder, relative for models that come with parm."""
+    return f"parity/zoo/{path.name}" if _comes_with_parm(path) else str(path)
+
+
+def _comes_with_parm(path: Path) -> bool:
     from parity import zoo
 
-    return f"parity/zoo/{path.name}" if path.parent == zoo.FOLDER else str(path)
+    return path.parent == zoo.FOLDER

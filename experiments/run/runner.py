@@ -1,30 +1,35 @@
 """Runs an experiment's cells: workers simulate; the main process predicts, measures and stores, in the cells' order.
 
 Without a model the workers do everything, so that the main process is no bottleneck and torch is never imported. With
-the hardware in the loop the main process does everything, so that nothing else runs while a service is timed. Results
-do not depend on the order in which cells finish: every cell has its own random streams.
+the hardware in the loop the main process does everything, so that nothing else runs while a service is timed. Workers
+on other machines send what they would have written, and where these have GPUs, they answer there. Results do not
+depend on the order in which cells finish, nor on the machine: every cell has its own random streams.
 """
 
 from __future__ import annotations
 
 import contextlib
-import os
-from collections.abc import Callable, Iterator, Sequence
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from dataclasses import dataclass, replace
 from functools import partial
+from pathlib import Path
+from tempfile import TemporaryDirectory
 from time import perf_counter
-from typing import TYPE_CHECKING, Protocol, TypeVar
+from typing import TYPE_CHECKING, Any, Protocol
 
 from backends.blame import blamed
-from backends.processes import Pool, WorkerKilledError
+from backends.processes import WorkerKilledError
 from experiments.analysis.cost import price
 from experiments.analysis.outcome import Outcome, measure
 from experiments.run.cells import Cell
 from experiments.run.engines import choice, make_ready
+from experiments.run.executors.base import Executor
+from experiments.run.executors.local import LOCAL
 from experiments.run.progress import Reporter
 from experiments.run.store import RunStore
 from sim.engines import Choice
 from sim.errors import ParmError
+from sim.shared import Shared
 from sim.simulation import Hardware, simulate
 from sim.streams import Streams
 from sim.trace import Ints, Trace
@@ -32,7 +37,8 @@ from sim.trace import Ints, Trace
 if TYPE_CHECKING:
     from backends.answers import Answers
 
-Result = TypeVar("Result")
+_SHARED = Shared()
+"""What the cells of a run that this process simulates have in common."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -46,6 +52,22 @@ class Answered:
     answers: Answers
 
 
+@dataclass(frozen=True, slots=True)
+class Parcel:
+    """A cell that another machine has run: its outcome, and the contents of its trace files by their place."""
+
+    outcome: Outcome
+    files: Mapping[str, bytes]
+
+
+class AnswersElsewhere(Protocol):
+    """Computes a simulated cell's answers on another machine, and packs what is to be stored."""
+
+    def __call__(self, cell: Cell, simulated: Simulated) -> Parcel:
+        """Return the cell's outcome and files."""
+        ...
+
+
 class AnswerSource(Protocol):
     """Computes the answers of the models."""
 
@@ -57,35 +79,53 @@ class AnswerSource(Protocol):
         """Return the hardware for the cell's simulation, and a function from its trace to the answers."""
         ...
 
-
-def default_workers() -> int:
-    """Return the number of cores that this process may use."""
-    try:
-        return len(os.sched_getaffinity(0))
-    except AttributeError:  # not available on this system
-        return os.cpu_count() or 1
+    def elsewhere(self) -> AnswersElsewhere | None:
+        """Return what computes the same answers on another machine's GPU; None if they are to be computed here."""
+        ...
 
 
 def run_cells(
-    cells: Sequence[Cell], store: RunStore, *, workers: int, answerer: AnswerSource | None, reporter: Reporter
+    cells: Sequence[Cell],
+    store: RunStore,
+    *,
+    workers: int | None,
+    answerer: AnswerSource | None,
+    reporter: Reporter,
+    executor: Executor = LOCAL,
 ) -> Iterator[tuple[Cell, Outcome]]:
     """Run `cells` and yield each with its outcome, in the given order, once it is written to `store`.
+
+    `executor` computes at most `workers` of them at once; None: as many as it can.
 
     Raises ParmError with the cell's name if one fails; earlier cells are kept.
     """
     make_ready(cells, reporter)
+    in_the_loop = any(cell.experiment.execution == "in_the_loop" for cell in cells)
+    if in_the_loop and not executor.local:
+        raise ParmError("execution in_the_loop times the hardware of this machine: run it without --executor.")
+    there = answerer.elsewhere() if answerer is not None and executor.gpus() else None
+    function: Callable[[Cell], Any] = simulate_one_of_many
+    finish: Callable[[Cell, Any], Outcome]
+    if in_the_loop or (answerer is None and executor.local):
+        function, finish = partial(run_cell, store=store, answerer=answerer), _as_found
+    elif answerer is None or there is not None:
+        function, finish = simulate_one_of_many if there else pack_cell, partial(_unpack, store)
+    else:
+        finish = partial(predict_and_keep, store=store, answerer=answerer)
     with reporter.task("simulating", len(cells)) as advance:
-        if answerer is None or any(cell.experiment.execution == "in_the_loop" for cell in cells):
-            whole = partial(run_cell, store=store, answerer=answerer)
-            for cell, outcome in in_order(whole, cells, workers if answerer is None else 1):
-                advance(str(cell))
-                yield cell, outcome
-            return
-        for cell, simulated in in_order(simulate_cell, cells, workers):
+        for cell, found in in_order(function, cells, 1 if in_the_loop else workers, executor, there):
             with _naming(cell):
-                outcome = _predict_and_keep(cell, simulated, store, answerer)
+                outcome = finish(cell, found)
             advance(str(cell))
             yield cell, outcome
+
+
+def _as_found(_: Cell, outcome: Outcome) -> Outcome:
+    return outcome
+
+
+def _unpack(store: RunStore, cell: Cell, parcel: Parcel) -> Outcome:
+    return store.receive(cell, parcel.outcome, parcel.files)
 
 
 @dataclass(frozen=True, slots=True)
@@ -98,11 +138,11 @@ class Simulated:
     engine: Choice
 
 
-def simulate_cell(cell: Cell, hardware: Hardware | None = None) -> Simulated:
-    """Simulate a cell, with `hardware` in the loop if any."""
+def simulate_cell(cell: Cell, hardware: Hardware | None = None, shared: Shared | None = None) -> Simulated:
+    """Simulate a cell, with `hardware` in the loop if any; `shared` keeps what other cells of its trial need too."""
     began = perf_counter()
     experiment = cell.experiment
-    streams = Streams(experiment.seed, cell.trial)
+    streams = Streams(experiment.seed, cell.trial, shared)
     workload = experiment.workload
     schedule = workload.arrivals.schedule(workload.queries, streams.generator("arrivals"))
     engine = choice(cell)
@@ -111,17 +151,35 @@ def simulate_cell(cell: Cell, hardware: Hardware | None = None) -> Simulated:
     return Simulated(trace, perf_counter() - began, engine)
 
 
+def simulate_one_of_many(cell: Cell) -> Simulated:
+    """Simulate one of the cells of a run."""
+    return simulate_cell(cell, shared=_SHARED)
+
+
 def run_cell(cell: Cell, store: RunStore, answerer: AnswerSource | None = None) -> Outcome:
     """Simulate, measure and store a cell without a model, or one with the hardware of `answerer` in the loop."""
     if answerer is None:
-        simulated = simulate_cell(cell)
+        simulated = simulate_one_of_many(cell)
         outcome = _measured(cell, simulated, None, {"simulating": simulated.seconds, "predicting": 0.0})
         return store.keep(cell, simulated.trace, outcome)
     began = perf_counter()
     hardware, answers = answerer.in_the_loop(cell)
-    simulated = simulate_cell(cell, hardware)
+    simulated = simulate_cell(cell, hardware, _SHARED)
     answered = answers(simulated.trace)
     return _keep(cell, simulated, answered, {"simulating": perf_counter() - began, "predicting": 0.0}, store)
+
+
+def pack_cell(cell: Cell) -> Parcel:
+    """Simulate and measure a cell without a model, and return what `run_cell` writes."""
+    return packed(partial(run_cell, cell))
+
+
+def packed(run: Callable[[RunStore], Outcome]) -> Parcel:
+    """Return what `run` returns and writes into a store."""
+    with TemporaryDirectory(prefix="parm-cell-") as folder:
+        outcome = run(RunStore(Path(folder)))
+        files = [file for file in sorted(Path(folder).rglob("*")) if file.name in outcome.files]
+        return Parcel(outcome, {file.relative_to(folder).as_posix(): file.read_bytes() for file in files})
 
 
 def draw_samples(cell: Cell, samples: int) -> Ints:
@@ -131,13 +189,22 @@ def draw_samples(cell: Cell, samples: int) -> Ints:
     return workload.sampling.draw(workload.queries, samples, generator)
 
 
-def in_order(function: Callable[[Cell], Result], cells: Sequence[Cell], workers: int) -> Iterator[tuple[Cell, Result]]:
-    """Apply `function` to the cells in `workers` processes, or in this one if that is 1; yield in the cells' order.
+def in_order(
+    function: Callable[[Cell], Any],
+    cells: Sequence[Cell],
+    workers: int | None = None,
+    executor: Executor = LOCAL,
+    then: Callable[[Cell, Any], Any] | None = None,
+) -> Iterator[tuple[Cell, Any]]:
+    """Apply `function`, and `then`, to the cells as `Executor.in_order` does; yield in the cells' order.
 
-    At most 2 * workers results are pending or unread, which bounds the memory for traces.
+    At most 2 * workers results are pending or unread, which bounds the memory for traces. Raises ParmError with the
+    name of a cell that fails.
     """
-    with Pool(function, min(workers, len(cells))) as pool:
-        for cell, result_of in zip(cells, pool.in_order(cells), strict=True):
+    with contextlib.ExitStack() as afterwards:
+        afterwards.callback(_SHARED.clear)  # where this process did the work: the next run may read changed files
+        results = afterwards.enter_context(contextlib.closing(executor.in_order(function, cells, workers, then)))
+        for cell, result_of in zip(cells, results, strict=True):
             with _naming(cell):
                 result = result_of()
             yield cell, result
@@ -164,7 +231,8 @@ def _naming(cell: Cell) -> Iterator[None]:
         raise ParmError(f"cell ({cell}) failed{blamed(error)}: {type(error).__name__}: {says}.") from error
 
 
-def _predict_and_keep(cell: Cell, simulated: Simulated, store: RunStore, answerer: AnswerSource) -> Outcome:
+def predict_and_keep(cell: Cell, simulated: Simulated, store: RunStore, answerer: AnswerSource) -> Outcome:
+    """Compute the answers of a simulated cell, and measure and store it."""
     began = perf_counter()
     answered = answerer.answer(cell, simulated.trace)
     spent = {"simulating": simulated.seconds, "predicting": perf_counter() - began}

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import contextlib
 import math
 import signal
 import threading
@@ -11,18 +12,21 @@ from pathlib import Path
 from time import monotonic
 from typing import TYPE_CHECKING, Any
 
+from backends.processes import WorkerKilledError
 from experiments.analysis import claims, frontier, latex, reference, selection, summary, tables
 from experiments.analysis.outcome import Outcome
 from experiments.analysis.theory import Theory, theory
 from experiments.config import precision
 from experiments.figures.base import FigureData
-from experiments.figures.drawing import draw_all
+from experiments.figures.drawing import draw_all, stems
 from experiments.figures.frontier import Frontier
 from experiments.run.cells import Cell, cells
+from experiments.run.executors.base import Executor
+from experiments.run.executors.local import LOCAL
 from experiments.run.load import questions
 from experiments.run.manifest import command_line, manifest, notes
 from experiments.run.progress import Reporter
-from experiments.run.runner import default_workers, run_cells
+from experiments.run.runner import run_cells
 from experiments.run.store import RunStore, writing
 
 if TYPE_CHECKING:
@@ -47,7 +51,7 @@ class Session:
     """Settings of a run: folders of data sets and models, device, and number of processes."""
 
     workers: int | None = None
-    """Processes that simulate; None: as many as cores."""
+    """Cells that are computed at once; None: as many as the executor can."""
     data: Path | None = None
     models: Path = Path(".parm/models")
     device: str = "auto"
@@ -55,6 +59,7 @@ class Session:
     """Whether to discard an existing run in the directory."""
     quiet: bool = False
     """Whether to print only progress."""
+    executor: Executor = LOCAL
 
     def run(self, experiment: Experiment, folder: Path) -> None:
         """Run the unfinished cells of the experiment in `folder`, then write tables, figures and verdicts.
@@ -98,16 +103,16 @@ class Session:
         if not self.quiet:
             for note in [*(answerer.notes if answerer else ()), *notes(experiment, todo)]:
                 print(f"note: {note}")
-        conclude(store, experiment, todo, found, quiet=self.quiet)
+        conclude(store, experiment, todo, found, quiet=self.quiet, executor=self.executor)
 
     def _at_once(self, experiment: Experiment) -> int:
-        return 1 if experiment.execution == "in_the_loop" else self.workers or default_workers()
+        return 1 if experiment.execution == "in_the_loop" else self.workers or self.executor.at_once()
 
     def _cells(
         self, experiment: Experiment, store: RunStore, todo: Sequence[Cell], answerer: Models | None, reporter: Reporter
     ) -> tuple[Models | None, dict[str, Outcome]]:
         """Run the cells that are missing; return the models, if any were needed, and all outcomes by id."""
-        outcomes, warnings = store.finished(todo, traces=experiment.traces)
+        outcomes, warnings = store.finished(todo, traces=True)
         for warning in warnings:
             reporter.say(f"warning: {warning}")
         missing = [cell for cell in todo if cell.id not in outcomes]
@@ -116,14 +121,23 @@ class Session:
         try:
             sigterm_as_interrupt()
             if experiment.model is not None and missing:
-                from experiments.run.models import Models
+                from experiments.run.models import Models, share_the_cores
 
+                if experiment.execution == "deferred":
+                    share_the_cores()
                 answerer = answerer or Models(self.data, self.models, self.device, reporter)
                 answerer.prepare(missing)
             count = min(self._at_once(experiment), max(1, len(missing)))
             if missing:
-                _write_manifest(store, experiment, todo, outcomes, answerer, count)
-            for cell, outcome in run_cells(missing, store, workers=count, answerer=answerer, reporter=reporter):
+                _write_manifest(store, experiment, todo, outcomes, answerer, count, self.executor)
+            for cell, outcome in run_cells(
+                missing,
+                store,
+                workers=self.workers,
+                answerer=answerer,
+                reporter=reporter,
+                executor=self.executor,
+            ):
                 outcomes[cell.id] = outcome
         except KeyboardInterrupt:
             reporter.say(
@@ -132,7 +146,7 @@ class Session:
             )
             raise InterruptedRunError from None
         if missing:
-            _write_manifest(store, experiment, todo, outcomes, answerer, count)
+            _write_manifest(store, experiment, todo, outcomes, answerer, count, self.executor)
         return answerer, outcomes
 
 
@@ -141,9 +155,18 @@ def _with_trials(experiment: Experiment, trials: int) -> Experiment:
 
 
 def conclude(
-    store: RunStore, experiment: Experiment, todo: Sequence[Cell], outcomes: Sequence[Outcome], *, quiet: bool = False
+    store: RunStore,
+    experiment: Experiment,
+    todo: Sequence[Cell],
+    outcomes: Sequence[Outcome],
+    *,
+    quiet: bool = False,
+    executor: Executor = LOCAL,
 ) -> None:
-    """Write summary, figures and verdicts into the run directory, and print them unless `quiet`."""
+    """Write summary, figures and verdicts into the run directory, and print them unless `quiet`.
+
+    The figures are drawn by processes of `executor`, side by side, if it has any on this machine.
+    """
     say: Callable[[str], None] = (lambda _: None) if quiet else print
     with writing(store.folder):
         rows = summary.write(outcomes, store.folder, experiment.equal_cost)
@@ -152,8 +175,7 @@ def conclude(
             tables.show(rows, console())
         for sentence in _verdicts(experiment, outcomes, rows):
             say(sentence)
-        material = figure_data(store, experiment, todo, outcomes, rows)
-        for note in draw_all(experiment.figures, material, store.folder / "figures"):
+        for note in _figures(Drawing(store, experiment, outcomes, rows), executor):
             say(note)
     for figure in experiment.figures or ():
         if isinstance(figure, Frontier):
@@ -182,6 +204,36 @@ def _verdicts(experiment: Experiment, outcomes: Sequence[Outcome], rows: Sequenc
         yield from selection.sentences(outcomes)
 
 
+@dataclass(frozen=True)
+class Drawing:
+    """Draws the figures of a run, in whatever process."""
+
+    store: RunStore
+    experiment: Experiment
+    outcomes: Sequence[Outcome]
+    rows: Sequence[Row]
+
+    def __call__(self, stem: str) -> list[str]:
+        """Draw the figures of this file name; return what is to be said of them."""
+        todo = cells(self.experiment)
+        material = figure_data(self.store, self.experiment, todo, self.outcomes, self.rows)
+        return draw_all(self.experiment.figures, material, self.store.folder / "figures", stem)
+
+
+def _figures(draw: Drawing, executor: Executor) -> Iterator[str]:
+    """Draw all figures, and yield what is to be said of them."""
+    names = stems(draw.experiment.figures)
+    if not (executor.local and executor.started):
+        executor = LOCAL
+    workers = None if executor.started else 1
+    with contextlib.closing(executor.in_order(draw, names, workers)) as drawn:
+        for name, notes in zip(names, drawn, strict=True):
+            try:
+                yield from notes()
+            except WorkerKilledError:
+                yield from draw(name)
+
+
 def figure_data(
     store: RunStore, experiment: Experiment, todo: Sequence[Cell], outcomes: Sequence[Outcome], rows: Sequence[Row]
 ) -> FigureData:
@@ -197,7 +249,7 @@ def figure_data(
         measured = there.execution == "in_the_loop"
         return theory(cell.policy, there.cluster, there.workload.arrivals, there.stragglers, measured=measured)
 
-    loads = trace if experiment.traces else None
+    loads = trace if experiment.traces is True else None
     return FigureData(rows, outcomes, loads, experiment.name, experiment.reference, predicted)
 
 
@@ -221,6 +273,7 @@ def _write_manifest(
     outcomes: dict[str, Outcome],
     models: Models | None,
     workers: int,
+    executor: Executor,
 ) -> None:
     text = manifest(
         experiment,
@@ -228,6 +281,7 @@ def _write_manifest(
         outcomes,
         device=None if models is None else models.device,
         workers=workers,
+        executor=executor.describe(),
         models=[] if models is None else models.cards(),
     )
     store.write_text("manifest.json", text)

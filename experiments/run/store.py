@@ -17,7 +17,7 @@ import dataclasses
 import json
 import os
 from collections import Counter
-from collections.abc import Iterator, Sequence
+from collections.abc import Iterator, Mapping, Sequence
 from enum import IntEnum
 from pathlib import Path
 from time import perf_counter
@@ -231,7 +231,7 @@ class RunStore:
     def _read(self, cell: Cell, traces: bool) -> Outcome | None:
         """Return a cell's outcome; None if it is not finished. Raises ParmError if its files are damaged.
 
-        With `traces` its trace files must exist.
+        With `traces` the trace files that its experiment keeps must exist.
         """
         path = self._cell_file(cell)
         try:
@@ -246,7 +246,7 @@ class RunStore:
             raise ParmError(f"{path} holds another cell than ({cell})")
         for file in self.trace_files(cell):
             if not file.is_file():
-                if traces:
+                if traces and file in self._kept_files(cell):
                     raise ParmError(f"{file} is missing")
             elif inputs.digest(file) != outcome.files.get(file.name):
                 raise ParmError(f"{file} is damaged or was edited")
@@ -255,6 +255,11 @@ class RunStore:
     def trace_files(self, cell: Cell) -> tuple[Path, Path]:
         """Return the cell's Parquet files: queries and tasks."""
         return self.folder / "queries" / f"{cell.name}.parquet", self.folder / "tasks" / f"{cell.name}.tasks.parquet"
+
+    def _kept_files(self, cell: Cell) -> Sequence[Path]:
+        """Return those of them that its experiment keeps."""
+        traces = cell.experiment.traces
+        return self.trace_files(cell)[: 2 if traces is True else 1 if traces else 0]
 
     def trace(self, cell: Cell) -> Trace | None:
         """Return the cell's simulated trace, or None if its files do not exist.
@@ -290,15 +295,28 @@ class RunStore:
         began = perf_counter()
         written: Sequence[Path] = ()
         if cell.experiment.traces:
-            queries, tasks = written = self.trace_files(cell)
+            queries, *tasks = written = self._kept_files(cell)
             self._write_table(queries, query_table(cell, trace, outcome.warmup, samples, labels, answers))
-            self._write_table(tasks, task_table(cell, trace))
+            for file in tasks:
+                self._write_table(file, task_table(cell, trace))
         outcome = dataclasses.replace(
             outcome,
             seconds={**outcome.seconds, "writing": perf_counter() - began},
             inputs=inputs.inputs(cell.experiment, self.data),
             files={file.name: inputs.digest(file) for file in written},
         )
+        self.write_text(f"cells/{cell.id}.json", outcome.to_json() + "\n")
+        return outcome
+
+    def receive(self, cell: Cell, outcome: Outcome, files: Mapping[str, bytes]) -> Outcome:
+        """Write a cell that was run into another store, with the contents of its trace files by their place.
+
+        Raises ParmError if the directory cannot be written.
+        """
+        for name, content in files.items():
+            with writing(self.folder / name):
+                atomic.write(self.folder / name, content)
+        outcome = dataclasses.replace(outcome, inputs=inputs.inputs(cell.experiment, self.data))
         self.write_text(f"cells/{cell.id}.json", outcome.to_json() + "\n")
         return outcome
 

@@ -20,10 +20,11 @@ from backends.real.workers import Workers
 from backends.torch_backend import TorchBackend
 from experiments.config.schema import Experiment, Model
 from experiments.run.cells import Cell
+from experiments.run.executors.local import default_workers
 from experiments.run.manifest import command, made_with
 from experiments.run.models import load_data, need
 from experiments.run.progress import Reporter
-from experiments.run.runner import default_workers, draw_samples
+from experiments.run.runner import draw_samples
 from experiments.run.store import writing
 from experiments.validation import calibration, figure
 from experiments.validation.comparison import REPORTED, Latencies, Redrawn, Trial, compare

@@ -148,17 +148,18 @@ class TrafficLine:
     def extend(self) -> None:
         """Let the kernel have as many pieces more as it has now."""
         new = list(islice(self._pieces, max(FIRST_PIECES, len(self._ends))))
-        links = np.array([links for _, links in new], np.float64).reshape(-1, self._instances, 2, 2)
-        self._set([end for end, _ in new], links)
+        flows = np.array([flows for _, flows, _ in new], np.int64).reshape(-1, self._instances, 2)
+        waits = np.array([waits for _, _, waits in new]).reshape(-1, self._instances, 2)
+        self._set([end for end, _, _ in new], flows, waits)
 
     def end(self) -> None:
         """Let there be no traffic any more, so that the kernel can end after an error."""
-        self._set([np.inf], np.zeros((1, self._instances, 2, 2)))
+        self._set([np.inf], np.zeros((1, self._instances, 2), np.int64), np.zeros((1, self._instances, 2)))
 
-    def _set(self, ends: list[float], links: NDArray[np.float64]) -> None:
+    def _set(self, ends: list[float], flows: NDArray[np.int64], waits: NDArray[np.float64]) -> None:
         self._ends = np.append(self._ends, ends)
-        self._flows = np.concatenate([self._flows, links[..., 0].astype(np.int64)])
-        self._waits = np.concatenate([self._waits, links[..., 1]])
+        self._flows = np.concatenate([self._flows, flows])
+        self._waits = np.concatenate([self._waits, waits])
         record = self._record
         record["values"], record["flows"] = self._ends.ctypes.data, self._flows.ctypes.data
         record["waits"] = self._waits.ctypes.data

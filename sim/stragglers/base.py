@@ -7,6 +7,9 @@ from collections.abc import Callable, Iterator, Sequence
 from dataclasses import dataclass
 from typing import ClassVar, Protocol
 
+import numpy as np
+from numpy.typing import NDArray
+
 from sim.kinds import Kind
 from sim.network import Network
 from sim.streams import Stream, Streams
@@ -89,9 +92,9 @@ class Draws:
 class Traffic:
     """Bulk flows cross the instances' links: a message shares its link with them and waits for each one's backlog."""
 
-    pieces: Iterator[tuple[float, Sequence[tuple[tuple[int, float], tuple[int, float]]]]]
-    """(end, for each instance the flows in and out until then, each with their lasting backlog in seconds), with ends
-    that increase without bound."""
+    pieces: Iterator[tuple[float, NDArray[np.int16], NDArray[np.float64]]]
+    """(end, for each instance the flows in and out until then, and their lasting backlog in seconds), with ends that
+    increase without bound; flows and backlog have the shape (instances, 2), and nobody may change them."""
     backlog: Sequence[tuple[Stream, Stream]] | None
     """For each instance the seconds that a flow's backlog takes, in and out, numbered in the order of the waits; None
     where it lasts."""

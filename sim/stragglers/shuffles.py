@@ -12,10 +12,12 @@ and drains the buffer, so a backlog is often a mixture with 0.
 
 from __future__ import annotations
 
-from collections import deque
+import itertools
 from collections.abc import Iterator
 from typing import Literal
 
+import numpy as np
+from numpy.typing import NDArray
 from pydantic import Field, PositiveFloat, model_validator
 
 from sim.distributions import Distribution
@@ -25,9 +27,6 @@ from sim.stragglers.timeline import SHORTEST
 from sim.streams import Stream
 
 IN, OUT = 0, 1
-
-Link = tuple[int, float]
-"""Flows in one direction of an instance's link, and the seconds of backlog that they keep there if that lasts."""
 
 
 class Shuffles(Straggler):
@@ -61,7 +60,7 @@ class Shuffles(Straggler):
             )
         if len(setting.pools) < 2:
             raise ValueError("shuffles need two instances, but there is only one")
-        traffic = _Traffic(self, setting, capacity=gbps * 1e9 / 8)
+        traffic = _Traffic(self._flows(setting, capacity=gbps * 1e9 / 8), len(setting.pools))
 
         latency = setting.network.latency  # of the link, not of its bandwidth: flows do not multiply it
 
@@ -70,7 +69,7 @@ class Shuffles(Straggler):
             return flows * max(0.0, seconds - latency) + depth
 
         if self.backlog_per == "flow":
-            return Effect(delay=lasting, form=Traffic(traffic.pieces(), None, latency))
+            return Effect(delay=lasting, form=Traffic(traffic.timeline.pieces(), None, latency))
 
         def backlog(instance: int, way: int) -> Stream:
             return setting.streams.stream(self.backlog.sample, "backlog", setting.number, instance, way)
@@ -91,7 +90,13 @@ class Shuffles(Straggler):
                 waited += stream.at(number)
             return flows * max(0.0, seconds - latency) + waited
 
-        return Effect(delay=delay, form=Traffic(traffic.pieces(), streams, latency))
+        return Effect(delay=delay, form=Traffic(traffic.timeline.pieces(), streams, latency))
+
+    def _flows(self, setting: Setting, capacity: float) -> _Timeline:
+        """Return the flows over time, which simulations of a trial share if they have as many instances."""
+        lasting = self.backlog if self.backlog_per == "flow" else None
+        key = ("shuffles", setting.number, self.concurrent, self.megabytes, lasting, capacity, len(setting.pools))
+        return setting.streams.once(key, lambda: _Timeline(self, setting, capacity))
 
 
 class _Flow:
@@ -107,10 +112,16 @@ class _Flow:
         """What it keeps in the buffers of its links for as long as it lasts, in seconds; 0 if messages draw that."""
 
 
-class _Traffic:
-    """The bulk flows over time, kept for each instance as pieces (end, (flows in, backlog), (flows out, backlog))."""
+class _Timeline:
+    """The bulk flows over time, as far as anybody has asked: pieces with an end and the flows on each link until then.
 
-    __slots__ = ("_capacity", "_depths", "_flows", "_generator", "_instances", "_kept", "_now", "_number", "_options")
+    Simulations may share it, so that it only grows.
+    """
+
+    __slots__ = (
+        "_capacity", "_depths", "_flows", "_generator", "_instances", "_now", "_number", "_options", "counts", "ends",
+        "waits",
+    )  # fmt: skip
 
     def __init__(self, options: Shuffles, setting: Setting, capacity: float) -> None:
         self._options = options
@@ -125,29 +136,27 @@ class _Traffic:
         self._flows = [self._drawn() for _ in range(options.concurrent)]
         for flow in self._flows:  # flows are already under way at time 0
             flow.left *= self._generator.random()
-        self._kept: list[deque[tuple[float, Link, Link]]] = [deque() for _ in range(self._instances)]
-        self._play()
+        self.ends: list[float] = []
+        """Seconds, increasing."""
+        self.counts: list[NDArray[np.int16]] = []
+        """For each piece the flows into and out of each instance, shape (instances, 2)."""
+        self.waits: list[NDArray[np.float64]] = []
+        """For each piece the seconds of lasting backlog there, shape (instances, 2); the same zeros if none lasts."""
 
-    def link(self, instance: int, when: float, way: int) -> Link:
-        """Return the number of bulk flows on the instance's link in a direction, and what they keep in its buffer."""
-        kept = self._kept[instance]
-        if way == IN:  # called with the current time, which never decreases
-            while kept[0][0] <= when:
-                if len(kept) == 1:
-                    self._play()
-                kept.popleft()
-            return kept[0][1]
-        number = 0
-        while kept[number][0] <= when:
-            number += 1
-            if number == len(kept):
-                self._play()
-        return kept[number][2]
+    @property
+    def nbytes(self) -> int:
+        """Bytes, about: of each piece the counts, and what Python has around them."""
+        return len(self.ends) * ((4 if self._depths is None else 20) * self._instances + 160)
 
-    def pieces(self) -> Iterator[tuple[float, list[tuple[Link, Link]]]]:
-        """Yield (end, links in and out of each instance until then); for who wants them instead of `link`."""
-        while True:
-            yield self._kept[0][0][0], [kept.popleft()[1:] for kept in self._kept]
+    def pieces(self) -> Iterator[tuple[float, NDArray[np.int16], NDArray[np.float64]]]:
+        """Yield each piece's end, counts and lasting backlog, from time 0 and without end."""
+        for number in itertools.count():
+            self.play_to(number)
+            yield self.ends[number], self.counts[number], self.waits[number]
+
+    def play_to(self, number: int) -> None:
+        """Have piece `number` and all before it."""
+        while len(self.ends) <= number:
             self._play()
 
     def _flow(self, sender: int, receiver: int, size: float, *, back: bool) -> _Flow:
@@ -166,19 +175,43 @@ class _Traffic:
         share_fairly(flows, self._capacity)
         seconds = min(flow.left / flow.rate for flow in flows)
         self._now += seconds
-        into, out = [0] * self._instances, [0] * self._instances
-        waits_in, waits_out = [0.0] * self._instances, [0.0] * self._instances
+        counts = np.zeros((self._instances, 2), np.int16)
+        waits = np.zeros((self._instances, 2)) if self._depths is not None or not self.waits else self.waits[0]
         for number, flow in enumerate(flows):
-            into[flow.receiver] += 1
-            out[flow.sender] += 1
-            waits_in[flow.receiver] += flow.depth
-            waits_out[flow.sender] += flow.depth
+            counts[flow.receiver, IN] += 1
+            counts[flow.sender, OUT] += 1
+            if flow.depth:
+                waits[flow.receiver, IN] += flow.depth
+                waits[flow.sender, OUT] += flow.depth
             flow.left -= flow.rate * seconds
             if flow.left <= 1e-6 * flow.size:
                 over = flow.back
                 flows[number] = self._drawn() if over else self._flow(flow.receiver, flow.sender, flow.size, back=True)
-        for instance, kept in enumerate(self._kept):
-            kept.append((self._now, (into[instance], waits_in[instance]), (out[instance], waits_out[instance])))
+        self.ends.append(self._now)
+        self.counts.append(counts)
+        self.waits.append(waits)
+
+
+class _Traffic:
+    """The bulk flows as one simulation meets them: it notes for each instance how far along the timeline it is."""
+
+    __slots__ = ("_at", "timeline")
+
+    def __init__(self, timeline: _Timeline, instances: int) -> None:
+        timeline.play_to(0)
+        self.timeline = timeline
+        self._at = [0] * instances
+
+    def link(self, instance: int, when: float, way: int) -> tuple[int, float]:
+        """Return the number of bulk flows on the instance's link in a direction, and their lasting backlog."""
+        ends, at = self.timeline.ends, self._at[instance]
+        while ends[at] <= when:
+            at += 1
+            if at == len(ends):
+                self.timeline.play_to(at)
+        if way == IN:  # called with the current time, which never decreases
+            self._at[instance] = at
+        return self.timeline.counts[at].item(instance, way), self.timeline.waits[at].item(instance, way)
 
 
 def share_fairly(flows: list[_Flow], capacity: float) -> None:

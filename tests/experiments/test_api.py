@@ -146,6 +146,13 @@ def test_what_a_run_does_not_have_is_said(finished: Run, tmp_path: Path) -> None
     with pytest.raises(ParmError, match="there is no 'p98' in the summary"):
         finished.verdict(50, "p98")
     bare = run(EXPERIMENT | {"traces": False, "sweep": {}}, tmp_path / "bare", workers=1)
-    with pytest.raises(ParmError, match="keeps no traces"):
+    with pytest.raises(ParmError, match="its experiment does not say 'traces: queries' or 'all'"):
         bare.queries()
+    half = run(EXPERIMENT | {"traces": "queries", "sweep": {}}, tmp_path / "half", workers=1)
+    assert len(half.queries()) > 0
+    with pytest.raises(ParmError, match="its experiment does not say 'traces: all'"):
+        half.tasks()
+    with pytest.raises(ParmError, match="that needs 'traces: all', but its experiment says 'traces: queries'"):
+        half.slowest()
+    assert half.report().is_file()
     assert bare.report().is_file()

@@ -8,6 +8,7 @@ import pytest
 from pydantic import TypeAdapter, ValidationError
 
 from sim.distributions import Distribution
+from sim.kinds import about
 
 EXPONENTIAL = {"kind": "exponential", "mean": 1}
 LEFT_OUT = "Field required"
@@ -93,7 +94,7 @@ def test_all_members_are_there_and_documented() -> None:
     ]  # fmt: skip
     for member in members.values():
         assert member.__doc__
-        assert all(field.description for name, field in member.model_fields.items() if name != "kind")
+        assert all(about(member, name) for name in member.model_fields if name != "kind")
 
 
 def test_importing_them_imports_no_scipy_and_no_torch() -> None:

@@ -18,10 +18,15 @@ from sim.schedule import OpenSchedule
 from sim.simulation import simulate
 from sim.stragglers import Multitenancy, Shuffles, Straggler
 from sim.stragglers.base import Setting
-from sim.stragglers.shuffles import IN, OUT, _Flow, _Traffic, share_fairly
+from sim.stragglers.shuffles import IN, OUT, _Flow, _Timeline, _Traffic, share_fairly
 from sim.streams import Streams
 from sim.trace import Trace
 from tests.worlds import poisson
+
+
+def traffic_of(shuffles: Shuffles) -> _Traffic:
+    return _Traffic(_Timeline(shuffles, setting(), 1.25e8), 6)
+
 
 LINKS = Network(gbps=1.0, query_bytes=0, reply_bytes=0)
 
@@ -51,7 +56,7 @@ def test_flows_share_links_max_min_fairly(pairs: list[tuple[int, int]]) -> None:
 
 def test_a_shuffle_goes_there_and_back_over_and_over() -> None:
     """One shuffle of 125 MB at 1 Gbps: a second there, a second back, between one pair; then another pair."""
-    traffic = _Traffic(Shuffles(concurrent=1, megabytes=(125.0, 125.0)), setting(), 1.25e8)
+    traffic = traffic_of(Shuffles(concurrent=1, megabytes=(125.0, 125.0)))
     seen = []
     for when in np.arange(1.5, 400.0, 0.5):
         into = [i for i in range(6) if traffic.link(i, when, IN)[0]]
@@ -66,7 +71,7 @@ def test_a_shuffle_goes_there_and_back_over_and_over() -> None:
 
 def test_flows_are_on_a_link_as_often_as_they_should_be() -> None:
     """Four flows over six instances: the mean number of flows into an instance is 4/6, its sum always 4."""
-    traffic = _Traffic(Shuffles(), setting(), 1.25e8)
+    traffic = traffic_of(Shuffles())
     counts = np.array([[traffic.link(i, when, IN)[0] for i in range(6)] for when in np.arange(0.0, 3000.0, 3.0)])
     assert np.all(counts.sum(axis=1) == 4)
     assert counts.mean(axis=0) == pytest.approx([4 / 6] * 6, abs=0.12)
@@ -74,7 +79,7 @@ def test_flows_are_on_a_link_as_often_as_they_should_be() -> None:
 
 def test_messages_wait_for_their_share_and_behind_the_backlog() -> None:
     shuffles = Shuffles(backlog=Deterministic(value=0.01))
-    traffic = _Traffic(shuffles, setting(), 1.25e8)
+    traffic = traffic_of(shuffles)
     delay = shuffles.attach(setting()).delay
     assert delay is not None
     waits = set()
@@ -90,7 +95,7 @@ def test_messages_wait_for_their_share_and_behind_the_backlog() -> None:
 def test_a_backlog_that_lasts_is_the_same_for_all_messages_that_meet_a_flow() -> None:
     """One flow at a time: as long as the pair and the way stay, every message on its link waits the same."""
     shuffles = Shuffles(concurrent=1, megabytes=(125.0, 125.0), backlog=Exponential(mean=0.01), backlog_per="flow")
-    traffic = _Traffic(shuffles, setting(), 1.25e8)
+    traffic = traffic_of(shuffles)
     delay = shuffles.attach(setting()).delay
     assert delay is not None
     met: dict[tuple[int, int, int], set[float]] = {}

@@ -9,6 +9,7 @@ from pydantic import ValidationError
 
 from sim import recorded
 from sim.errors import ParmError
+from sim.kinds import about
 from sim.schedule import ClosedSchedule, OpenSchedule
 from sim.streams import Streams
 from workloads.arrivals import Arrivals, Bursts, ClosedLoop, Daily, Deterministic, Gamma, Poisson, Recorded, Replay
@@ -248,8 +249,7 @@ def test_every_process_is_described_for_the_list():
     assert set(members) == {"bursts", "closed_loop", "daily", "deterministic", "gamma", "poisson", "recorded", "replay"}
     for member in members.values():
         assert member.__doc__
-        fields = (field for name, field in member.model_fields.items() if name != "kind")
-        assert all(field.description for field in fields)
+        assert all(about(member, name) for name in member.model_fields if name != "kind")
 
 
 def test_kepler_is_monotone_at_full_swing():

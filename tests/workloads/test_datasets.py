@@ -8,6 +8,7 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 from pydantic import ValidationError
 
+from sim.kinds import about
 from workloads.datasets.base import Data, Dataset, seeded_split
 from workloads.datasets.digits import FILE, Digits
 
@@ -149,5 +150,4 @@ def test_every_data_set_is_described_for_the_list():
     }
     for member in members.values():
         assert member.__doc__
-        fields = (field for name, field in member.model_fields.items() if name != "kind")
-        assert all(field.description for field in fields)
+        assert all(about(member, name) for name in member.model_fields if name != "kind")

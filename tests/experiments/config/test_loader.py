@@ -158,7 +158,9 @@ REFUSED: dict[str, tuple[str, str]] = {
     ),
     "unknown_figure": (added("figures: [pie]\n"), ":18: figures.0: there is no figure 'pie'"),
     "figure_without_model": (added("figures: [accuracy]\n"), ":18: figures.0: accuracy needs a 'model'"),
-    "timeline_without_traces": (added("figures: [timeline]\ntraces: false\n"), "timeline needs 'traces: true'"),
+    "timeline_without_traces": (added("figures: [timeline]\ntraces: false\n"), "timeline needs 'traces: all'"),
+    "timeline_without_tasks": (added("figures: [timeline]\ntraces: queries\n"), "timeline needs 'traces: all'"),
+    "traces_of_no_kind": (added("traces: tasks\n"), "must be none, queries or all, but is 'tasks'"),
     "sweep_unknown": (
         changed("  workload.arrivals.rate:", "  workload.arrival.rate:"),
         "there is no 'workload.arrival.rate' to sweep; did you mean 'workload.arrivals.rate'?",

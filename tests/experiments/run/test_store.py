@@ -243,3 +243,32 @@ def test_tables_of_fewer_cells_are_refused(tmp_path: Path) -> None:
     (tmp_path / "cells" / f"{todo[1].id}.json").unlink()
     with pytest.raises(ParmError, match=r"1 of 2 cells .*none, trial 1\) is not finished"):
         store.outcomes(todo)
+
+
+@pytest.mark.parametrize(
+    ("given", "kept", "folders"),
+    [
+        ("all", True, ["queries", "tasks"]),
+        (True, True, ["queries", "tasks"]),
+        ("queries", "queries", ["queries"]),
+        ("none", False, []),
+        (False, False, []),
+    ],
+)
+def test_the_tables_that_are_asked_for_are_kept_and_needed_for_a_cell_to_be_finished(
+    given: object, kept: object, folders: list[str], tmp_path: Path
+) -> None:
+    whole, _ = finished_run(tmp_path / "whole")
+    store, todo = finished_run(tmp_path / "run", traces=given)
+    assert todo[0].experiment.traces == kept
+    files = sorted(store.folder.rglob("*.parquet"))
+    assert sorted({file.parent.name for file in files}) == folders
+    for file in files:
+        assert file.read_bytes() == (whole.folder / file.relative_to(store.folder)).read_bytes()
+    assert len(store.finished(todo, traces=True)[0]) == len(todo)
+    assert (store.trace(todo[0]) is None) == (kept is not True)
+    if files:
+        files[0].unlink()
+        found, warnings = store.finished(todo, traces=True)
+        assert len(found) == len(todo) - 1
+        assert f"{files[0]} is missing" in warnings[0]
