@@ -62,6 +62,8 @@ def connected(address: str | None, reporter: Reporter) -> Iterator[RayCluster]:
     import ray
 
     address = address or os.environ.get("RAY_ADDRESS")
+    if address is not None and address not in ("auto", "local"):
+        _ensure_reachable(address)
     if ray.is_initialized():
         if address is not None and address not in ("auto", ray.get_runtime_context().gcs_address):
             raise ParmError(f"--address {address}: this process is connected to another Ray cluster already.")
@@ -78,8 +80,6 @@ def _connect(address: str | None) -> None:
     import ray
 
     given = f"--address {address}: " if address else "--executor ray: "
-    if address is not None and address not in ("auto", "local"):
-        _ensure_reachable(address)
     ours = threading.current_thread() is threading.main_thread()
     handlers = {one: signal.getsignal(one) for one in (signal.SIGINT, signal.SIGTERM)} if ours else {}
     try:
@@ -89,6 +89,9 @@ def _connect(address: str | None) -> None:
     except (ConnectionError, ValueError, RuntimeError, OSError, SystemExit) as error:
         says = " ".join(str(error).split())
         raise ParmError(f"{given}there is no Ray cluster that this machine is a part of ({says}).") from error
+    else:
+        # What happens to machines is told in one line each, from here; Ray would print a dead one's last logs.
+        ray._private.worker._worker_logs_enabled = False
     finally:
         for one, handler in handlers.items():
             signal.signal(one, handler)  # Ray's ends the process
