@@ -75,9 +75,10 @@ def ray(cluster: Any) -> Iterator[tuple[Executor, Listening]]:
 
 
 def kill(node: Any) -> None:
-    """End a machine as a power cut does."""
+    """End a machine as a power cut does; its processes end when they see no more of Ray's own."""
     for process in node.all_processes["raylet"]:
         os.kill(process.process.pid, signal.SIGKILL)
+        process.process.wait()  # else it would be there, as a zombie
 
 
 def contents(folder: Path) -> dict[str, bytes]:
