@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import copy
+import csv
 import os
 import signal
 import socket
@@ -213,6 +214,38 @@ def test_an_interrupted_run_on_a_cluster_leaves_nothing_and_goes_on(
     assert 3 <= kept < 40
     assert parm("run", file, "--out", tmp_path / "out", "--workers", 1, monkeypatch=monkeypatch) == 0
     assert len(list((tmp_path / "out" / "cells").iterdir())) == 40
+
+
+STUDY = """\
+study: accuracy
+name: small
+models: [{network: {kind: mlp, hidden: [16]}, dataset: digits, recipe: {kind: best, epochs: 1}}]
+codes: [{k: 2}]
+recipes: {short: {kind: best, epochs: 1}}
+figures: []
+"""
+
+
+@on_the_cluster
+def test_a_study_is_measured_on_the_cluster_and_its_models_come_back(
+    cluster: Any, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    file = tmp_path / "study.yaml"
+    file.write_text(STUDY)
+    far = ("--executor", "ray", "--address", cluster.address)
+    tables, kept = [], []
+    for place, where in (("far", far), ("near", ())):
+        words = ("accuracy", file, "--out", tmp_path / place, "--models", tmp_path / "models", *where)
+        assert parm(*words, monkeypatch=monkeypatch) == 0
+        with (tmp_path / place / "accuracy.csv").open(newline="") as table:
+            tables.append(
+                [{key: row[key] for key in ("seed", "available", "degraded")} for row in csv.DictReader(table)]
+            )
+        kept = {card.parent.name: card.stat().st_mtime_ns for card in (tmp_path / "models").glob("*/card.json")}
+        assert len(kept) == 2
+    assert tables[0] == tables[1]
+    assert len(kept[0]) == 2
+    assert kept[0] == kept[1], "nothing is trained twice"
 
 
 @pytest.mark.parametrize(
