@@ -32,7 +32,7 @@ lint: $(VENV)/installed
 	$(BIN)/mypy
 
 test: lint docs $(VENV)/browser
-	$(BIN)/pytest -n auto
+	$(BIN)/pytest -n auto --dist loadgroup
 
 # A browser for the tests of `parm report`, from Debian's packages if they can be installed; else these tests are skipped.
 $(VENV)/browser: $(VENV)/installed
@@ -47,7 +47,7 @@ docs: $(VENV)/installed
 
 # Which lines the tests run, in build/coverage. Processes that tests start are counted too.
 coverage: $(VENV)/installed
-	$(BIN)/pytest -n auto --cov --cov-report=term --cov-report=html:build/coverage/html
+	$(BIN)/pytest -n auto --dist loadgroup --cov --cov-report=term --cov-report=html:build/coverage/html
 
 bench: $(VENV)/installed
 	$(BIN)/pip install --quiet --editable '.[bench]'

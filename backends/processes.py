@@ -1,5 +1,8 @@
 """Processes that are started here: how they start and end, and a pool of them that applies functions to items.
 
+Why no library: of twelve items of which one kills its process, `concurrent.futures` and loky lose six or seven, all
+with the same error, which names none; and their workers outlive a parent that is killed (docs/clusters.md).
+
 They are spawned rather than forked, since neither CUDA nor a pool of threads survives a fork, and ignore Ctrl-C, which
 is for the process that started them.
 """

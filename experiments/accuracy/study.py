@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterator
+from collections.abc import Iterable, Iterator
 from functools import lru_cache
 from pathlib import Path
 from typing import Any
@@ -30,6 +30,7 @@ class StudyRunner:
     def __init__(self, study: Study, data: Path | None, models: Path, device: str, reporter: Reporter) -> None:
         """Read data sets from `data` and models from `models`; train and predict on `device`."""
         self.study = study
+        self.folder, self.root, self.asked = data, models, device
         self._backend = TorchBackend(device)
         self.device = self._backend.device
         self.skipped: dict[str, str] = {}
@@ -39,7 +40,6 @@ class StudyRunner:
         self.notes: list[str] = []
         self._store = ModelStore(models, self.device, self._report)
         self._reporter = reporter
-        self._folder = data
         self._subjects = {subject.title: subject for subject in study.models}
         self._data = lru_cache(maxsize=1)(self._load)
         """Caches by model title; they hold one entry, since data sets are large and cases are grouped by model."""
@@ -47,7 +47,11 @@ class StudyRunner:
 
     def lines(self) -> Iterator[Line]:
         """Yield a line per case; cases whose data set is missing are skipped and recorded in `skipped`."""
-        for case in self.study.cases():
+        return self.measured(self.study.cases())
+
+    def measured(self, cases: Iterable[Case]) -> Iterator[Line]:
+        """Yield the lines of some of the study's cases, as `lines` does."""
+        for case in cases:
             name = case.subject.title
             if name in self.skipped:
                 continue
@@ -60,7 +64,7 @@ class StudyRunner:
             yield self._measure(case, data)
 
     def _load(self, title: str) -> TrainingData:
-        data, _ = load_data(self._subjects[title].dataset, self._folder)
+        data, _ = load_data(self._subjects[title].dataset, self.folder)
         if data.note and data.note not in self.notes:
             self.notes.append(data.note)
         return data

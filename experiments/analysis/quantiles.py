@@ -65,16 +65,19 @@ class Latencies:
         weights: Floats = counts / counts.sum()
         return weights
 
+    @cached_property
+    def _functions(self) -> list[tuple[Floats, Floats]]:
+        """Each trial's latencies, and the shares of its queries up to them; as arrays, since they are read so often."""
+        found = [one.quantiles for one in self.trials]
+        return [(np.array(one["seconds"]), np.array(one["probabilities"])) for one in found]
+
     def _below(self, latency: float) -> Floats:
         """Return the share of each trial's queries that are at most `latency`, shape (trials,)."""
-        functions = (trial.quantiles for trial in self.trials)
-        return np.array([np.interp(latency, one["seconds"], one["probabilities"]) for one in functions])
+        return np.array([np.interp(latency, seconds, shares) for seconds, shares in self._functions])
 
     def quantile(self, probability: float) -> float:
         """Return the least latency, in seconds, that at least this share of all queries do not exceed."""
-        theirs = [
-            np.interp(probability, one.quantiles["probabilities"], one.quantiles["seconds"]) for one in self.trials
-        ]
+        theirs = [np.interp(probability, shares, seconds) for seconds, shares in self._functions]
         low, high = float(min(theirs)), float(max(theirs))
         for _ in range(_HALVINGS):
             if high - low <= 1e-12 * high:

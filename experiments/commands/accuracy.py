@@ -10,8 +10,10 @@ import typer
 from experiments.commands.arguments import (
     INTERRUPTED,
     MODELS,
+    Address,
     DataFolder,
     Device,
+    ExecutorName,
     ModelsFolder,
     Overrides,
     Plugins,
@@ -26,6 +28,8 @@ def accuracy(
         list[str] | None, typer.Option("--only", metavar="LABEL", help="Only this model of the study; may be repeated.")
     ] = None,
     overrides: Overrides = None,
+    executor: ExecutorName = "local",
+    address: Address = None,
     data: DataFolder = None,
     device: Device = "auto",
     models: ModelsFolder = MODELS,
@@ -50,6 +54,7 @@ def accuracy(
     if twice is not None:
         raise ParmError(f"two of the studies have the name '{twice}' and would share a folder.")
     from experiments.accuracy.report import join, run
+    from experiments.run import executors
     from experiments.run.manifest import command_line
     from experiments.run.progress import Reporter
     from experiments.run.session import sigterm_as_interrupt
@@ -59,14 +64,15 @@ def accuracy(
         sigterm_as_interrupt()
         above = out or Path("runs")
         lines = []
-        for study in studies:
-            folder = above / study.name if out is None or len(studies) > 1 else above
-            found = run(study, folder, data, models, device, reporter)
-            if not found:
-                reporter.say(f"{study.name}: none of its data sets could be loaded")
-            lines += found
-            if lines and len(studies) > 1:
-                join(lines, above)
+        with executors.opened(executor, address, reporter) as there:
+            for study in studies:
+                folder = above / study.name if out is None or len(studies) > 1 else above
+                found = run(study, folder, data, models, device, reporter, there)
+                if not found:
+                    reporter.say(f"{study.name}: none of its data sets could be loaded")
+                lines += found
+                if lines and len(studies) > 1:
+                    join(lines, above)
     except KeyboardInterrupt:
         reporter.say(f"Interrupted. Continue with the same command: {command_line()}")
         raise typer.Exit(INTERRUPTED) from None

@@ -22,7 +22,7 @@ def trace(
     whole: Annotated[bool, typer.Option("--whole", help="Export whole cells instead of neighbourhoods.")] = False,
     out: Annotated[
         Path | None,
-        typer.Option(metavar="FILE", help="File to write; .gz is packed.", show_default="DIR/trace.json.gz"),
+        typer.Option(metavar="FILE", help="File to write; .gz packs it to a sixth.", show_default="DIR/trace.json.gz"),
     ] = None,
     plugin: Plugins = None,
 ) -> None:

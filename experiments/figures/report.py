@@ -124,12 +124,19 @@ Column = tuple[str, str, Callable[[Row], Cell]]
 """A heading, what it means, and the cell of a row."""
 
 
+def _shortest(key: str, keys: Sequence[str]) -> str:
+    """Return the fewest last parts of a swept key that no other one ends with."""
+    parts = key.split(".")
+    endings = (".".join(parts[-count:]) for count in range(1, len(parts)))
+    return next((end for end in endings if sum(f".{one}".endswith(f".{end}") for one in keys) == 1), key)
+
+
 def _columns(rows: Sequence[Row]) -> list[Column]:
     def measured(metric: str, heading: str, meaning: str, factor: float = 1.0) -> Column:
         return heading, meaning, lambda row: _interval(row.metrics[metric], factor)
 
     def swept(key: str) -> Column:
-        return key.rsplit(".", 1)[-1], f"swept: {key}", lambda row: _plain(row.point[key])
+        return _shortest(key, [*rows[0].point]), f"swept: {key}", lambda row: _plain(row.point[key])
 
     columns: list[Column] = [
         *(swept(key) for key in rows[0].point),

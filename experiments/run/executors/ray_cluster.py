@@ -10,6 +10,7 @@ from __future__ import annotations
 import contextlib
 import logging
 import os
+import pickle
 import signal
 import socket
 import threading
@@ -24,7 +25,7 @@ from backends.blame import portable
 from backends.processes import WorkerKilledError
 from experiments.run import inputs
 from experiments.run.executors.base import Item
-from experiments.run.executors.shipping import plugin_sources
+from experiments.run.executors.shipping import install, plugin_sources
 from experiments.run.manifest import versions
 from experiments.run.progress import Reporter
 from sim import compiled
@@ -61,6 +62,8 @@ def connected(address: str | None, reporter: Reporter) -> Iterator[RayCluster]:
     import ray
 
     address = address or os.environ.get("RAY_ADDRESS")
+    if address is not None and address not in ("auto", "local"):
+        _ensure_reachable(address)
     if ray.is_initialized():
         if address is not None and address not in ("auto", ray.get_runtime_context().gcs_address):
             raise ParmError(f"--address {address}: this process is connected to another Ray cluster already.")
@@ -77,8 +80,6 @@ def _connect(address: str | None) -> None:
     import ray
 
     given = f"--address {address}: " if address else "--executor ray: "
-    if address is not None and address not in ("auto", "local"):
-        _ensure_reachable(address)
     ours = threading.current_thread() is threading.main_thread()
     handlers = {one: signal.getsignal(one) for one in (signal.SIGINT, signal.SIGTERM)} if ours else {}
     try:
@@ -88,6 +89,9 @@ def _connect(address: str | None) -> None:
     except (ConnectionError, ValueError, RuntimeError, OSError, SystemExit) as error:
         says = " ".join(str(error).split())
         raise ParmError(f"{given}there is no Ray cluster that this machine is a part of ({says}).") from error
+    else:
+        # What happens to machines is told in one line each, from here; Ray would print a dead one's last logs.
+        ray._private.worker._worker_logs_enabled = False
     finally:
         for one, handler in handlers.items():
             signal.signal(one, handler)  # Ray's ends the process
@@ -119,13 +123,8 @@ class RayCluster:
         import ray
 
         machines = sum(node["Alive"] for node in ray.nodes())
-        return {
-            "name": "ray",
-            "version": ray.__version__,
-            "machines": machines,
-            "cores": self.at_once(),
-            "gpus": self.gpus(),
-        }
+        size = {"machines": machines, "cores": self.at_once(), "gpus": self.gpus()}
+        return {"name": "ray", "version": ray.__version__, **size}
 
     def at_once(self) -> int:
         """Return the number of cores that the cluster has now."""
@@ -165,14 +164,14 @@ class _Sequence:
         then: Callable[[Any, Any], Any] | None,
     ) -> None:
         import ray
+        from ray import cloudpickle
 
         self._reporter, self._at_once, self._items, self._workers = reporter, at_once, items, workers
-        self._environment = {"working_dir": str(sources)} if (sources := plugin_sources(items)) else None
-        self._function = ray.put(function)
+        self._sources = ray.put(plugin_sources(items))
+        self._function = ray.put(cloudpickle.dumps(function))
         self._compiling = compiled.installed() and compiled.ready()
-        task = ray.remote(num_cpus=1, max_retries=0, runtime_env=self._environment)(_apply)
-        self._start: Callable[..., Any] = task.remote
-        self._actors = [self._actor(ray.put(then)) for _ in range(max(1, self._gpus()))] if then is not None else []
+        self._start: Callable[..., Any] = ray.remote(num_cpus=1, max_retries=0)(_apply).remote
+        self._actors = [] if then is None else self._second(then)
         self._load: Counter[Any] = Counter()
         self._busy: dict[Any, tuple[int, Any]] = {}
         """The item's number and the actor, if any, of each result that is awaited, by its reference."""
@@ -202,28 +201,28 @@ class _Sequence:
             with contextlib.suppress(Exception):
                 ray.kill(actor)
 
-    def _gpus(self) -> int:
+    def _second(self, then: Callable[[Any, Any], Any]) -> list[Any]:
+        """Return a process on each GPU that applies `then`; one that is lost is started elsewhere."""
         import ray
+        from ray import cloudpickle
 
-        return int(ray.cluster_resources().get("GPU", 0))
-
-    def _actor(self, then: Any) -> Any:
-        import ray
-
-        made = ray.remote(num_cpus=0, num_gpus=1, max_restarts=-1, runtime_env=self._environment)(_Second)
-        return made.remote(then)
+        actor, content = ray.remote(num_cpus=0, num_gpus=1, max_restarts=-1)(_Second), ray.put(cloudpickle.dumps(then))
+        return [actor.remote(self._sources, content) for _ in range(int(ray.cluster_resources()["GPU"]))]
 
     def _room(self, width: int) -> bool:
         """Say whether another item may be sent: beyond `workers` none is even queued."""
         return self._workers is None or len(self._busy) < width
 
     def _send(self, number: int) -> None:
+        from ray import cloudpickle
+
         self._tries[number] += 1
-        found, actor = self._start(self._function, self._items[number], self._compiling), None
+        item = cloudpickle.dumps(self._items[number])
+        found, actor = self._start(self._sources, self._function, item, self._compiling), None
         if self._actors:
             actor = min(self._actors, key=lambda one: self._load[one])
             self._load[actor] += 1
-            found = actor.call.remote(self._items[number], found)
+            found = actor.call.remote(item, found)
         self._busy[found] = number, actor
 
     def _collect(self) -> None:
@@ -261,8 +260,6 @@ class _Sequence:
             good, value, where, made_with = ray.get(reference)
         except ray.exceptions.RayTaskError as error:
             raise ParmError(f"a process of the cluster cannot run parm: {_last_line(error)}.") from error
-        except ray.exceptions.RuntimeEnvSetupError as error:
-            raise ParmError(f"the plugins cannot be sent to the cluster: {_last_line(error)}.") from error
         except ray.exceptions.RayError:
             if self._tries[number] < MOST_TRIES:
                 return False
@@ -307,23 +304,28 @@ Answer = tuple[bool, Any, str, dict[str, str]]
 """Whether it went well, the result or the error, the machine, and its software."""
 
 
-def _apply(function: Callable[[Any], Any], item: Any, compiling: bool) -> Answer:
-    """Apply the function, on a machine of the cluster; `compiling` says whether the simulation engine is wanted."""
+def _apply(sources: dict[str, bytes], function: bytes, item: bytes, compiling: bool) -> Answer:
+    """Apply the pickled function to the pickled item, on a machine of the cluster, with the plugins in `sources`.
+
+    `compiling` says whether the compiled engine is wanted.
+    """
+    install(sources)
     if compiling:
         _kernel()
-    return _tried(partial(function, item))
+    return _tried(lambda: pickle.loads(function)(pickle.loads(item)))
 
 
 class _Second:
     """What a process with a GPU does: `then`, which keeps its models from one item to the next."""
 
-    def __init__(self, then: Callable[[Any, Any], Any]) -> None:
-        self._then = then
+    def __init__(self, sources: dict[str, bytes], then: bytes) -> None:
+        install(sources)
+        self._then = pickle.loads(then)
 
-    def call(self, item: Any, first: Answer) -> Answer:
-        """Apply `then` to an item and what was found of it, unless that is an error."""
+    def call(self, item: bytes, first: Answer) -> Answer:
+        """Apply `then` to a pickled item and what was found of it, unless that is an error."""
         good, found, *_ = first
-        return _tried(partial(self._then, item, found)) if good else first
+        return _tried(lambda: self._then(pickle.loads(item), found)) if good else first
 
 
 def _tried(call: Callable[[], Any]) -> Answer:

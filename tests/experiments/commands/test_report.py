@@ -12,6 +12,7 @@ from typing import Any
 
 import pytest
 
+from experiments.figures.report import _shortest
 from tests.command import parm
 
 EXPERIMENT = """\
@@ -144,3 +145,8 @@ def test_a_folder_without_a_run(
 ) -> None:
     assert parm("report", tmp_path, monkeypatch=monkeypatch) == 2
     assert "is not a run directory" in capsys.readouterr().err
+
+
+def test_headings_tell_swept_keys_apart() -> None:
+    keys = ["policies.coded.k", "cluster.encode.value", "cluster.decode.value", "a.value"]
+    assert [_shortest(key, keys) for key in keys] == ["k", "encode.value", "decode.value", "a.value"]
