@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Iterator, Sequence
 
 import numpy as np
 from numpy.typing import NDArray
@@ -20,6 +20,13 @@ NAMES = {"task_size": "size", "sent_at": "sent"}
 """Columns of the tasks whose names in the `WORLD` are others."""
 
 
+def columns(arrays: Arrays) -> Iterator[str]:
+    """Return the names of the columns of tasks that the kernel writes."""
+    yield from layout.COLUMN_TYPES
+    if arrays.get("gathers"):
+        yield "together"
+
+
 def trace(arrays: Arrays, cluster: Cluster, policy: Policy, schedule: Schedule, plans: Sequence[PoolPlan]) -> Trace:
     """Return what was simulated. Raises ValueError where a query has no reply."""
     network = cluster.network
@@ -27,7 +34,7 @@ def trace(arrays: Arrays, cluster: Cluster, policy: Policy, schedule: Schedule, 
     queries = _queries(arrays, arrival)
     if np.any(queries.reply == UNANSWERED):
         raise ValueError("some queries have no reply")
-    for name in layout.COLUMN_TYPES:
+    for name in columns(arrays):
         arrays.resize(name, arrays.get("ended"))
     sent = arrays["sent_bytes"]
     k, r = policy.group
@@ -36,7 +43,7 @@ def trace(arrays: Arrays, cluster: Cluster, policy: Policy, schedule: Schedule, 
         batches=_batches(arrays, len(arrival), k),
         tasks=Tasks(
             **{NAMES.get(name, name): arrays[name] for name in layout.COLUMN_TYPES},
-            together=np.ones(arrays.get("ended"), np.int32),
+            together=arrays["together"] if arrays.get("gathers") else np.ones(arrays.get("ended"), np.int32),
         ),
         k=k,
         r=r,
