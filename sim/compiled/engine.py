@@ -185,12 +185,10 @@ class Engine:
         )
         room = int(n * each * (copies if not k else 1)) + arrays.get("r") + 64
         arrays.world["column_room"] = room
-        for name, kind in layout.COLUMN_TYPES.items():
-            arrays[name] = np.empty(room, kind)
-        if arrays.get("gathers"):
-            arrays["together"] = np.empty(room, np.int32)
+        for name in columns(arrays):
+            arrays[name] = np.zeros(room, layout.COLUMN_TYPES[name])
         arrays["sent_bytes"] = np.zeros(4, np.int64)
-        arrays["reply"] = np.full(n, UNANSWERED)
+        arrays["reply"] = np.empty(n)
         arrays["route"] = np.zeros(n, np.uint8)
         arrays["used"] = np.zeros(n, np.int64)
         arrays["answered"] = np.zeros(n, np.uint8)
@@ -209,7 +207,9 @@ class Engine:
             for name in ("thought", "arrivals", "came"):
                 arrays[name] = np.empty(n)
         else:
-            arrays["came"] = np.ascontiguousarray(schedule.times + self._cluster.network.overhead, np.float64)
+            overhead = self._cluster.network.overhead
+            came = schedule.times + overhead if overhead else schedule.times
+            arrays["came"] = np.ascontiguousarray(came, np.float64)
 
     def _attach(self, effects: Sequence[Effect]) -> None:
         """Lay out what stragglers do, in their order."""

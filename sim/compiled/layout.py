@@ -136,7 +136,7 @@ BLOCK_BITS = 12
 """A block has 4,096 draws (`sim.streams.BLOCK`)."""
 
 COLUMN_TYPES = {
-    "owner": "i4", "role": "u1", "row": "i1", "attempt": "i2", "task_size": "i4", "instance": "i4",
+    "owner": "i4", "role": "u1", "row": "i1", "attempt": "i2", "task_size": "i4", "together": "i4", "instance": "i4",
     "queued": "f8", "sent_at": "f8", "start": "f8", "finish": "f8", "back": "f8", "fate": "u1",
 }  # fmt: skip
 """The columns of `sim.trace.Tasks`; `task_size` and `sent_at` are `size` and `sent` there."""

@@ -135,19 +135,24 @@ def end(w: Any, t: int, fate: int, back: float, together: int) -> None:
     pool = pools(w.pools, task.pool)
     role = pool.role
     put_i4(w.owner, n, task.owner)
-    put_u1(w.role, n, role)
-    put_i1(w.row, n, pool.row)
-    put_i2(w.attempt, n, task.attempt)
-    put_i4(w.task_size, n, task.size)
+    if role:  # memory that is never written takes none
+        put_u1(w.role, n, role)
+    if pool.row:
+        put_i1(w.row, n, pool.row)
+    if task.attempt:
+        put_i2(w.attempt, n, task.attempt)
+    if fate:
+        put_u1(w.fate, n, fate)
+    if not w.alone:
+        put_i4(w.task_size, n, task.size)
+    if w.gathers:
+        put_i4(w.together, n, together)
     put_i4(w.instance, n, task.instance)
     put_f8(w.queued, n, task.queued_at)
     put_f8(w.sent_at, n, task.sent)
     put_f8(w.start, n, task.start)
     put_f8(w.finish, n, task.finish)
     put_f8(w.back, n, back)
-    put_u1(w.fate, n, fate)
-    if w.gathers:
-        put_i4(w.together, n, together)
     w.end = max(w.end, task.finish)
     if fate == DONE:
         w.end = max(w.end, back)
