@@ -2,12 +2,14 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager
 from typing import Any, TypeVar
 
 import numba
 from llvmlite import ir
 from numba import types
+from numba.core import codegen
 from numba.extending import intrinsic
 
 from sim.compiled import layout
@@ -35,10 +37,26 @@ def compile_all() -> None:
     """
     record = numba.from_dtype(layout.WORLD)
     known = {"Any": record, "int": types.int64, "float": types.float64, "bool": types.boolean}
-    for function in FUNCTIONS:
-        notes = function.py_func.__annotations__
-        function.compile(tuple(known[note] for name, note in notes.items() if name != "return"))
-        function.disable_compile()
+    with optimized_once():
+        for function in FUNCTIONS:
+            notes = function.py_func.__annotations__
+            function.compile(tuple(known[note] for name, note in notes.items() if name != "return"))
+            function.disable_compile()
+
+
+@contextmanager
+def optimized_once() -> Iterator[None]:
+    """Leave functions that only other functions call as they are translated, to be optimized in these.
+
+    numba would optimize each one with all that it calls, and do so again in each function that calls it.
+    """
+    library = codegen.CPUCodeLibrary
+    before = library._optimize_final_module
+    library._optimize_final_module = lambda self: None
+    try:
+        yield
+    finally:
+        library._optimize_final_module = before
 
 
 def _records(dtype: Any) -> Any:
