@@ -37,7 +37,7 @@ def compile_all() -> None:
     """
     record = numba.from_dtype(layout.WORLD)
     known = {"Any": record, "int": types.int64, "float": types.float64, "bool": types.boolean}
-    with optimized_once():
+    with translated_only():
         for function in FUNCTIONS:
             notes = function.py_func.__annotations__
             function.compile(tuple(known[note] for name, note in notes.items() if name != "return"))
@@ -45,18 +45,33 @@ def compile_all() -> None:
 
 
 @contextmanager
-def optimized_once() -> Iterator[None]:
-    """Leave functions that only other functions call as they are translated, to be optimized in these.
+def translated_only() -> Iterator[None]:
+    """Make no machine code of functions that only other functions call: these contain them, and are optimized as a whole.
 
-    numba would optimize each one with all that it calls, and do so again in each function that calls it.
+    numba would make code of each one, with all that it calls, and optimize that again in every function that calls it:
+    it compiles for twice as long, and to slower code. There is no public way to tell it; should a later numba have other
+    names inside, it does that.
     """
-    library = codegen.CPUCodeLibrary
-    before = library._optimize_final_module
-    library._optimize_final_module = lambda self: None
+
+    def finalized(library: Any) -> None:
+        library._finalized = True
+
+    replaced = {
+        "_optimize_final_module": (codegen.CPUCodeLibrary, finalized),
+        "_finalize_final_module": (codegen.CPUCodeLibrary, finalized),
+        "set_env": (codegen.JITCPUCodegen, lambda *_: None),
+    }
+    before = {name: getattr(owner, name, None) for name, (owner, _) in replaced.items()}
+    known = None not in before.values()
     try:
+        if known:
+            for name, (owner, function) in replaced.items():
+                setattr(owner, name, function)
         yield
     finally:
-        library._optimize_final_module = before
+        if known:
+            for name, (owner, _) in replaced.items():
+                setattr(owner, name, before[name])
 
 
 def _records(dtype: Any) -> Any:
