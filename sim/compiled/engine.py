@@ -186,7 +186,8 @@ class Engine:
         room = int(n * each * (copies if not k else 1)) + arrays.get("r") + 64
         arrays.world["column_room"] = room
         for name in columns(arrays):
-            arrays[name] = np.zeros(room, layout.COLUMN_TYPES[name])
+            make = np.zeros if name in layout.MOSTLY_ZERO else np.empty
+            arrays[name] = make(room, layout.COLUMN_TYPES[name])
         arrays["sent_bytes"] = np.zeros(4, np.int64)
         arrays["reply"] = np.empty(n)
         arrays["route"] = np.zeros(n, np.uint8)

@@ -66,7 +66,8 @@ WORLD = record(
     "group groups_made coded_groups group_timer group_sizes any_k chances",
     frontend="alone waiting first batch_count filled_to awaits_more live due awaiting has_deadline came queries count "
     "adapts max_size closed sent think thought arrivals sees_arrivals instances_total",
-    pools="pools farms instances queues limits gathers meets attempts bends bend_count delays delay_count outages outage_count",
+    pools="pools farms instances queues limits gathers meets attempts bends bend_count delays delay_count outages "
+    "outage_count",
     draws="streams latest ordered window seen oldest least",
     columns="ended column_room owner role row attempt task_size instance queued sent_at start finish "
     "back fate together sent_bytes reply route used answered sizes firsts dispatched batch_row defaults default_count",
@@ -140,3 +141,6 @@ COLUMN_TYPES = {
     "queued": "f8", "sent_at": "f8", "start": "f8", "finish": "f8", "back": "f8", "fate": "u1",
 }  # fmt: skip
 """The columns of `sim.trace.Tasks`; `task_size` and `sent_at` are `size` and `sent` there."""
+
+MOSTLY_ZERO = {"role", "row", "attempt", "fate"}
+"""Columns in which the kernel writes no zeros."""

@@ -46,10 +46,10 @@ def compile_all() -> None:
 
 @contextmanager
 def translated_only() -> Iterator[None]:
-    """Make no machine code of functions that only other functions call: these contain them, and are optimized as a whole.
+    """Make no machine code of functions that only others call: these contain them, and are optimized as a whole.
 
     numba would make code of each one, with all that it calls, and optimize that again in every function that calls it:
-    it compiles for twice as long, and to slower code. There is no public way to tell it; should a later numba have other
+    it would compile for longer, and to slower code. There is no public way to tell it. Should a later numba have other
     names inside, it does that.
     """
 

@@ -135,7 +135,7 @@ def end(w: Any, t: int, fate: int, back: float, together: int) -> None:
     pool = pools(w.pools, task.pool)
     role = pool.role
     put_i4(w.owner, n, task.owner)
-    if role:  # memory that is never written takes none
+    if role:  # `layout.MOSTLY_ZERO`: memory that is never written takes none
         put_u1(w.role, n, role)
     if pool.row:
         put_i1(w.row, n, pool.row)

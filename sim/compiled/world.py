@@ -89,29 +89,20 @@ def options(cluster: Cluster, policy: Policy, deadline: float | None) -> dict[st
 
 
 def _batching(cluster: Cluster) -> dict[str, Any]:
-    """Return how batches form: at the frontend, or of one query each there, where it is the instances that form them."""
+    """Return how batches form: at the frontend, or at instances, where the frontend has batches of one query."""
     batching = cluster.batching
-    found: dict[str, Any] = {"filled_to": 1, "max_wait": -1.0, "max_size": most_together(cluster)}
+    found: dict[str, Any] = {"filled_to": 1, "max_wait": -1.0, "adapts": int(isinstance(batching, Aimd))}
     if isinstance(batching, Aimd):
-        found |= {
-            "adapts": 1,
-            "objective": batching.objective,
-            "increase": batching.increase,
-            "backoff": batching.backoff,
-        }
+        found |= batching.model_dump(include={"objective", "increase", "backoff", "max_size"})
+    else:
+        assert isinstance(batching, Fixed)
+        found["max_size"] = batching.size
     if batching.forms_at_instances:
         return found | {"gathers": 1, "instance_wait": batching.max_wait or 0.0}
     if batching.formed_at == "instance":
         return found
     wait = batching.frontend_wait
     return found | {"filled_to": batching.start().now, "max_wait": -1.0 if wait is None else wait}
-
-
-def most_together(cluster: Cluster) -> int:
-    """Return how many queries an instance serves together at most."""
-    batching = cluster.batching
-    assert isinstance(batching, Fixed | Aimd)
-    return batching.max_size if isinstance(batching, Aimd) else batching.size
 
 
 def _of_policy(policy: Policy) -> Iterator[tuple[str, Any]]:
