@@ -159,7 +159,7 @@ class Engine:
         """Lay out the heap and the rows of tasks, batches and groups."""
         arrays = self._arrays
         copies, k, r = arrays.get("copies"), arrays.get("k"), arrays.get("r")
-        arrays.world["most_tasks"] = max(copies, r + 1, 2) + 1
+        arrays.world["most_tasks"] = max(copies, r + 1, 2) + 2
         arrays.world["copies_kept"] = copies
         arrays.world["ids"] = 1
         arrays["heap"] = np.zeros(FIRST_ENTRIES, layout.ENTRY)

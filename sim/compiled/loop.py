@@ -174,24 +174,6 @@ def give_up(w: Any, number: int) -> None:
 
 
 @kernel
-def hold(w: Any, b: int, g: int) -> None:
-    """Keep the row of a task's batch, or of its coding group where `b` is -1, until `let_both_go`."""
-    if b >= 0:
-        batches(w.batches, b).holds += 1
-    else:
-        groups(w.groups, g).holds += 1
-
-
-@kernel
-def let_both_go(w: Any, b: int, g: int) -> None:
-    """Let the row go that `hold` kept."""
-    if b >= 0:
-        let_go(w, b)
-    else:
-        let_go_group(w, g)
-
-
-@kernel
 def group_of(w: Any, t: int) -> int:
     """Return the row of the coding group to which a task's batch belongs, or the task itself."""
     task = tasks(w.tasks, t)
@@ -225,19 +207,15 @@ def finished(w: Any, t: int) -> None:
 def done(w: Any, t: int, together: int) -> None:
     """Record a task that was served `together` with others, and tell the policy, unless it was cancelled meanwhile."""
     task = tasks(w.tasks, t)
-    p, b, g, attempt = task.pool, task.batch, group_of(w, t), task.attempt
     if task.state == ENDED:
         end(w, t, CANCELLED, math.nan, together)
-        free(w, t)
-        return
-    hold(w, b, g)
-    end(w, t, DONE, w.now, together)
-    free(w, t)
-    if w.policy >= CODED:
-        coded_done(w, p, b, g, attempt)
     else:
-        copies_done(w, p, b, attempt)
-    let_both_go(w, b, g)
+        end(w, t, DONE, w.now, together)
+        if w.policy >= CODED:
+            coded_done(w, task.pool, task.batch, group_of(w, t), task.attempt)
+        else:
+            copies_done(w, task.pool, task.batch, task.attempt)
+    free(w, t)
 
 
 @kernel
@@ -261,14 +239,11 @@ def lost(w: Any, t: int) -> None:
     for _ in range(together):
         task = tasks(w.tasks, t)
         following = task.after
-        p, b, g, attempt, again = task.pool, task.batch, group_of(w, t), task.attempt, task.loss == 1
-        hold(w, b, g)
+        if task.loss == 1 and w.policy >= CODED:
+            coded_lost(w, task.pool, task.batch, group_of(w, t), task.attempt)
+        elif task.loss == 1:
+            copies_lost(w, task.pool, task.batch, task.attempt)
         free(w, t)
-        if again and w.policy >= CODED:
-            coded_lost(w, p, b, g, attempt)
-        elif again:
-            copies_lost(w, p, b, attempt)
-        let_both_go(w, b, g)
         t = following
 
 
