@@ -65,7 +65,7 @@ def on_disk() -> bool:
 
 @cache
 def kernel() -> Kernel:
-    """Return the kernel: from disk if it is there, else compiled, which takes about 12 s, and kept there."""
+    """Return the kernel: from disk if it is there, else compiled, which takes about 15 s, and kept there."""
     import numba
 
     from sim.compiled import loop

@@ -220,7 +220,7 @@ def test_without_numba_or_without_need_simpy_runs(monkeypatch: pytest.MonkeyPatc
     monkeypatch.setattr(compiled, "installed", lambda: False)
     choice = engine_for("auto", CLUSTER, Uncoded(), (), queries=10_000_000)
     assert (choice.engine, choice.reason) == ("simpy", "the compiled engine cannot simulate anything without numba")
-    with pytest.raises(ParmError, match=r"needs numba: install parm with its extra 'fast', as parm\[fast\]"):
+    with pytest.raises(ParmError, match="needs numba, which is not installed: use 'engine: auto'"):
         engine_for("compiled", CLUSTER, Uncoded(), (), queries=1)
     assert engine_for("simpy", CLUSTER, Uncoded(), (), queries=1).engine == "simpy"
 
