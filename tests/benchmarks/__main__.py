@@ -53,6 +53,7 @@ from tests.worlds import poisson
 SEED = 1
 FEW = 100_000
 MILLION = 1_000_000
+MANY = 300_000
 FAST: Engine = "compiled"
 FARM = Cluster(instances=10, service=Exponential(mean=peers.SERVICE))
 PARM = Cluster(instances=12, extra=6, service=Gamma(mean=peers.SERVICE, shape=20))
@@ -152,7 +153,7 @@ def name_of(policy: Policy) -> str:
 
 def race(case: str, runs: dict[str, Run], rounds: int) -> list[Line]:
     """Let contenders take turns."""
-    sizes = {name: MILLION if name in QUICK else FEW // 4 if "plain" in name or name == "Ciw" else FEW for name in runs}
+    sizes = {name: MANY if name in QUICK else FEW // 4 if "plain" in name or name == "Ciw" else FEW for name in runs}
     speeds: dict[str, list[float]] = {name: [] for name in runs}
     for name in QUICK & set(runs):
         runs[name](1000)  # numba compiles
@@ -175,7 +176,7 @@ def race(case: str, runs: dict[str, Run], rounds: int) -> list[Line]:
 
 
 QUICK = {"parm, compiled", "bare recursion in numba, latencies only", "bare kernel in numba, latencies only"}
-"""Contenders that are given a million queries."""
+"""Contenders that are given `MANY` queries."""
 
 
 def coded_in_a_process(queries: int, engine: Engine) -> tuple[float, float]:
@@ -194,12 +195,12 @@ def coded_in_a_process(queries: int, engine: Engine) -> tuple[float, float]:
 
 
 def start_of_the_kernel(cache: Path | None) -> float:
-    """Return CPU seconds of a fresh process until it has the kernel, NumPy and our modules imported before.
+    """Return CPU seconds of a fresh process until it has the kernel; NumPy, SciPy and our modules were imported before.
 
     With an empty folder as its `cache` it compiles; without one it loads what is on disk.
     """
     program = (
-        "import time; from sim import compiled; import sim.simulation; began = time.process_time();"
+        "import time, scipy.linalg; from sim import compiled; import sim.simulation; began = time.process_time();"
         "compiled.compile_kernel(); print(time.process_time() - began)"
     )
     home = {} if cache is None else {"XDG_CACHE_HOME": str(cache)}
