@@ -48,7 +48,9 @@ def choose(
         if obstacle is not None:
             raise ParmError(f"the compiled engine cannot simulate {obstacle}: use 'engine: auto' or 'engine: simpy'")
         if not compiled.installed():
-            raise ParmError("the compiled engine needs numba: install parm with its extra 'fast', as parm[fast]")
+            raise ParmError(
+                "the compiled engine needs numba, which is not installed: use 'engine: auto' or 'engine: simpy'"
+            )
         return Choice("compiled", "as asked for")
     if obstacle is None and not compiled.installed():
         obstacle = "anything without numba"

@@ -512,6 +512,8 @@ class RoutedPool(Pool):
             tasks = [task for task in queue if task.state == QUEUED]
             queue.clear()
             for task in tasks:
+                if task.state != QUEUED:
+                    continue  # a twin started meanwhile, at the instance that one of them joined
                 self._left_queue(task)
                 if task.avoid is not None:
                     task.avoid.remove(instance)
@@ -532,7 +534,7 @@ class RoutedPool(Pool):
     def _repaired(self, call: Call) -> None:
         self._failed.discard(call.item - self.instances.start)
         self._idle(call.item)
-        for place in list(self._failed):  # tasks that had nowhere to go
+        for place in sorted(self._failed):  # tasks that had nowhere to go
             self._move(self.instances.start + place)
 
     def _left_queue(self, task: Task) -> None:

@@ -50,7 +50,7 @@ SERVICES = st.sampled_from([Deterministic(value=0.02), Exponential(mean=0.02), U
 FORMED_AT = st.sampled_from(["instance", "frontend"])
 BATCHINGS = st.one_of(
     st.just(Fixed()),
-    st.builds(Fixed, size=st.integers(2, 5), formed_at=FORMED_AT, max_wait=st.sampled_from([None, 0.0, 0.01])),
+    st.builds(Fixed, size=st.integers(1, 5), formed_at=FORMED_AT, max_wait=st.sampled_from([None, 0.0, 0.01])),
     st.builds(
         Aimd,
         objective=st.just(0.05),

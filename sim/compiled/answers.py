@@ -23,8 +23,9 @@ def answer(w: Any, b: int, route: int, used: int) -> None:
     number = batch.number
     put_u1(w.answered, number, 1)
     put_f8(w.reply, number, w.now)
-    put_u1(w.route, number, route)
-    if used:  # memory that is never written takes none
+    if route:  # memory that is never written takes none
+        put_u1(w.route, number, route)
+    if used:
         put_i8(w.used, number, used)
     if w.closed:
         for query in range(batch.first, batch.first + batch.size):

@@ -25,7 +25,9 @@ SOURCES = (
     "layout",
     "loop",
     "memory",
-    "queues",
+    "pools",
+    "routing",
+    "services",
     "tasks",
     "waiting",
 )
@@ -37,8 +39,7 @@ class Kernel:
     """The compiled functions that are called from outside, or by their addresses."""
 
     simulate: Callable[[Any], None]
-    submit: Any
-    released: Any
+    at_instances: Any
 
 
 @cache
@@ -64,7 +65,7 @@ def on_disk() -> bool:
 
 @cache
 def kernel() -> Kernel:
-    """Return the kernel: from disk if it is there, else compiled, which takes about 12 s, and kept there."""
+    """Return the kernel: from disk if it is there, else compiled, which takes about 15 s, and kept there."""
     import numba
 
     from sim.compiled import loop
@@ -87,12 +88,11 @@ def _compiled(simulate: Callable[[Any], None], *, keep: bool) -> Kernel:
     import numba
     from numba import types
 
-    from sim.compiled import layout, queues
+    from sim.compiled import layout, pools
 
     options = {"cache": keep, "error_model": "numpy"}
     by_address = types.int64(types.int64, types.int64, types.int64)
     return Kernel(
         simulate=numba.njit((numba.from_dtype(layout.WORLD)[::1],), **options)(simulate),
-        submit=numba.cfunc(by_address, **options)(queues.submitted),
-        released=numba.cfunc(by_address, **options)(queues.freed),
+        at_instances=numba.cfunc(by_address, **options)(pools.happens),
     )

@@ -2,7 +2,8 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Iterator, Sequence
+from typing import Any
 
 import numpy as np
 from numpy.typing import NDArray
@@ -20,24 +21,36 @@ NAMES = {"task_size": "size", "sent_at": "sent"}
 """Columns of the tasks whose names in the `WORLD` are others."""
 
 
+def columns(arrays: Arrays) -> Iterator[str]:
+    """Return the names of the columns of tasks that the kernel writes, all but those that are 1 throughout."""
+    for name in layout.COLUMN_TYPES:
+        if (name != "task_size" or not arrays.get("alone")) and (name != "together" or arrays.get("gathers")):
+            yield name
+
+
+def same(value: int, rows: int, kind: type[np.integer[Any]]) -> NDArray[Any]:
+    """Return a column of one value throughout, which takes no memory."""
+    return np.broadcast_to(kind(value), rows)
+
+
 def trace(arrays: Arrays, cluster: Cluster, policy: Policy, schedule: Schedule, plans: Sequence[PoolPlan]) -> Trace:
     """Return what was simulated. Raises ValueError where a query has no reply."""
     network = cluster.network
     arrival = arrays["arrivals"] if isinstance(schedule, ClosedSchedule) else schedule.times
-    queries = _queries(arrays, arrival)
-    if np.any(queries.reply == UNANSWERED):
+    count = len(arrival) if arrays.get("alone") else arrays.get("batch_count")
+    if not arrays["answered"][:count].all():
         raise ValueError("some queries have no reply")
-    for name in layout.COLUMN_TYPES:
-        arrays.resize(name, arrays.get("ended"))
+    queries = _queries(arrays, arrival)
+    tasks = arrays.get("ended")
+    for name in columns(arrays):
+        arrays.resize(name, tasks)
+    written = {NAMES.get(name, name): arrays[name] for name in columns(arrays)}
     sent = arrays["sent_bytes"]
     k, r = policy.group
     return Trace(
         queries=queries,
         batches=_batches(arrays, len(arrival), k),
-        tasks=Tasks(
-            **{NAMES.get(name, name): arrays[name] for name in layout.COLUMN_TYPES},
-            together=np.ones(arrays.get("ended"), np.int32),
-        ),
+        tasks=Tasks(**{"size": same(1, tasks, np.int32), "together": same(1, tasks, np.int32), **written}),
         k=k,
         r=r,
         instances=sum(plan.instances for plan in plans),
@@ -63,17 +76,20 @@ def _queries(arrays: Arrays, arrival: NDArray[np.float64]) -> Queries:
 
 
 def _batches(arrays: Arrays, queries: int, k: int) -> Batches:
-    count = arrays.get("batch_count")
     if arrays.get("alone"):
-        first, size = np.arange(queries, dtype=np.int64), np.ones(queries, np.int32)
+        count = queries
+        first, size = np.arange(queries, dtype=np.int64), same(1, queries, np.int32)
     else:
+        count = arrays.get("batch_count")
         first, size = arrays["firsts"][:count].copy(), arrays["sizes"][:count].copy()
+    if not k:
+        return Batches(first=first, size=size, group=same(-1, count, np.int32), slot=same(-1, count, np.int8))
     group, slot = np.full(count, -1, np.int32), np.full(count, -1, np.int8)
     if arrays.get("coded_groups"):
         members = arrays["group_sizes"][: arrays.get("coded_groups")]
         group[:] = np.repeat(np.arange(len(members), dtype=np.int32), members)
         slot[:] = np.arange(count) - np.repeat(np.cumsum(members) - members, members)
-    elif k:
+    else:
         groups = count // k
         group[: groups * k].reshape(groups, k)[:] = np.arange(groups, dtype=np.int32)[:, None]
         slot[: groups * k].reshape(groups, k)[:] = np.arange(k, dtype=np.int8)

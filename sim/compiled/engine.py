@@ -13,9 +13,9 @@ from sim.cluster import Cluster
 from sim.compiled import layout
 from sim.compiled.arrays import Arrays, Blocks, ChainLine, Line, TrafficLine
 from sim.compiled.cache import Kernel
-from sim.compiled.columns import trace
+from sim.compiled.columns import columns, trace
 from sim.compiled.world import options
-from sim.dispatching import BestOf, RandomQueue, RoundRobin, ShortestQueue, SingleQueue, uniform
+from sim.dispatching import BestOf, IdleQueue, RandomQueue, RoundRobin, ShortestQueue, SingleQueue, uniform
 from sim.distributions import Distribution
 from sim.distributions.families import Deterministic
 from sim.policies import Hedged, Policy
@@ -23,7 +23,7 @@ from sim.recorder import UNANSWERED
 from sim.schedule import ClosedSchedule, Schedule
 from sim.stragglers.base import Chains, Crashing, Draws, Effect, Factors, Pieces, Traffic
 from sim.streams import BLOCK, Stream, Streams
-from sim.trace import Trace
+from sim.trace import Role, Trace
 
 Callback = ctypes.CFUNCTYPE(ctypes.c_int64, ctypes.c_int64, ctypes.c_int64, ctypes.c_int64)
 
@@ -70,13 +70,14 @@ class Engine:
         self._attach(effects)
         for name, seconds in (("encode", cluster.encode), ("decode", cluster.decode)):
             self._arrays.world[name] = self._delay(seconds, name)
+        self._arrays.world["chances"] = self._blocks.add(streams.stream(uniform, "hedge"))
 
     def run(self, kernel: Kernel) -> Trace:
         """Simulate and return the trace; raises whatever an option's own code raised."""
         world = self._arrays.world
         callback = Callback(self._ask)
         world["python"] = ctypes.cast(callback, ctypes.c_void_p).value
-        world["submit"], world["released"] = kernel.submit.address, kernel.released.address
+        world["at_instances"] = kernel.at_instances.address
         world["self"] = world.ctypes.data
         kernel.simulate(world)
         if self._error is not None:
@@ -124,6 +125,9 @@ class Engine:
                 farm["chooser"], farm["d"] = layout.BEST, queue.d if isinstance(queue, BestOf) else 1
                 farm["uniforms"] = self._blocks.add(self._streams.stream(uniform, "routing", plan.role, plan.row))
                 farm["scratch"] = self._address(np.zeros(int(farm["d"]), np.int64))
+            elif isinstance(queue, IdleQueue):
+                farm["chooser"] = layout.IDLE
+                farm["uniforms"] = self._blocks.add(self._streams.stream(uniform, "routing", plan.role, plan.row))
             elif isinstance(queue, RoundRobin | ShortestQueue):
                 farm["chooser"] = layout.TURNS if isinstance(queue, RoundRobin) else layout.SHORTEST
             count += 1
@@ -134,6 +138,17 @@ class Engine:
             queues += int(farm["ranks"] * (1 if shared else farm["instances"]))
         arrays["queues"] = np.zeros(queues, layout.QUEUE)
         arrays["queues"]["front"] = arrays["queues"]["back"] = -1
+        self._limits()
+
+    def _limits(self) -> None:
+        """Lay out the sizes of batches: one for each model where instances form them, else that of the deployed one."""
+        arrays, start = self._arrays, self._cluster.batching.start().now
+        models = list(dict.fromkeys(plan.serves for plan in self._plans))
+        arrays["limits"] = limits = np.zeros(len(models), layout.LIMIT)
+        limits["exact"], limits["now"] = start, start
+        for plan, pool in zip(self._plans, arrays["pools"], strict=True):
+            counts = arrays.get("gathers") or plan.served_by is Role.DEPLOYED
+            pool["limit"] = models.index(plan.serves) if counts else -1
 
     def _address(self, array: NDArray[Any]) -> int:
         """Keep an array, and return its address."""
@@ -144,7 +159,7 @@ class Engine:
         """Lay out the heap and the rows of tasks, batches and groups."""
         arrays = self._arrays
         copies, k, r = arrays.get("copies"), arrays.get("k"), arrays.get("r")
-        arrays.world["most_tasks"] = max(copies, r + 1, 2) + 1
+        arrays.world["most_tasks"] = max(copies, r + 1, 2) + 2
         arrays.world["copies_kept"] = copies
         arrays.world["ids"] = 1
         arrays["heap"] = np.zeros(FIRST_ENTRIES, layout.ENTRY)
@@ -170,10 +185,11 @@ class Engine:
         )
         room = int(n * each * (copies if not k else 1)) + arrays.get("r") + 64
         arrays.world["column_room"] = room
-        for name, kind in layout.COLUMN_TYPES.items():
-            arrays[name] = np.empty(room, kind)
+        for name in columns(arrays):
+            make = np.zeros if name in layout.MOSTLY_ZERO else np.empty
+            arrays[name] = make(room, layout.COLUMN_TYPES[name])
         arrays["sent_bytes"] = np.zeros(4, np.int64)
-        arrays["reply"] = np.full(n, UNANSWERED)
+        arrays["reply"] = np.empty(n)
         arrays["route"] = np.zeros(n, np.uint8)
         arrays["used"] = np.zeros(n, np.int64)
         arrays["answered"] = np.zeros(n, np.uint8)
@@ -192,7 +208,9 @@ class Engine:
             for name in ("thought", "arrivals", "came"):
                 arrays[name] = np.empty(n)
         else:
-            arrays["came"] = np.ascontiguousarray(schedule.times + self._cluster.network.overhead, np.float64)
+            overhead = self._cluster.network.overhead
+            came = schedule.times + overhead if overhead else schedule.times
+            arrays["came"] = np.ascontiguousarray(came, np.float64)
 
     def _attach(self, effects: Sequence[Effect]) -> None:
         """Lay out what stragglers do, in their order."""
@@ -288,7 +306,7 @@ class Engine:
                 arrays.world["room"] = len(arrays["heap"])
             case layout.NEED_COLUMNS:
                 room = len(arrays["fate"]) * 5 // 4 + 64
-                for name in layout.COLUMN_TYPES:
+                for name in columns(arrays):
                     arrays.resize(name, room)
                 arrays.world["column_room"] = room
             case layout.NEED_ATTEMPTS:

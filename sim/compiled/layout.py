@@ -27,17 +27,23 @@ OWN, RECONSTRUCTION, REPLICA, BACKUP = range(4)
 ONE, REPLICAS, HEDGED, TIED, BACKUPS, CODED, COLLECTED = range(7)
 """What the policy does; CODED may hedge and ask backups besides."""
 
-TURNS, SHORTEST, BEST = range(3)
+TURNS, SHORTEST, BEST, IDLE = range(4)
 """How a queue is chosen where every instance has one."""
 
 PIECES, CHAIN, FACTOR, MULTIPLY, ADD = range(5)
 """How a straggler bends a service."""
 
 (
-    FINISHED, OVERDUE, ASK_BACKUP, GROUP_OVERDUE, ENCODED, DECODED, STOPPED, REPAIRED, TOLD, BACKUP_DUE, DEADLINE,
-    BATCH_OVERDUE, ARRIVAL,
-) = range(13)  # fmt: skip
+    FINISHED, OVERDUE, ASK_BACKUP, GROUP_OVERDUE, ENCODED, DECODED, STOPPED, REPAIRED, DETECTED, WAITED, TOLD,
+    BACKUP_DUE, DEADLINE, BATCH_OVERDUE, ARRIVAL,
+) = range(15)  # fmt: skip
 """What happens at a moment. Only the first four can be cancelled."""
+
+SUBMITTED, MOVED, HAS_WAITED, RELEASED, IS_REPAIRED, IS_DETECTED = range(6)
+"""What happens at instances: to a task, and to an instance."""
+
+ALONE, PARTED = -1, -2
+"""In place of a task's bundle: it is in none, or its bundle is ending."""
 
 (
     NEED_HEAP, NEED_ROWS, NEED_COLUMNS, NEED_ATTEMPTS, NEED_SERVICE, NEED_DRAW, NEED_BLOCK, NEED_LINE, NEED_TRAFFIC,
@@ -54,28 +60,34 @@ def record(floats: str = "", **kinds: str) -> np.dtype[np.void]:
 
 
 WORLD = record(
-    "now after backup_after hedge_share backup_share budget cancel_seconds message_delay deadline max_wait "
-    "group_max_wait overhead exact objective increase backoff end",
-    state="ids size room cancelled heap python submit released self halted "
+    "now after backup_after hedge_share backup_share budget probability cancel_seconds message_delay deadline max_wait "
+    "group_max_wait instance_wait overhead objective increase backoff end",
+    state="ids size room cancelled heap python at_instances self halted "
     "tasks free_task spare_tasks batches free_batch spare_batches groups free_group spare_groups most_tasks "
     "avoid parities members copies_kept k r",
     policy="policy copies cancel hedges watched hedging backing sees copying parity_pool backup_pool encode decode "
-    "group groups_made coded_groups group_timer group_sizes any_k",
+    "group groups_made coded_groups group_timer group_sizes any_k chances",
     frontend="alone waiting first batch_count filled_to awaits_more live due awaiting has_deadline came queries count "
     "adapts max_size closed sent think thought arrivals sees_arrivals launched",
-    pools="pools farms instances queues meets attempts bends bend_count delays delay_count outages outage_count",
+    pools="pools farms instances queues limits gathers meets attempts bends bend_count delays delay_count outages "
+    "outage_count",
     draws="streams latest ordered window seen oldest least",
     columns="ended column_room owner role row attempt task_size instance queued sent_at start finish "
-    "back fate sent_bytes reply route used answered sizes firsts dispatched batch_row defaults default_count",
+    "back fate together sent_bytes reply route used answered sizes firsts dispatched batch_row defaults default_count",
 )
 """Everything there is once: the clock, options, counts, and addresses."""
 
 TASK = record(
     "queued_at sent start finish",
-    rows="entry pool batch group owner first size attempt instance state loss before after copy",
+    rows="entry pool batch group owner first size attempt instance state loss before after copy bundle together waiter "
+    "moves",
 )
 """A task that has not ended. `entry` is its number in the heap, `before` and `after` are its neighbours in the queue,
-`copy` is the next copy of its batch; `loss` says whether it will be lost: 1, and then retried, or 2, for good."""
+`copy` is the next copy of its batch; `loss` says whether it will be lost: 1, and then retried, or 2, for good.
+
+Where instances form batches, `bundle` is the first of those that it is served `together` with; that one's `after` leads
+to the others, and its `entry` is that of all of them. `waiter` is the number of the entry at which it has waited long
+enough for others. `moves` says that it is about to join another queue, since its instance has failed."""
 
 BATCH = record(
     "dispatched",
@@ -90,17 +102,21 @@ GROUP = record(rows="number holds size members listed unanswered returned used s
 ENTRY = record("time", rows="number what item")
 """An entry of the heap, as SimPy orders them: by time, then by number."""
 
-POOL = record(rows="farm rank role row meets")
-"""A pool, or a lane of a farm; `meets` is its first `MEET`."""
+POOL = record(rows="farm rank role row meets limit")
+"""A pool, or a lane of a farm; `meets` is its first `MEET`; `limit` that of its batches, or -1 for none."""
+
+LIMIT = record("exact", rows="now")
+"""How many queries a model serves together at most: the pools of one model have one."""
 
 MEET = record("send reply", rows="stream")
 """What tasks of a pool meet, by size and attempt."""
 
-FARM = record(rows="instances first ranks shared queues idle head resting chooser turn d uniforms drawn scratch")
+FARM = record(rows="instances first ranks shared queues idle head resting failed chooser turn d uniforms drawn scratch")
 """The instances of a pool, or of several that share them; `idle` is a ring where they share a queue."""
 
-INSTANCE = record(rows="farm load free")
-"""An instance's tasks, where it has a queue of its own."""
+INSTANCE = record(rows="farm load free failed")
+"""An instance; `load` counts its tasks, where it has a queue of its own, and `failed` says whether its failure has been
+detected: 1, or 2 where its tasks are about to look for another queue."""
 
 QUEUE = record(rows="front back")
 """The first and the last task that wait."""
@@ -125,7 +141,10 @@ BLOCK_BITS = 12
 """A block has 4,096 draws (`sim.streams.BLOCK`)."""
 
 COLUMN_TYPES = {
-    "owner": "i4", "role": "u1", "row": "i1", "attempt": "i2", "task_size": "i4", "instance": "i4",
+    "owner": "i4", "role": "u1", "row": "i1", "attempt": "i2", "task_size": "i4", "together": "i4", "instance": "i4",
     "queued": "f8", "sent_at": "f8", "start": "f8", "finish": "f8", "back": "f8", "fate": "u1",
 }  # fmt: skip
 """The columns of `sim.trace.Tasks`; `task_size` and `sent_at` are `size` and `sent` there."""
+
+MOSTLY_ZERO = {"role", "row", "attempt", "fate"}
+"""Columns in which the kernel writes no zeros."""

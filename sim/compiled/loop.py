@@ -32,20 +32,28 @@ from sim.compiled.layout import (
     ASK_BACKUP,
     BACKUP_DUE,
     BATCH_OVERDUE,
+    CANCELLED,
     CODED,
     COLLECTED,
     DEADLINE,
     DECODED,
+    DETECTED,
     DONE,
     ENCODED,
+    ENDED,
     FINISHED,
     GROUP_OVERDUE,
+    HAS_WAITED,
+    IS_DETECTED,
+    IS_REPAIRED,
     LOST,
     NEED_ROWS,
     OVERDUE,
     REPAIRED,
+    RUNNING,
     STOPPED,
     TOLD,
+    WAITED,
 )
 from sim.compiled.memory import (
     ask,
@@ -57,6 +65,7 @@ from sim.compiled.memory import (
     get_u1,
     groups,
     kernel,
+    limits,
     pools,
     put_f8,
     put_i4,
@@ -64,7 +73,7 @@ from sim.compiled.memory import (
     put_u1,
     tasks,
 )
-from sim.compiled.tasks import end, free, let_go, let_go_group, released
+from sim.compiled.tasks import end, free, left, let_go, let_go_group, part, released
 
 
 @kernel
@@ -165,63 +174,108 @@ def give_up(w: Any, number: int) -> None:
 
 
 @kernel
-def finished(w: Any, t: int) -> None:
-    """Hear that the frontend has a task's answer, or that it notices the task's loss."""
+def group_of(w: Any, t: int) -> int:
+    """Return the row of the coding group to which a task's batch belongs, or the task itself."""
     task = tasks(w.tasks, t)
-    p, b, g, attempt, instance, loss = task.pool, task.batch, task.group, task.attempt, task.instance, task.loss
-    if b >= 0:
-        g = batches(w.batches, b).group
-        batches(w.batches, b).holds += 1
-    else:
-        groups(w.groups, g).holds += 1
-    if loss:
-        end(w, t, LOST, math.nan)
-        free(w, t)
-        released(w, instance)
-        if loss == 1:
-            if w.policy >= CODED:
-                coded_lost(w, p, b, g, attempt)
-            else:
-                copies_lost(w, p, b, attempt)
-        elif b >= 0 and p != w.backup_pool:
-            batches(w.batches, b).ghost += 1
-    else:
-        if w.adapts and pools(w.pools, p).rank >= 0:
-            adapt(w, p, task.size, w.now - task.start)
-        end(w, t, DONE, w.now)
-        free(w, t)
-        if w.policy >= CODED:
-            coded_done(w, p, b, g, attempt)
-        else:
-            copies_done(w, p, b, attempt)
-        released(w, instance)
-    if b >= 0:
-        let_go(w, b)
-    else:
-        let_go_group(w, g)
+    return task.group if task.batch < 0 else batches(w.batches, task.batch).group
 
 
 @kernel
-def adapt(w: Any, p: int, size: int, seconds: float) -> None:
-    """Adapt the batch size as `sim.batching.AdaptiveSize` does, if the deployed model serves the pool."""
-    if p != 0 and w.policy != COLLECTED:
+def finished(w: Any, t: int) -> None:
+    """Hear that the frontend has the answer to a task, or to a bundle of them, or that it notices their loss."""
+    task = tasks(w.tasks, t)
+    instance, together = task.instance, task.together
+    if task.loss:
+        lost(w, t)
         return
-    if seconds > w.objective:
-        w.exact = max(1.0, w.exact * w.backoff)
-    elif size >= w.filled_to:
-        w.exact = min(float(w.max_size), w.exact + w.increase)
-    w.filled_to = int(w.exact)
+    if w.adapts:
+        adapt(w, pools(w.pools, task.pool).limit, task.size * together, w.now - task.start)
+    if together == 1:
+        done(w, t, 1)
+    else:
+        part(w, t)
+        for i in range(together):
+            following = tasks(w.tasks, t).after
+            if i:
+                left(w, t)
+            done(w, t, together)
+            t = following
+    released(w, instance)
 
 
 @kernel
-def happen(w: Any, what: int, item: int) -> None:
-    """Let an entry of the heap happen."""
+def done(w: Any, t: int, together: int) -> None:
+    """Record a task that was served `together` with others, and tell the policy, unless it was cancelled meanwhile."""
+    task = tasks(w.tasks, t)
+    if task.state == ENDED:
+        end(w, t, CANCELLED, math.nan, together)
+    else:
+        end(w, t, DONE, w.now, together)
+        if w.policy >= CODED:
+            coded_done(w, task.pool, task.batch, group_of(w, t), task.attempt)
+        else:
+            copies_done(w, task.pool, task.batch, task.attempt)
+    free(w, t)
+
+
+@kernel
+def lost(w: Any, t: int) -> None:
+    """Record the loss of a task or a bundle, and tell the policy of those that may be sent again."""
+    first = tasks(w.tasks, t)
+    instance, loss, together = first.instance, first.loss, first.together
+    one = t
+    for i in range(together):
+        task = tasks(w.tasks, one)
+        task.loss = loss if task.state == RUNNING else 0
+        task.start, task.finish = first.start, first.finish
+        b, counts = task.batch, loss == 2 and task.state == RUNNING and task.pool != w.backup_pool
+        end(w, one, LOST if task.loss else CANCELLED, math.nan, together)
+        if i:
+            left(w, one)
+        if counts and b >= 0:
+            batches(w.batches, b).ghost += 1
+        one = task.after
+    released(w, instance)
+    for _ in range(together):
+        task = tasks(w.tasks, t)
+        following = task.after
+        if task.loss == 1 and w.policy >= CODED:
+            coded_lost(w, task.pool, task.batch, group_of(w, t), task.attempt)
+        elif task.loss == 1:
+            copies_lost(w, task.pool, task.batch, task.attempt)
+        free(w, t)
+        t = following
+
+
+@kernel
+def adapt(w: Any, row: int, size: int, seconds: float) -> None:
+    """Adapt a batch size as `sim.batching.AdaptiveSize` does, of a model that has one."""
+    if row < 0:
+        return
+    limit = limits(w.limits, row)
+    if seconds > w.objective:
+        limit.exact = max(1.0, limit.exact * w.backoff)
+    elif size >= limit.now:
+        limit.exact = min(float(w.max_size), limit.exact + w.increase)
+    limit.now = int(limit.exact)
+    if not w.gathers:
+        w.filled_to = limit.now
+
+
+@kernel
+def happen(w: Any, what: int, item: int, number: int) -> None:
+    """Let a numbered entry of the heap happen."""
     if what == FINISHED:
         finished(w, item)
     elif what == STOPPED:
         released(w, item)
     elif what == REPAIRED:
-        ask(w.released, w.self, item, 0)
+        ask(w.at_instances, w.self, item, IS_REPAIRED)
+    elif what == DETECTED:
+        ask(w.at_instances, w.self, item, IS_DETECTED)
+    elif what == WAITED:
+        if tasks(w.tasks, item).waiter == number:  # else its row is another's by now
+            ask(w.at_instances, w.self, item, HAS_WAITED)
     elif what == DEADLINE:
         expire(w)
     elif what == ARRIVAL:
@@ -274,7 +328,7 @@ def advance(w: Any, until: float) -> None:
         what, item, number = first.what, first.item, first.number
         pop(w)
         if alive(w, what, item, number) and room(w):
-            happen(w, what, item)
+            happen(w, what, item, number)
     w.now = until
 
 

@@ -2,12 +2,14 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager
 from typing import Any, TypeVar
 
 import numba
 from llvmlite import ir
 from numba import types
+from numba.core import codegen
 from numba.extending import intrinsic
 
 from sim.compiled import layout
@@ -35,10 +37,41 @@ def compile_all() -> None:
     """
     record = numba.from_dtype(layout.WORLD)
     known = {"Any": record, "int": types.int64, "float": types.float64, "bool": types.boolean}
-    for function in FUNCTIONS:
-        notes = function.py_func.__annotations__
-        function.compile(tuple(known[note] for name, note in notes.items() if name != "return"))
-        function.disable_compile()
+    with translated_only():
+        for function in FUNCTIONS:
+            notes = function.py_func.__annotations__
+            function.compile(tuple(known[note] for name, note in notes.items() if name != "return"))
+            function.disable_compile()
+
+
+@contextmanager
+def translated_only() -> Iterator[None]:
+    """Make no machine code of functions that only others call: these contain them, and are optimized as a whole.
+
+    numba would make code of each one, with all that it calls, and optimize that again in every function that calls it:
+    it would compile for longer, and to slower code. There is no public way to tell it. Should a later numba have other
+    names inside, it does that.
+    """
+
+    def finalized(library: Any) -> None:
+        library._finalized = True
+
+    replaced = {
+        "_optimize_final_module": (codegen.CPUCodeLibrary, finalized),
+        "_finalize_final_module": (codegen.CPUCodeLibrary, finalized),
+        "set_env": (codegen.JITCPUCodegen, lambda *_: None),
+    }
+    before = {name: getattr(owner, name, None) for name, (owner, _) in replaced.items()}
+    known = None not in before.values()
+    try:
+        if known:
+            for name, (owner, function) in replaced.items():
+                setattr(owner, name, function)
+        yield
+    finally:
+        if known:
+            for name, (owner, _) in replaced.items():
+                setattr(owner, name, before[name])
 
 
 def _records(dtype: Any) -> Any:
@@ -90,6 +123,7 @@ groups = _records(layout.GROUP)
 entries = _records(layout.ENTRY)
 pools = _records(layout.POOL)
 meets = _records(layout.MEET)
+limits = _records(layout.LIMIT)
 farms = _records(layout.FARM)
 instances = _records(layout.INSTANCE)
 queues = _records(layout.QUEUE)

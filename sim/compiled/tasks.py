@@ -6,7 +6,19 @@ import math
 from typing import Any
 
 from sim.compiled.heap import cancelled, push
-from sim.compiled.layout import CANCELLED, DONE, ENDED, NEED_COLUMNS, QUEUED, RUNNING, STOPPED
+from sim.compiled.layout import (
+    ALONE,
+    CANCELLED,
+    DONE,
+    ENDED,
+    NEED_COLUMNS,
+    PARTED,
+    QUEUED,
+    RELEASED,
+    RUNNING,
+    STOPPED,
+    SUBMITTED,
+)
 from sim.compiled.memory import (
     ask,
     batches,
@@ -46,6 +58,9 @@ def make(w: Any, p: int, b: int, g: int, attempt: int) -> int:
     task.entry = task.instance = task.before = task.after = task.copy = -1
     task.state = QUEUED
     task.loss = 0
+    task.bundle = task.waiter = ALONE
+    task.together = 1
+    task.moves = 0
     return t
 
 
@@ -74,46 +89,6 @@ def let_go_group(w: Any, g: int) -> None:
 
 
 @kernel
-def end(w: Any, t: int, fate: int, back: float) -> None:
-    """Write the task's row, and strike it from what its batch or group remembers. Its row is still to be freed."""
-    task = tasks(w.tasks, t)
-    task.state = ENDED
-    task.entry = -1
-    n = w.ended
-    if n == w.column_room:
-        ask(w.python, NEED_COLUMNS, 0, 0)
-    w.ended = n + 1
-    pool = pools(w.pools, task.pool)
-    role = pool.role
-    put_i4(w.owner, n, task.owner)
-    put_u1(w.role, n, role)
-    put_i1(w.row, n, pool.row)
-    put_i2(w.attempt, n, task.attempt)
-    put_i4(w.task_size, n, task.size)
-    put_i4(w.instance, n, task.instance)
-    put_f8(w.queued, n, task.queued_at)
-    put_f8(w.sent_at, n, task.sent)
-    put_f8(w.start, n, task.start)
-    put_f8(w.finish, n, task.finish)
-    put_f8(w.back, n, back)
-    put_u1(w.fate, n, fate)
-    w.end = max(w.end, task.finish)
-    if fate == DONE:
-        w.end = max(w.end, back)
-        put_i8(w.sent_bytes, 3, get_i8(w.sent_bytes, 3) + task.size)
-    if task.instance >= 0:
-        put_i8(w.sent_bytes, role, get_i8(w.sent_bytes, role) + task.size)
-    if task.batch < 0:
-        put_i8(w.parities, task.group * w.r + pool.row, -1)
-    elif task.pool == w.backup_pool:
-        batches(w.batches, task.batch).backup = -1
-    elif w.copying:
-        strike(w, task.batch, t)
-    else:
-        batches(w.batches, task.batch).task = -1
-
-
-@kernel
 def strike(w: Any, b: int, t: int) -> None:
     """Strike a copy from its batch's list."""
     batch = batches(w.batches, b)
@@ -129,6 +104,61 @@ def strike(w: Any, b: int, t: int) -> None:
         tasks(w.tasks, before).copy = after
     if batch.tail == t:
         batch.tail = before
+
+
+@kernel
+def forget(w: Any, t: int) -> None:
+    """Let a task be over, and strike it from what its batch or group remembers."""
+    task = tasks(w.tasks, t)
+    task.state = ENDED
+    if task.batch < 0:
+        put_i8(w.parities, task.group * w.r + pools(w.pools, task.pool).row, -1)
+    elif task.pool == w.backup_pool:
+        batches(w.batches, task.batch).backup = -1
+    elif w.copying:
+        strike(w, task.batch, t)
+    else:
+        batches(w.batches, task.batch).task = -1
+
+
+@kernel
+def end(w: Any, t: int, fate: int, back: float, together: int) -> None:
+    """Write the row of a task that ended `together` with others. Its own row is still to be freed."""
+    task = tasks(w.tasks, t)
+    if task.state != ENDED:
+        forget(w, t)
+    task.entry = -1
+    n = w.ended
+    if n == w.column_room:
+        ask(w.python, NEED_COLUMNS, 0, 0)
+    w.ended = n + 1
+    pool = pools(w.pools, task.pool)
+    role = pool.role
+    put_i4(w.owner, n, task.owner)
+    if role:  # `layout.MOSTLY_ZERO`: memory that is never written takes none
+        put_u1(w.role, n, role)
+    if pool.row:
+        put_i1(w.row, n, pool.row)
+    if task.attempt:
+        put_i2(w.attempt, n, task.attempt)
+    if fate:
+        put_u1(w.fate, n, fate)
+    if not w.alone:
+        put_i4(w.task_size, n, task.size)
+    if w.gathers:
+        put_i4(w.together, n, together)
+    put_i4(w.instance, n, task.instance)
+    put_f8(w.queued, n, task.queued_at)
+    put_f8(w.sent_at, n, task.sent)
+    put_f8(w.start, n, task.start)
+    put_f8(w.finish, n, task.finish)
+    put_f8(w.back, n, back)
+    w.end = max(w.end, task.finish)
+    if fate == DONE:
+        w.end = max(w.end, back)
+        put_i8(w.sent_bytes, 3, get_i8(w.sent_bytes, 3) + task.size)
+    if task.instance >= 0:
+        put_i8(w.sent_bytes, role, get_i8(w.sent_bytes, role) + task.size)
 
 
 @kernel
@@ -184,16 +214,23 @@ def unlink(w: Any, q: int, t: int) -> None:
 
 
 @kernel
+def left(w: Any, t: int) -> None:
+    """Count a task no more among those of its instance, if that has a queue of its own."""
+    task = tasks(w.tasks, t)
+    if not farms(w.farms, pools(w.pools, task.pool).farm).shared:
+        instances(w.instances, task.instance).load -= 1
+
+
+@kernel
 def remove(w: Any, t: int) -> None:
     """Cancel a task that waits."""
     task = tasks(w.tasks, t)
     unlink(w, queue_of(w, task.pool, task.instance), t)
-    if not farms(w.farms, pools(w.pools, task.pool).farm).shared:
-        instances(w.instances, task.instance).load -= 1
+    left(w, t)
     task.instance = -1
     task.sent = task.start = math.nan
     task.finish = w.now
-    end(w, t, CANCELLED, math.nan)
+    end(w, t, CANCELLED, math.nan, 1)
     free(w, t)
 
 
@@ -211,32 +248,66 @@ def remove_copies(w: Any, b: int) -> None:
 
 @kernel
 def submit(w: Any, t: int) -> None:
-    """Start the task on an idle instance or let it wait: `queues.submitted`, called by its address.
+    """Start the task on an idle instance or let it wait: `pools.happens`, called by its address.
 
     Whoever calls a function by name is compiled together with it, and with all that it calls; by its address, not.
     """
-    ask(w.submit, w.self, t, 0)
+    ask(w.at_instances, w.self, t, SUBMITTED)
 
 
 @kernel
 def released(w: Any, instance: int) -> None:
-    """Hear that the task of an instance ended: `queues.freed`, called by its address."""
-    ask(w.released, w.self, instance, 1)
+    """Hear that the task of an instance ended: `pools.happens` as well."""
+    ask(w.at_instances, w.self, instance, RELEASED)
+
+
+@kernel
+def part(w: Any, t: int) -> None:
+    """Let the tasks of a bundle, whose first one is `t`, end one by one: cancelling one no longer stops it."""
+    for _ in range(tasks(w.tasks, t).together):
+        tasks(w.tasks, t).bundle = PARTED
+        t = tasks(w.tasks, t).after
+
+
+@kernel
+def stops_nothing(w: Any, t: int) -> bool:
+    """Say whether an instance goes on after a task of its bundle was cancelled: until all of its tasks are."""
+    one = tasks(w.tasks, t).bundle
+    if one == PARTED:
+        return True
+    for _ in range(tasks(w.tasks, one).together):
+        if tasks(w.tasks, one).state == RUNNING:
+            return True
+        one = tasks(w.tasks, one).after
+    return False
 
 
 @kernel
 def stop(w: Any, t: int) -> None:
     """Cancel a task that runs, which takes its instance `cancel_seconds` more."""
-    task = tasks(w.tasks, t)
-    instance = task.instance
     now = w.now
-    task.entry = -1
-    task.state = ENDED
+    whole = tasks(w.tasks, t).bundle
+    if whole == ALONE:
+        whole = t
+    else:
+        forget(w, t)
+        if stops_nothing(w, t):
+            return
+    first = tasks(w.tasks, whole)
+    instance, together = first.instance, first.together
+    first.entry = -1
     cancelled(w)
-    task.start = min(task.start, now)
-    task.finish = min(task.finish, now) + w.cancel_seconds
-    end(w, t, CANCELLED, math.nan)
-    free(w, t)
+    begun, finish = min(first.start, now), min(first.finish, now) + w.cancel_seconds
+    t = whole
+    for i in range(together):
+        task = tasks(w.tasks, t)
+        following = task.after
+        task.start, task.finish = begun, finish
+        end(w, t, CANCELLED, math.nan, together)
+        if i:
+            left(w, t)
+        free(w, t)
+        t = following
     if w.cancel_seconds != 0.0:
         push(w, now + w.cancel_seconds, STOPPED, instance)
     else:

@@ -5,6 +5,7 @@ from __future__ import annotations
 import math
 from typing import Any
 
+from sim.compiled.conditions import draw
 from sim.compiled.heap import cancelled, push
 from sim.compiled.layout import OVERDUE
 from sim.compiled.memory import batches, get_f8, kernel, put_f8
@@ -72,7 +73,8 @@ def backup_wait(w: Any) -> float:
 def watch(w: Any, b: int) -> None:
     """Wait for the answer to a batch, whose first copy has been sent."""
     w.watched += 1
-    wait(w, b)
+    if w.probability == 1.0 or draw(w, w.chances, batches(w.batches, b).first) < w.probability:
+        wait(w, b)
 
 
 @kernel

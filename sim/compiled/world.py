@@ -9,7 +9,7 @@ from sim.batching import Aimd, Fixed
 from sim.cluster import Cluster
 from sim.code import Code
 from sim.compiled import layout
-from sim.dispatching import BestOf, RandomQueue, RoundRobin, ShortestQueue, SingleQueue
+from sim.dispatching import BestOf, IdleQueue, RandomQueue, RoundRobin, ShortestQueue, SingleQueue
 from sim.policies import (
     ApproximateBackup,
     Coded,
@@ -24,7 +24,7 @@ from sim.policies import (
 )
 from sim.stragglers.base import Effect
 
-DISCIPLINES = (SingleQueue, RoundRobin, RandomQueue, ShortestQueue, BestOf)
+DISCIPLINES = (SingleQueue, RoundRobin, RandomQueue, ShortestQueue, BestOf, IdleQueue)
 POLICIES: dict[type[Policy], int] = {
     Uncoded: layout.ONE,
     EqualResources: layout.ONE,
@@ -51,17 +51,10 @@ def _obstacles(cluster: Cluster, policy: Policy, effects: Sequence[tuple[str, Ef
     queue, batching = cluster.queue, cluster.batching
     if type(policy) not in POLICIES:
         yield f"policy '{policy.name_in_yaml()}'"
-    hedging = policy if isinstance(policy, Hedged) else policy.hedge if isinstance(policy, Coded) else None
-    if hedging is not None and hedging.probability < 1:
-        yield "hedging with a probability below 1"
     if type(queue) not in DISCIPLINES:
         yield f"queue discipline '{queue.name_in_yaml()}'"
     if type(batching) not in (Fixed, Aimd):
         yield f"batching '{batching.name_in_yaml()}'"
-    if batching.forms_at_instances:
-        yield "batches that form at instances"
-    if not isinstance(queue, SingleQueue) and any(effect.outages for _, effect in effects):
-        yield "crashes where each instance has a queue of its own"
     for kind, effect in effects:
         if effect.form is None and (effect.modifier or effect.delay or effect.outages):
             yield f"straggler '{kind}', whose effect is a function"
@@ -89,30 +82,26 @@ def options(cluster: Cluster, policy: Policy, deadline: float | None) -> dict[st
         **dict(_of_policy(policy)),
     }
     found["k"], found["r"] = policy.group
-    found["alone"] = int(deadline is None and not found["adapts"] and found["max_size"] == 1)
+    alone = cluster.batching.formed_at == "instance" or (found["filled_to"] == 1 and not found["adapts"])
+    found["alone"] = int(alone and deadline is None)
     return found
 
 
 def _batching(cluster: Cluster) -> dict[str, Any]:
-    """Return how the frontend forms batches: of one query each, where it is the instances that form them."""
+    """Return how batches form: at the frontend, or at instances, where the frontend has batches of one query."""
     batching = cluster.batching
-    wait = batching.frontend_wait
-    if batching.formed_at == "instance":
-        return {"adapts": 0, "filled_to": 1, "max_size": 1, "max_wait": -1.0}
+    found: dict[str, Any] = {"filled_to": 1, "max_wait": -1.0, "adapts": int(isinstance(batching, Aimd))}
     if isinstance(batching, Aimd):
-        return {
-            "adapts": 1,
-            "max_wait": wait,
-            "filled_to": 1,
-            "exact": 1.0,
-            "objective": batching.objective,
-            "increase": batching.increase,
-            "backoff": batching.backoff,
-            "max_size": batching.max_size,
-        }
-    assert isinstance(batching, Fixed)
-    size = batching.size
-    return {"adapts": 0, "filled_to": size, "max_size": size, "max_wait": -1.0 if wait is None else wait}
+        found |= batching.model_dump(include={"objective", "increase", "backoff", "max_size"})
+    else:
+        assert isinstance(batching, Fixed)
+        found["max_size"] = batching.size
+    if batching.forms_at_instances:
+        return found | {"gathers": 1, "instance_wait": batching.max_wait or 0.0}
+    if batching.formed_at == "instance":
+        return found
+    wait = batching.frontend_wait
+    return found | {"filled_to": batching.start().now, "max_wait": -1.0 if wait is None else wait}
 
 
 def _of_policy(policy: Policy) -> Iterator[tuple[str, Any]]:
@@ -157,6 +146,7 @@ def _hedging(options: Any) -> Iterator[tuple[str, Any]]:
     yield "copying", 1
     yield "copies", options.copies
     yield "budget", float("inf") if options.budget is None else options.budget
+    yield "probability", options.probability
     yield from _cancelling(options.cancel, options.cancel_seconds)
     yield from _waiting(options, 0.95, "after", "hedge_share")
 

@@ -11,7 +11,7 @@ from pydantic import Field, field_validator, model_validator
 from sim import recorded
 from sim.recorded import Series
 from sim.stragglers.base import Effect, Setting, Straggler
-from sim.stragglers.timeline import SHORTEST, SlownessTimeline, modifier_from
+from sim.stragglers.timeline import SHORTEST, effect_of
 
 
 class Recorded(Straggler):
@@ -59,14 +59,14 @@ class Recorded(Straggler):
     def attach(self, setting: Setting) -> Effect:
         """Integrate the work over the drawn machines' series."""
         machines = self._machines
-        timelines = []
+        pieces = []
         for instance in range(len(setting.pools)):
             turn, place = divmod(instance, len(machines))
             if place == 0:
                 order = setting.streams.generator("recorded", setting.number, 0, turn).permutation(len(machines))
             generator = setting.streams.generator("recorded", setting.number, 1, instance)
-            timelines.append(SlownessTimeline(self._pieces(machines[order[place]], float(generator.random()))))
-        return Effect(modifier=modifier_from(timelines))
+            pieces.append(self._pieces(machines[order[place]], float(generator.random())))
+        return effect_of(pieces)
 
     def _pieces(self, series: Series, share: float) -> Iterator[tuple[float, float]]:
         """Yield (end, factor) from time 0 on, which lies at this share of the series."""

@@ -184,3 +184,80 @@ def coded_callback_prototype(queries: int, instances: int, parities: int, rate: 
         time, _, pool, owner, instance = heappop(heap)
         finish(time, pool, owner, instance)
     return latency
+
+
+def coded_kernel_in_numba(queries: int, instances: int, parities: int, rate: float) -> object:
+    """Simulate the same as the callback prototype, in machine code: the floor of the compiled engine."""
+    generator = np.random.default_rng(1)
+    arrivals = np.cumsum(generator.exponential(1 / rate, queries))
+    services = generator.gamma(20, SERVICE / 20, queries + queries // 2 + 1)
+    lengths = generator.exponential(1.0, (instances + parities, int(arrivals[-1] / 4) + 100))
+    lengths[:, ::2] *= 9.0  # nine seconds normal, one second slow, on average
+    return _coded_kernel()(arrivals, services, np.cumsum(lengths, axis=1), instances, parities)
+
+
+@cache
+def _coded_kernel() -> Callable[..., object]:
+    import heapq
+
+    import numba
+
+    @numba.njit
+    def begin(heap, order, pool, owner, instance, now, services, ends, at):  # type: ignore[no-untyped-def]
+        while ends[instance, at[instance]] <= now:
+            at[instance] += 1
+        factor = 4.0 if at[instance] & 1 else 1.0
+        heapq.heappush(heap, (now + services[order] * factor, order, pool, owner, instance))
+
+    @numba.njit
+    def hear(found, back, arrivals, pool, owner, time):  # type: ignore[no-untyped-def]
+        group = owner if pool else owner >> 1
+        back[group] |= 4 if pool else 1 << (owner & 1)
+        if not pool and found[owner] < 0:
+            found[owner] = time - arrivals[owner]
+        if back[group] & 4 and back[group] & 3:
+            for query in (2 * group, 2 * group + 1):
+                if found[query] < 0:
+                    found[query] = time - arrivals[query]
+
+    @numba.njit
+    def latencies(arrivals, services, ends, instances, parities):  # type: ignore[no-untyped-def]
+        queries = len(arrivals)
+        found, back = np.full(queries + 1, -1.0), np.zeros(queries // 2 + 1, np.uint8)
+        at = np.zeros(instances + parities, np.int64)
+        idle, resting = np.zeros((2, instances), np.int64), np.array([instances, parities])
+        idle[0], idle[1, :parities] = np.arange(instances), np.arange(instances, instances + parities)
+        waiting, front, end = np.zeros((2, queries + 1), np.int64), np.zeros(2, np.int64), np.zeros(2, np.int64)
+        heap = [(0.0, 0, 0, 0, 0)]
+        heap.pop()
+        order = 0
+        for step in range(queries + 1):
+            now = arrivals[step] if step < queries else np.inf
+            while heap and heap[0][0] <= now:
+                time, _, pool, owner, instance = heapq.heappop(heap)
+                hear(found, back, arrivals, pool, owner, time)
+                taken = False
+                while front[pool] < end[pool] and not taken:
+                    upcoming = waiting[pool, front[pool]]
+                    front[pool] += 1
+                    taken = found[2 * upcoming] < 0 or found[2 * upcoming + 1] < 0 if pool else found[upcoming] < 0
+                    if taken:
+                        begin(heap, order, pool, upcoming, instance, time, services, ends, at)
+                        order += 1
+                if not taken:
+                    idle[pool, resting[pool]] = instance
+                    resting[pool] += 1
+            if step == queries:
+                break
+            for pool in range(1 + (step & 1)):
+                owner = step >> pool
+                if resting[pool]:
+                    resting[pool] -= 1
+                    begin(heap, order, pool, owner, idle[pool, resting[pool]], now, services, ends, at)
+                    order += 1
+                else:
+                    waiting[pool, end[pool]] = owner
+                    end[pool] += 1
+        return found
+
+    return latencies

@@ -135,3 +135,17 @@ def test_the_joint_experiment_counts_reconstructions_and_what_clients_saw(
     assert [row["policy"] for row in rows] == ["equal_resources", "coded"]
     assert rows[0]["metrics"]["unavailable"]["value"] == 0 < rows[1]["metrics"]["unavailable"]["value"]
     assert all(0 < row["metrics"]["accuracy_overall"]["value"] < 1 for row in rows)
+
+
+def test_both_engines_give_the_papers_experiments_the_same_summaries(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    pytest.importorskip("numba")
+    small = ["--set", "workload.queries=600", "--set", "trials=1", "--set", "figures=[]", "--workers", 1]
+    for engine in ("simpy", "compiled"):
+        words = ["run", PAPER / "paper-latency.yaml", "--out", tmp_path / engine, "--engine", engine, *small]
+        assert parm(*words, monkeypatch=monkeypatch) == 0
+    for file in LATENCY:
+        for name in ("summary.csv", "summary.json"):
+            one, other = (tmp_path / engine / file.stem / name for engine in ("simpy", "compiled"))
+            assert one.read_bytes() == other.read_bytes(), f"{file.stem}/{name}"

@@ -17,6 +17,7 @@ from sim.clock import Call
 from sim.cluster import Cluster
 from sim.dispatching import RandomQueue, SingleQueue
 from sim.distributions.families import Deterministic, Exponential, Gamma
+from sim.engines import Engine
 from sim.policies import (
     ApproximateBackup,
     Coded,
@@ -46,22 +47,25 @@ MANY = settings(max_examples=EXAMPLES, deadline=None)
 
 
 ENGINES = pytest.mark.parametrize("engine", ["simpy", "compiled"])
-"""What the compiled engine does not know is simulated on SimPy in either case."""
 
 
-def run(world: World, engine: str) -> Trace:
-    """Simulate the world on an engine, or on SimPy where that one cannot."""
-    if engine == "simpy":
-        return world.run()
-    pytest.importorskip("numba")
-    compiled.compile_kernel()
-    return world.run("auto")
+def run(world: World, engine: Engine) -> Trace:
+    """Simulate the world on an engine."""
+    ready(engine)
+    return world.run(engine)
+
+
+def ready(engine: Engine) -> None:
+    """Have an engine ready, or skip the test where it is not installed."""
+    if engine == "compiled":
+        pytest.importorskip("numba")
+        compiled.compile_kernel()
 
 
 @ENGINES
 @MANY
 @given(worlds())
-def test_promise_1_every_query_is_answered_exactly_once(engine: str, world: World) -> None:
+def test_promise_1_every_query_is_answered_exactly_once(engine: Engine, world: World) -> None:
     trace = run(world, engine)
     queries = trace.queries
     assert len(queries) == len(world.schedule)
@@ -78,7 +82,7 @@ def test_promise_1_every_query_is_answered_exactly_once(engine: str, world: Worl
 @ENGINES
 @MANY
 @given(worlds())
-def test_promise_2_causality(engine: str, world: World) -> None:
+def test_promise_2_causality(engine: Engine, world: World) -> None:
     trace = run(world, engine)
     queries, tasks = trace.queries, trace.tasks
     answered = queries.route != Route.DEFAULT
@@ -110,7 +114,7 @@ def test_promise_2_causality(engine: str, world: World) -> None:
 @ENGINES
 @MANY
 @given(worlds())
-def test_promise_3_a_reconstruction_is_used_only_when_the_prediction_was_later(engine: str, world: World) -> None:
+def test_promise_3_a_reconstruction_is_used_only_when_the_prediction_was_later(engine: Engine, world: World) -> None:
     trace = run(world, engine)
     queries, tasks = trace.queries, trace.tasks
     used_routes = queries.route[queries.used != 0]
@@ -138,7 +142,7 @@ def test_promise_3_a_reconstruction_is_used_only_when_the_prediction_was_later(e
 @ENGINES
 @MANY
 @given(worlds())
-def test_promise_3_a_backup_is_used_only_when_the_prediction_was_later(engine: str, world: World) -> None:
+def test_promise_3_a_backup_is_used_only_when_the_prediction_was_later(engine: Engine, world: World) -> None:
     trace = run(world, engine)
     queries, tasks = trace.queries, trace.tasks
     done = tasks.fate == TaskStatus.DONE
@@ -163,7 +167,7 @@ def test_promise_3_a_backup_is_used_only_when_the_prediction_was_later(engine: s
 @ENGINES
 @MANY
 @given(worlds())
-def test_promise_4_an_instance_serves_one_batch_at_a_time(engine: str, world: World) -> None:
+def test_promise_4_an_instance_serves_one_batch_at_a_time(engine: Engine, world: World) -> None:
     tasks = run(world, engine).tasks
     ran = tasks.instance >= 0
     order = np.lexsort((tasks.start[ran], tasks.instance[ran]))
@@ -182,7 +186,7 @@ def test_promise_4_an_instance_serves_one_batch_at_a_time(engine: str, world: Wo
 @ENGINES
 @MANY
 @given(worlds(st.just(SingleQueue())))
-def test_promise_4_a_single_queue_never_idles_an_instance_while_work_waits(engine: str, world: World) -> None:
+def test_promise_4_a_single_queue_never_idles_an_instance_while_work_waits(engine: Engine, world: World) -> None:
     """Whenever a task that may run on any instance waits, every instance of its pool is taken or down."""
     if world.stragglers and any(one.kind == "crashes" for one in world.stragglers):
         return
@@ -212,8 +216,10 @@ def test_promise_4_a_single_queue_never_idles_an_instance_while_work_waits(engin
                 assert len(np.unique(tasks.instance[ran][taken])) == plan.instances
 
 
-def test_promise_6_common_random_numbers() -> None:
+@ENGINES
+def test_promise_6_common_random_numbers(engine: Engine) -> None:
     """Every policy meets the same arrivals, first service times and conditions of the machines."""
+    ready(engine)
     streams = Streams(5, 3)
     schedule = poisson(100.0, 400, streams)
     cluster = Cluster(instances=4, extra=2, service=Gamma(shape=2.0, mean=0.02))
@@ -224,7 +230,7 @@ def test_promise_6_common_random_numbers() -> None:
         *(Uncoded(), EqualResources(), DefaultAnswer(after=1.0), Replication(), ApproximateBackup(after=0)),
         *(Coded(k=2), Coded(k=3, r=2), shared, hedged),
     ):
-        trace = simulate(cluster, policy, (), schedule, streams)
+        trace = simulate(cluster, policy, (), schedule, streams, engine=engine)
         assert np.array_equal(trace.queries.arrival, schedule.times)
         tasks = trace.tasks
         ran = (tasks.role == Role.DEPLOYED) & (tasks.attempt == 0) & (tasks.fate == TaskStatus.DONE)
@@ -239,11 +245,13 @@ def test_promise_6_common_random_numbers() -> None:
         assert np.allclose(service[there], reference[there], rtol=0, atol=1e-12), label
 
 
-def test_promise_6_another_trial_is_another_world() -> None:
+@ENGINES
+def test_promise_6_another_trial_is_another_world(engine: Engine) -> None:
+    ready(engine)
     cluster = Cluster(instances=4, service=Exponential(mean=0.02))
     one, other = Streams(5, 0), Streams(5, 1)
     schedule = poisson(100.0, 50, one)
-    traces = [simulate(cluster, Uncoded(), (), schedule, streams) for streams in (one, other)]
+    traces = [simulate(cluster, Uncoded(), (), schedule, streams, engine=engine) for streams in (one, other)]
     assert not np.array_equal(traces[0].queries.reply, traces[1].queries.reply)
 
 
