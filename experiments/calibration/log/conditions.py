@@ -10,8 +10,10 @@ from __future__ import annotations
 
 import logging
 from dataclasses import dataclass
+from typing import Any
 
 import numpy as np
+from numpy.typing import NDArray
 from scipy.special import chdtrc
 
 from sim.errors import ParmError
@@ -24,16 +26,20 @@ SURE = 1e-3
 """Probability of calling an independent log dependent."""
 BINS = 60
 """Bins of equal numbers of services."""
-STEPS = 200
+STEPS = 60
 """Most steps of the EM algorithm."""
+LEARNT = 40_000
+"""Most services that it learns from."""
 
 
 @dataclass(frozen=True)
 class Conditions:
     """Which services were slow, and how conditions follow each other from one service of a host to the next."""
 
-    slow: Floats
-    """Probability that each service was slow, as the other services of its host have it; shape (n,)."""
+    by_others: Floats
+    """Probability that each service was slow, from the other services of its host; shape (n,)."""
+    by_all: Floats
+    """The same from its own duration, too; shape (n,)."""
     begins: float
     """Probability that a slow service follows one that is not."""
     ends: float
@@ -68,25 +74,37 @@ def conditions(values: Floats, counts: Ints) -> Conditions:
         raise ParmError("finding slow periods needs hmmlearn: pip install 'parm[fit]'") from error
     logging.getLogger("hmmlearn.base").setLevel(logging.ERROR)  # it says when a step gains nothing
     edges = np.unique(np.quantile(values, np.linspace(0, 1, BINS + 1)[1:-1]))
-    bins = np.searchsorted(edges, values, side="right")
-    best = None
-    for smooth in (1, 5, 25):
-        model = CategoricalHMM(2, emissionprob_prior=1.05, n_iter=STEPS, tol=0.1, init_params="", n_features=len(edges) + 1)
-        slow = _slower(np.convolve(values, np.ones(smooth) / smooth, "same"))
-        model.startprob_ = np.array([1 - slow.mean(), slow.mean()])
-        stay = 1 - 1 / (4 * smooth)
-        model.transmat_ = stay * np.eye(2) + (1 - stay) * model.startprob_
-        shares = np.stack([np.bincount(bins, weight, len(edges) + 1) + 1.0 for weight in (1.0 - slow, 0.0 + slow)])
-        model.emissionprob_ = shares / shares.sum(1, keepdims=True)
-        model.fit(bins[:, None], counts)
-        if best is None or model.monitor_.history[-1] > best.monitor_.history[-1]:
-            best = model
-    assert best is not None
-    posterior = best.predict_proba(bins[:, None], counts) / best.emissionprob_[:, bins].T
-    others = posterior / posterior.sum(1, keepdims=True)
+    bins = np.searchsorted(edges, values, side="right")[:, None]
+    learnt = _first(counts, LEARNT)
+    hosts = np.minimum(counts, -(-LEARNT // len(counts)))
+    models = [_learnt(CategoricalHMM, values[learnt], bins[learnt], hosts, len(edges) + 1, smooth) for smooth in (1, 7)]
+    model = max(models, key=lambda one: float(one.monitor_.history[-1]))
+    posterior = model.predict_proba(bins, counts)
+    others = posterior / model.emissionprob_[:, bins[:, 0]].T
+    others /= others.sum(1, keepdims=True)
     means = [float(np.average(values, weights=others[:, one])) for one in (0, 1)]
     slower = int(means[1] > means[0])
-    return Conditions(others[:, slower], float(best.transmat_[1 - slower, slower]), float(best.transmat_[slower, 1 - slower]))
+    begins, ends = float(model.transmat_[1 - slower, slower]), float(model.transmat_[slower, 1 - slower])
+    return Conditions(others[:, slower], posterior[:, slower], begins, ends)
+
+
+def _first(counts: Ints, most: int) -> NDArray[np.bool_]:
+    """Return which services are the first of each host, about `most` of all; shape (n,)."""
+    place = np.arange(counts.sum()) - np.repeat(np.cumsum(counts) - counts, counts)
+    found: NDArray[np.bool_] = place < -(-most // len(counts))
+    return found
+
+
+def _learnt(hmm: Any, values: Floats, bins: Ints, counts: Ints, size: int, smooth: int) -> Any:
+    """Return a model that has learnt, starting from slowness of the mean of so many services."""
+    model = hmm(2, emissionprob_prior=1.05, n_iter=STEPS, tol=1.0, init_params="", n_features=size)
+    slow = _slower(np.convolve(values, np.ones(smooth) / smooth, "same"))
+    model.startprob_ = np.array([1 - slow.mean(), slow.mean()])
+    stay = 1 - 1 / (4 * smooth)
+    model.transmat_ = stay * np.eye(2) + (1 - stay) * model.startprob_
+    shares = np.stack([np.bincount(bins[:, 0], weight, size) + 1.0 for weight in (1 - slow, slow)])
+    model.emissionprob_ = shares / shares.sum(1, keepdims=True)
+    return model.fit(bins, counts)
 
 
 def _slower(values: Floats) -> Floats:

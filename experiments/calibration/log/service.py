@@ -29,19 +29,25 @@ class Density:
 
     def __init__(self, cdf: Callable[[Floats], Floats], low: float, high: float) -> None:
         """Tabulate a cumulative distribution function between two times in seconds."""
-        self._edges = np.linspace(math.log(low) - 0.1, math.log(high) + 0.1, GRID)
-        step = self._edges[1] - self._edges[0]
-        self._below = cdf(np.exp(self._edges))
-        self._log = np.log(np.diff(self._below) / step + OUTLIER)
-        self._middles = self._edges[1:] - step / 2
+        edges, self._step = np.linspace(math.log(low) - 0.1, math.log(high) + 0.1, GRID, retstep=True)
+        self._low = float(edges[0])
+        self._below = cdf(np.exp(edges))
+        middles = np.log(np.diff(self._below) / self._step + OUTLIER)
+        self._log = np.concatenate([middles[:1], (middles[1:] + middles[:-1]) / 2, middles[-1:]])
 
     def below(self, logarithm: Floats) -> Floats:
         """Return P(log X <= logarithm), same shape."""
-        return np.interp(logarithm, self._edges, self._below)
+        return self._at(self._below, logarithm)
 
     def log(self, logarithm: Floats) -> Floats:
         """Return the logarithm of the density of log X, same shape."""
-        return np.interp(logarithm, self._middles, self._log)
+        return self._at(self._log, logarithm)
+
+    def _at(self, table: Floats, logarithm: Floats) -> Floats:
+        place = np.clip((logarithm - self._low) / self._step, 0, GRID - 1.001)
+        left = place.astype(np.int64)
+        found: Floats = table[left] + (place - left) * (table[left + 1] - table[left])
+        return found
 
 
 @dataclass(frozen=True)
@@ -73,7 +79,8 @@ def _lognormal(times: Floats, weights: Floats) -> tuple[float, float]:
 
 
 def _weibull(times: Floats, weights: Floats) -> tuple[float, float]:
-    logarithms = np.log(times / times.max())
+    largest = float(times[weights > 0].max())
+    logarithms = np.minimum(np.log(times / largest), 0.0)
     middle = float(np.average(logarithms, weights=weights))
 
     def slope(shape: float) -> float:
@@ -81,7 +88,7 @@ def _weibull(times: Floats, weights: Floats) -> tuple[float, float]:
         return float(powers @ logarithms / powers.sum()) - 1 / shape - middle
 
     shape = float(brentq(slope, 0.1, 1000.0)) if slope(0.1) < 0 < slope(1000.0) else 1.0
-    return float(times.max() * np.average(np.exp(shape * logarithms), weights=weights) ** (1 / shape)), shape
+    return float(largest * np.average(np.exp(shape * logarithms), weights=weights) ** (1 / shape)), shape
 
 
 LAWS = (
@@ -91,10 +98,11 @@ LAWS = (
 )
 
 
-def best_law(times: Floats, weights: Floats) -> tuple[Law, float, float] | None:
+def best_law(times: Floats, weights: Floats, impure: float = 0.0) -> tuple[Law, float, float] | None:
     """Return the most likely law with its parameters, or None if even that one is too far off.
 
-    `times` are seconds, `weights` the probability of each to be one without a slowdown; shape (n,).
+    `times` are seconds, `weights` the probability of each to be one without a slowdown, shape (n,); a share `impure` of
+    them was slowed down for a part of the service.
     """
     found = [(law, *law.fit(times, weights)) for law in LAWS]
     logarithms = np.log(times)
@@ -103,7 +111,7 @@ def best_law(times: Floats, weights: Floats) -> tuple[Law, float, float] | None:
         return float(weights @ density(one[0].make(*one[1:]), times).log(logarithms))
 
     law, first, second = max(found, key=likelihood)
-    return (law, first, second) if _is_close(law.make(first, second), times, weights) else None
+    return (law, first, second) if _is_close(law.make(first, second), times, weights, impure) else None
 
 
 def density(distribution: Distribution, times: Floats) -> Density:
@@ -122,7 +130,7 @@ def quantiles(times: Floats, weights: Floats) -> Quantiles:
     return Quantiles.of(times[weights > 0.5])
 
 
-def _is_close(distribution: Distribution, times: Floats, weights: Floats) -> bool:
+def _is_close(distribution: Distribution, times: Floats, weights: Floats, impure: float) -> bool:
     order = np.argsort(times)
     ordered, share = times[order], np.cumsum(weights[order]) / weights.sum()
     size = float(weights.sum())
@@ -131,7 +139,7 @@ def _is_close(distribution: Distribution, times: Floats, weights: Floats) -> boo
             continue
         theirs = distribution.quantile(p)
         assert theirs is not None
-        noise = 4 * math.sqrt(p * (1 - p) / size)
+        noise = 4 * math.sqrt(p * (1 - p) / size) + impure
         low, high = (float(ordered[np.searchsorted(share, min(max(q, 0), 1 - 1e-12))]) for q in (p - noise, p + noise))
         if not low * (1 - CLOSE) <= theirs <= high * (1 + CLOSE):
             return False
