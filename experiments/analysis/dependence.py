@@ -23,9 +23,10 @@ _TIME = re.compile(r"(time|timestamp|date|datetime|ts|when|start|started|arrival
 _HOST = re.compile(r"(host|hostname|instance|machine|node|server|worker|gpu|device|pod|replica|backend)(_?(id|name))?")
 
 
-def time_column(names: Iterable[str]) -> str | None:
-    """Return the first column whose name is one of times, or None."""
-    return next((name for name in names if _TIME.fullmatch(name.casefold())), None)
+def time_column(names: Iterable[str], mark: str = "") -> str | None:
+    """Return the first column whose name is one of times, or None; one that begins with `mark` comes first."""
+    found = [name for name in names if _TIME.fullmatch(name.casefold())]
+    return next((name for name in found if mark and name.casefold().startswith(mark)), found[0] if found else None)
 
 
 def host_column(names: Iterable[str]) -> str | None:

@@ -92,7 +92,7 @@ def read_answers(file: Path, columns: Columns) -> Answers:
 def _read(file: Path, columns: Columns) -> Answers:
     header = read_table(file, [columns.latency]).header
     others = [name for name in header if name not in (columns.latency, columns.arrival)]
-    time = columns.time or time_column(others)
+    time = columns.time or time_column(others, columns.mark)
     if time is None:
         raise ValueError(f"{file} has no column that is named like a time: name it with --time")
     host = columns.host or host_column(others)

@@ -7,6 +7,7 @@ from dataclasses import dataclass
 from typing import Literal
 
 import numpy as np
+from numpy.typing import NDArray
 from scipy.special import fdtrc
 
 from experiments.calibration.log.answers import Answers
@@ -187,9 +188,15 @@ def _queue(answers: Answers) -> Queue | None:
     order = np.argsort(answers.arrival, kind="stable")
     arrival, start = answers.arrival[order], answers.start[order]
     host, ends = answers.host[order], (answers.start + answers.seconds)[order]
-    waited = start > arrival + 0.01 * float(np.median(answers.seconds))
-    busy = np.searchsorted(np.sort(start), arrival, side="right") - np.searchsorted(np.sort(ends), arrival, side="right")
-    if not waited.any() or float((busy[waited] < len(answers.hosts)).mean()) < 0.05:
+    slack = 0.01 * float(np.median(answers.seconds))
+    waited = start > arrival + slack
+    begun, ended = np.sort(start), np.sort(ends)
+
+    def idle(at: Floats) -> NDArray[np.bool_]:
+        busy = np.searchsorted(begun, at, side="right") - np.searchsorted(ended, at, side="right")
+        return np.asarray(busy < len(answers.hosts))
+
+    if not waited.any() or float((idle(arrival) | idle(start - slack))[waited].mean()) < 0.05:
         return "single_queue"
     steps = np.diff(host) % len(answers.hosts)
     if float((steps == np.bincount(steps).argmax()).mean()) > 0.99:
