@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import contextlib
 import re
 from collections.abc import Iterable
 
@@ -86,10 +87,8 @@ def _of(recorded: Empirical) -> list[str]:
     values = table.numbers(recorded.column)
     order, where = np.arange(len(values)), "in the order of the file"
     if time is not None:
-        try:
+        with contextlib.suppress(ValueError):  # not a column of times, despite its name
             order, where = np.argsort(table.moments(time, "s")[1], kind="stable"), f"in the order of '{time}'"
-        except ValueError:
-            pass  # not a column of times, despite its name
     measured = []
     ordered = values[order]
     steps = np.diff(ordered)
@@ -104,8 +103,8 @@ def _of(recorded: Empirical) -> list[str]:
     if not measured:
         return []
     return [
-        f"{recorded.file}: rows are drawn independently, but {' and '.join(measured)}: slowness that lasts is lost, and "
-        f"redundancy looks better than it is; 'parm fit {recorded.file.name}' makes a cluster of the log"
+        f"{recorded.file}: rows are drawn independently, but {' and '.join(measured)}: slowness that lasts is lost, "
+        f"and redundancy looks better than it is; 'parm fit {recorded.file.name}' makes a cluster of the log"
     ]
 
 

@@ -37,7 +37,8 @@ def fit(
     """Make an experiment of a log of answers: hosts, slowness, load.
 
     LOG has a row for each answer: when its service began, how long it took, and on which host. With '--at arrival' the
-    times are those of arrival and the latencies contain waiting: services are reconstructed, first come first served on each host.
+    times are those of arrival and the latencies contain waiting: services are reconstructed, first come first served on
+    each host.
     """
     from typing import get_args
 
@@ -51,6 +52,5 @@ def fit(
     for line in fitted.lines:
         print(line)
     experiment, *others = fitted.files
-    print(
-        f"{experiment}: 'parm check {experiment}' and 'parm run {experiment}'; also written: {', '.join(map(str, others))}"
-    )
+    print(f"{experiment}: look with 'parm check {experiment}', run with 'parm run {experiment}'")
+    print(f"also written: {', '.join(map(str, others))}")

@@ -2,13 +2,11 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Literal
 
 import numpy as np
-from numpy.typing import NDArray
 
 from experiments.analysis.dependence import host_column, time_column
 from sim.errors import ParmError
@@ -151,9 +149,9 @@ def _first_come_first_served(hosts: Ints, arrival: Floats, latency: Floats) -> t
     wrong = seconds <= 0
     if wrong.mean() > MISFITS:
         raise ValueError(
-            f"{wrong.mean():.1%} of the answers ended before an earlier query's answer of the same host: the hosts serve "
-            "several at once, or not in the order of arrival, so that services cannot be told from waiting; log the start "
-            "and the duration of each service"
+            f"{wrong.mean():.1%} of the answers ended before an earlier query's answer of the same host: the hosts "
+            "serve several at once, or not in the order of arrival, so services cannot be told from waiting; log the "
+            "start and the duration of each service"
         )
     return order[~wrong[order]], start, seconds
 
@@ -165,11 +163,16 @@ def _check(answers: Answers, table: Table) -> None:
     slack = 0.05 * float(np.median(answers.seconds))
     overlap = same & (answers.start < ends - slack)
     if (share := float(overlap.mean())) > MISFITS:
+        named = answers.columns.host is not None
         raise ValueError(
-            f"{share:.1%} of the answers began while {'their' if answers.columns.host else 'the one'} host served "
-            "another one, but a host serves one at a time here. If times are those of arrival, and latencies contain "
-            "waiting, say '--at arrival'; if times are those of completion, '--at end'; are --unit and --time-unit right"
-            f"{'' if answers.columns.host else '; and name the column of hosts with --host'}"
+            f"{share:.1%} of the answers began while {'their' if named else 'the one'} host served another one, but a "
+            "host serves one at a time here. If times are those of arrival, and latencies contain waiting, say "
+            "'--at arrival'; if times are those of completion, '--at end'; are --unit and --time-unit right"
+            f"{'' if named else '; and name the column of hosts with --host'}"
         )
-    if answers.arrival is not None and (late := float((answers.arrival > answers.start + slack).mean())) > MISFITS:
+    if answers.arrival is None:
+        return
+    if (late := float((answers.arrival > answers.start + slack).mean())) > MISFITS:
         raise ValueError(f"{late:.1%} of the answers began before their query arrived: are the columns the right ones")
+    if (wait := float(np.median(answers.start - answers.arrival))) > float(np.ptp(answers.start)):
+        raise ValueError(f"half of the queries waited {wait:.3g} s or longer: do arrivals and times have one clock")

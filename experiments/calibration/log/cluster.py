@@ -17,6 +17,7 @@ from experiments.calibration.log.service import Density, Law, best_law, density,
 from experiments.calibration.log.slowness import Services, Slowness, newton, slow_periods, sticky
 from sim.distributions.profile import Quantiles
 from sim.files import Floats
+from sim.trace import Ints
 
 Z = 1.959964
 """Standard errors on either side of a 95% interval."""
@@ -113,10 +114,10 @@ def estimate(answers: Answers) -> Cluster:
     )
 
 
-def _levels(logarithms: Floats, host: Floats, normal: Floats, levels: Floats) -> tuple[Floats, Floats, bool]:
+def _levels(logarithms: Floats, host: Ints, normal: Floats, levels: Floats) -> tuple[Floats, Floats, bool]:
     """Return hosts' mean logarithms around their own mean, with standard errors, and whether they differ.
 
-    The test is the one-way analysis of variance, on services that are probably normal. If they do not differ, all are 0.
+    The test is the one-way analysis of variance, on services that are probably normal; without a difference all are 0.
     """
     chosen = normal > 0
     sizes = np.bincount(host[chosen], minlength=len(levels)).astype(np.float64)

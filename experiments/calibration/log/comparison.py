@@ -13,6 +13,7 @@ from experiments.run.cells import cells
 from experiments.run.runner import simulate_cell
 from sim.files import Floats
 from sim.policies import Uncoded
+from sim.trace import Ints
 
 MOST = 100_000
 """Most queries that are simulated."""
@@ -51,7 +52,7 @@ class Comparison:
         )
         off = np.abs(self.simulated.means / self.observed.means - 1)
         lines.append(
-            f"mean service of each host: simulated within {np.nanmax(off):.1%} of observed, {np.nanmedian(off):.1%} in the middle"
+            f"mean service of a host: simulated within {np.nanmax(off):.1%} of observed, half {np.nanmedian(off):.1%}"
         )
         return lines
 
@@ -80,7 +81,7 @@ def compare(answers: Answers, experiment: Experiment) -> Comparison:
     )
 
 
-def _side(seconds: Floats, host: Floats, latency: Floats | None, hosts: int) -> Side:
+def _side(seconds: Floats, host: Ints, latency: Floats | None, hosts: int) -> Side:
     counts = np.bincount(host, minlength=hosts)
     with np.errstate(invalid="ignore"):
         means = np.bincount(host, seconds, hosts) / counts

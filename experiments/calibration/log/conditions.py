@@ -1,9 +1,9 @@
 """Finds the slow services of a log: a hidden Markov model with two conditions of a host, by hmmlearn.
 
-What a service takes in either condition may have any distribution: logarithms of the times are sorted into bins, and each
-condition has a probability for each bin. The two are told apart by the order of services: the distributions of a hidden
-Markov model are identified by the dependence alone (Gassiat, Cleynen, Robin, "Inference in finite state space non
-parametric Hidden Markov Models and applications", Statistics and Computing 2016).
+What a service takes in either condition may have any distribution: logarithms of the times are sorted into bins, and
+each condition has a probability for each bin. The two are told apart by the order of services: the distributions of a
+hidden Markov model are identified by the dependence alone (Gassiat, Cleynen, Robin, "Inference in finite state space
+non parametric Hidden Markov Models and applications", Statistics and Computing 2016).
 """
 
 from __future__ import annotations
@@ -104,7 +104,8 @@ def _learnt(hmm: Any, values: Floats, bins: Ints, counts: Ints, size: int, smoot
     model.transmat_ = stay * np.eye(2) + (1 - stay) * model.startprob_
     shares = np.stack([np.bincount(bins[:, 0], weight, size) + 1.0 for weight in (1 - slow, slow)])
     model.emissionprob_ = shares / shares.sum(1, keepdims=True)
-    return model.fit(bins, counts)
+    model.fit(bins, counts)
+    return model
 
 
 def _slower(values: Floats) -> Floats:
@@ -115,4 +116,5 @@ def _slower(values: Floats) -> Floats:
     below = places / len(ordered)
     gap = sums[places - 1] / places - (sums[-1] - sums[places - 1]) / (len(ordered) - places)
     cut = ordered[places[np.argmax(below * (1 - below) * gap**2)]]
-    return (values >= cut).astype(np.float64)
+    found: Floats = (values >= cut).astype(np.float64)
+    return found

@@ -29,15 +29,9 @@ def draw(comparison: Comparison, name: str) -> Figure:
             Line2D([], [], color=MODEL, linestyle=(0, (3, 2)), label="simulated"),
         ]
         latencies = observed.latency is not None and simulated.latency is not None
-        small = f"{len(observed.seconds):,} answers of the log; {len(simulated.seconds):,} simulated queries without redundancy"
-        figure, axes = style.sheet(
-            1 if not latencies else 2,
-            3 if not latencies else 2,
-            (3.6, 2.9),
-            f"{name} and the fitted cluster",
-            small,
-            legend,
-        )
+        small = f"{len(observed.seconds):,} answers, {len(simulated.seconds):,} simulated queries without redundancy"
+        rows, columns = (2, 2) if latencies else (1, 3)
+        figure, axes = style.sheet(rows, columns, (3.6, 2.9), f"{name} and the fitted cluster", small, legend)
         tails, last = axes[0], axes[-1]
         _tail(tails, observed.seconds, simulated.seconds, "service time (ms)")
         if observed.latency is not None and simulated.latency is not None:

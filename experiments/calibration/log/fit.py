@@ -47,8 +47,8 @@ def fit(
 ) -> Fitted:
     """Estimate a cluster from a log of answers; write the experiment to `out` and the figure to `drawn`.
 
-    By default they are the log's name with the endings `.yaml` and `.fit.png`. Raises ParmError where the log cannot be read or
-    contradicts a cluster whose hosts serve one query at a time, and where files cannot be written.
+    By default they are the log's name with the endings `.yaml` and `.fit.png`. Raises ParmError where the log cannot be
+    read or contradicts a cluster whose hosts serve one query at a time, and where files cannot be written.
     """
     log = Path(log).expanduser()
     name = log.name.removesuffix(".gz").rpartition(".")[0] or log.name
@@ -58,7 +58,7 @@ def fit(
         raise ParmError(f"{picture}: the figure's name has to end in one of {', '.join(FORMATS)}.")
     if target.suffix not in (".yaml", ".yml"):
         raise ParmError(f"{target}: the experiment's name has to end in .yaml.")
-    if target.exists() and "Made by 'parm fit'" not in target.read_text(encoding="utf-8", errors="replace"):
+    if target.exists() and not target.read_text(encoding="utf-8", errors="replace").startswith(written.MADE):
         raise ParmError(f"{target} exists already and was not made by parm fit: choose another name with --out.")
     for file in (target, picture):
         ensure_writable(file)

@@ -1,13 +1,13 @@
 """How long slow periods last, or how sticky slowness is: by likelihood, with services as periods cut them.
 
-A host's services with durations S after idle times D are a hidden Markov chain of two states, normal and slow by a factor f.
-With the density g of services without slowdowns and its distribution function G,
+A host's services with durations S after idle times D are a hidden Markov chain of two states, normal and slow by a
+factor f. With the density g of services without slowdowns and its distribution function G,
 
-- *slow periods* change in time, with rates a (to slow) and b (back). A service with u seconds in a slow period is a draw
-  of S - u (1 - 1 / f). Its likelihood is exp(-a S) g(S) or exp(-b S) g(S / f) / f without a change of state; with one it
-  is a / f (slow at the end) or b (normal at the end) times the integral of exp(-a (S - u) - b u) g(S - u (1 - 1 / f))
-  over u from 0 to S; with two it is the integral of a b (S - u) (normal at both ends) or a b u / f (slow at both) times
-  the same. Three changes within one service are left out.
+- *slow periods* change in time, with rates a (to slow) and b (back). A service with u seconds in a slow period is a
+  draw of S - u (1 - 1 / f). Its likelihood is exp(-a S) g(S) or exp(-b S) g(S / f) / f without a change of state; with
+  one it is a / f (slow at the end) or b (normal at the end) times the integral of exp(-a (S - u) - b u)
+  g(S - u (1 - 1 / f)) over u from 0 to S; with two it is the integral of a b (S - u) (normal at both ends) or a b u / f
+  (slow at both) times the same. Three changes within one service are left out.
 - *sticky* slowness changes between services: each has its predecessor's state with probability s, else a new draw.
 
 The likelihood is a product of 2 x 2 matrices, one for each service, which are multiplied in pairs, so that NumPy does
@@ -20,6 +20,7 @@ import math
 from collections.abc import Callable
 from dataclasses import dataclass
 from functools import cached_property
+from itertools import pairwise
 from typing import Literal
 
 import numpy as np
@@ -32,6 +33,8 @@ Matrices = NDArray[np.float64]
 """2 x 2 matrices, shape (2, 2, n)."""
 PIECES = 4
 """Pieces of the integral over a service with a change; in each the exponential is constant."""
+TYPICAL = 256
+"""Durations that stand for all of services that are not slow."""
 STEP = 0.02
 """Step of numerical derivatives, in logarithms of parameters."""
 UNLIKELY = 1e-4
@@ -65,6 +68,15 @@ class Services:
         """Logarithms of the durations of kept services."""
         found: Floats = np.log(self.seconds[self.kept])
         return found
+
+    @cached_property
+    def rest(self) -> tuple[Floats, Floats]:
+        """Typical durations of the services that are not kept, and how many there are of each; shapes (up to 256,)."""
+        ordered = np.sort(self.seconds[~self.kept])
+        edges = np.unique(np.linspace(0, len(ordered), TYPICAL + 1).astype(np.int64))
+        counts = np.diff(edges).astype(np.float64)
+        sums = np.concatenate([[0.0], np.cumsum(ordered)])
+        return np.diff(sums[edges]) / counts, counts
 
     @cached_property
     def cut(self) -> NDArray[np.bool_]:
@@ -126,7 +138,7 @@ def _maximised(
 def newton(likelihood: Callable[[Floats], float], at: Floats) -> tuple[Floats, float, Floats]:
     """Return where a log-likelihood is highest, its value there, and its negative curvature; shapes (p,), (), (p, p).
 
-    Newton's method with numerical derivatives. A curvature of the wrong sign is turned around, and steps are at most 0.5.
+    Newton's method with numerical derivatives. Curvatures of the wrong sign are turned around; steps are at most 0.5.
     """
     here = likelihood(at)
     for _ in range(30):
@@ -157,29 +169,33 @@ def _derivatives(likelihood: Callable[[Floats], float], at: Floats, here: float)
 
 def _of_periods(services: Services, dense: Density, mean_normal: float, mean_slow: float, factor: float) -> float:
     a, b = 1 / mean_normal, 1 / mean_slow
-    kept, logs = services.kept, services.logarithms
-    seconds, idle = services.seconds[kept], services.idle[kept]
+    kept = services.kept
+    share, others = a / (a + b), services.idle[~kept]
+    changed = -np.expm1(-(a + b) * services.idle[kept])
+    before = np.empty((2, 2, len(changed)))
+    before[0, 1], before[1, 0] = share * changed, (1 - share) * changed
+    before[0, 0], before[1, 1] = 1 - before[0, 1], 1 - before[1, 0]
+    within = _within(services.seconds[kept], services.logarithms, dense, a, b, factor)
+    alone = float(np.log1p(share * np.expm1(-(a + b) * others)).sum())
+    typical, counts = services.rest
+    alone += float(counts @ np.log(_within(typical, np.log(typical), dense, a, b, factor)[0, 0]))
+    return alone + _product(_times(before, within), services.cut)
+
+
+def _within(seconds: Floats, logs: Floats, dense: Density, a: float, b: float, factor: float) -> Matrices:
+    """Return the likelihood of services by the states in which they begin and end, over that of normal ones."""
     normal = dense.log(logs)
-    relative = dense.log(logs - math.log(factor)) - normal  # g(S / f) / f over g(S), as densities in logarithmic time
     # In pieces of u from 0 to S the draw runs from S down to S / f. G' is a density in time, g in logarithmic time.
     ends = np.log(np.linspace(1, 1 / factor, PIECES + 1))
-    below = [dense.below(logs + end) for end in ends]
-    mass = np.array([high - low for high, low in zip(below[:-1], below[1:], strict=True)]) / (1 - 1 / factor)
+    mass = np.array([high - low for high, low in pairwise(dense.below(logs + end) for end in ends)]) / (1 - 1 / factor)
     inside = (np.arange(PIECES)[:, None] + 0.5) / PIECES
     changing = mass * np.exp((a - b) * inside * seconds - a * seconds - normal) * seconds
     once, slow_part = changing.sum(0), (changing * inside).sum(0) * seconds
-    within = np.empty((2, 2, len(seconds)))
-    within[0, 0] = np.exp(-a * seconds) + a * b * (once * seconds - slow_part)
-    within[1, 1] = np.exp(relative - b * seconds) + a * b / factor * slow_part
-    within[0, 1], within[1, 0] = a / factor * once, b * once
-    share = a / (a + b)
-    changed = -np.expm1(-(a + b) * idle)
-    before = np.empty_like(within)
-    before[0, 1], before[1, 0] = share * changed, (1 - share) * changed
-    before[0, 0], before[1, 1] = 1 - before[0, 1], 1 - before[1, 0]
-    others = ~kept
-    alone = np.log1p(share * np.expm1(-(a + b) * services.idle[others])).sum() - a * services.seconds[others].sum()
-    return float(alone) + _product(_times(before, within), services.cut)
+    found = np.empty((2, 2, len(seconds)))
+    found[0, 0] = np.exp(-a * seconds) + a * b * (once * seconds - slow_part)
+    found[1, 1] = np.exp(dense.log(logs - math.log(factor)) - normal - b * seconds) + a * b / factor * slow_part
+    found[0, 1], found[1, 0] = a / factor * once, b * once
+    return found
 
 
 def _of_sticky(services: Services, dense: Density, stickiness: float, probability: float, slowdown: float) -> float:

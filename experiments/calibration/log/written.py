@@ -16,6 +16,8 @@ from experiments.calibration.log.slowness import Slowness
 from sim import atomic
 from sim.distributions.profile import ServiceProfile
 
+MADE = "# Made by 'parm fit' from"
+"""How a file of ours begins."""
 QUERIES = 50_000
 """Queries of each trial, if arrivals are not replayed."""
 
@@ -47,8 +49,8 @@ def text_of(cluster: Cluster, stem: str) -> str:
     span = float(answers.start.max() - answers.start.min())
     names = ", ".join(answers.hosts[:8]) + (", ..." if hosts > 8 else "")
     lines = [
-        f"# Made by 'parm fit' from {answers.file.name}: {len(answers):,} answers of {_count(hosts, 'host')} over {span:.6g} s.",
-        "# Numbers are estimates with their 95% intervals. parm check FILE says what it would run; parm run FILE runs it.",
+        f"{MADE} {answers.file.name}: {len(answers):,} answers of {_count(hosts, 'host')} over {span:.6g} s.",
+        "# Numbers are estimates with their 95% intervals. 'parm check' says what this would run, 'parm run' runs it.",
         *_comment("; ".join(answers.notes)),
         f"name: {re.sub(r'[^A-Za-z0-9._-]+', '-', stem).strip('.-_')[:100] or 'fitted'}",
         "seed: 1",
@@ -75,7 +77,8 @@ def text_of(cluster: Cluster, stem: str) -> str:
 def _arrivals(process: ArrivalProcess, answers: Answers, stem: str) -> list[str]:
     of = "starts of services, which a queue makes more regular than arrivals" if answers.arrival is None else "arrivals"
     low, high = process.rate - Z * process.rate_error, process.rate + Z * process.rate_error
-    says = f"From {len(process.times):,} {of}: {process.rate:.5g} queries per second ({low:.5g} to {high:.5g}); {process.says}."
+    rate = f"{process.rate:.5g} queries per second ({low:.5g} to {high:.5g})"
+    says = f"From {len(process.times):,} {of}: {rate}; {process.says}."
     queries = QUERIES
     if process.kind == "poisson":
         what = f"{{kind: poisson, rate: {process.rate:.6g}}}"
@@ -156,8 +159,10 @@ def slowness_says(slowness: Slowness, other: Slowness, periods: int) -> str:
     apart = slowness.likelihood - other.likelihood
     names = {"slow_periods": "slow periods in time", "sticky": "sticky slowness, from service to service"}
     sure = "explain" if slowness.kind == "slow_periods" else "explains"
-    text = f"From {periods:,} runs of slow services: {', '.join(said)}. {names[slowness.kind].capitalize()} {sure} the log better than "
-    text += f"{names[other.kind]} by {apart:.1f} in the logarithm of the likelihood"
+    text = (
+        f"From {periods:,} runs of slow services: {', '.join(said)}. {names[slowness.kind].capitalize()} {sure} the "
+        f"log better than {names[other.kind]} by {apart:.1f} in the logarithm of the likelihood"
+    )
     return text + (", which decides nothing: try both." if apart < 3 else ".")
 
 
