@@ -41,11 +41,12 @@ class ArrivalProcess:
         return f"gaps vary by cv {self.cv:.3g}; index of dispersion {indices} (Poisson: 1 everywhere)"
 
 
-def arrival_process(times: Floats) -> ArrivalProcess:
+def arrival_process(times: Floats, exact: bool = True) -> ArrivalProcess:
     """Estimate the process from the times of arrival in seconds, in any order, shape (n,).
 
     Poisson and gamma are kept unless the gaps' variation, their serial dependence, or the dispersion of counts says
-    otherwise at 99.9%.
+    otherwise at 99.9%. Times that are not `exact` are starts of services: a queue in front of them changes gaps, but not
+    the dispersion of counts in windows that are longer than waits, by which Poisson is then judged alone.
     """
     times = np.sort(times)
     gaps = np.diff(times)
@@ -64,6 +65,8 @@ def arrival_process(times: Floats) -> ArrivalProcess:
     chance = dependence(gaps, np.array([size]))[1]
     renewal = chance > SURE and all(_within(index, cv**2, windows) for _, index, windows in dispersion)
     poisson = abs(cv - 1) <= SIGMAS / math.sqrt(size) and all(_within(index, 1.0, n) for _, index, n in dispersion)
+    if not exact:
+        poisson, renewal, chance = all(_within(index, 1.0, n) for _, index, n in dispersion[1:]), False, 1.0
     longest = dispersion[-1][1] if dispersion else cv**2
     return ArrivalProcess(
         "poisson" if poisson and chance > SURE else "gamma" if renewal else "replay",

@@ -25,6 +25,8 @@ NORMAL = 0.05
 """A service counts as normal where the others of its host make it slow with a probability below this."""
 FACTOR = 1.05
 """Least factor of slow periods."""
+DECIDES = 3.0
+"""Difference in the logarithm of the likelihood that decides between two explanations."""
 Queue = Literal["single_queue", "round_robin", "shortest_queue", "random"]
 
 
@@ -71,7 +73,7 @@ class Cluster:
     slowness: Slowness | None
     """None: services of one host are independent, as far as can be told."""
     other: Slowness | None
-    """The less likely explanation of dependent services."""
+    """The other explanation of dependent services."""
     slow: Floats
     """Probability that each service was slow; shape (n,)."""
     arrivals: ArrivalProcess
@@ -109,7 +111,7 @@ def estimate(answers: Answers) -> Cluster:
         slowness,
         other,
         states.by_all if states and slowness else np.zeros(len(answers)),
-        arrival_process(answers.start if answers.arrival is None else answers.arrival),
+        arrival_process(answers.start, exact=False) if answers.arrival is None else arrival_process(answers.arrival),
         _queue(answers),
     )
 
@@ -156,7 +158,10 @@ def _service(seconds: Floats, normal: Floats, impure: float) -> Service:
 def _slowness(
     answers: Answers, seconds: Floats, service: Service, states: Conditions, normal: Floats
 ) -> tuple[Slowness | None, Slowness | None]:
-    """Return the likelier and the less likely explanation, or None twice if slowness is not clear or hardly slow."""
+    """Return the chosen and the other explanation, or None twice if slowness is not clear or hardly slow.
+
+    Sticky slowness is chosen if it is clearly likelier.
+    """
     slow = np.where(states.by_others > 1 - NORMAL, states.by_others, 0.0)
     if slow.sum() == 0 or normal.sum() == 0:
         slow, normal = states.by_others, 1 - states.by_others
@@ -175,11 +180,16 @@ def _slowness(
         slow_periods(chain, dense, each[0] / begins, each[1] / ends, factor),
         sticky(chain, dense, max(1 - begins - ends, 0.05), begins / (begins + ends), factor),
     ]
-    found.sort(key=lambda one: -one.likelihood)
+    if found[1].likelihood > found[0].likelihood + DECIDES:
+        found.reverse()
     # Schwarz's criterion against no slowness, whose logarithm of likelihood is 0: three parameters more.
     clear = found[0].likelihood > 1.5 * math.log(len(answers)) + 5
     by = found[0].values.get("factor") or found[0].values["slowdown"]
-    return (found[0], found[1]) if clear and by >= FACTOR else (None, None)
+    if not clear or by < FACTOR:
+        return None, None
+    # The likelihood takes the law of normal services for known.
+    spread = float(np.log(service.measured.at(0.84) / service.measured.at(0.16))) / 2
+    return found[0].with_unknown_normal(spread / math.sqrt(service.count)), found[1]
 
 
 def _queue(answers: Answers) -> Queue | None:

@@ -18,7 +18,7 @@ from __future__ import annotations
 
 import math
 from collections.abc import Callable
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from functools import cached_property
 from itertools import pairwise
 from typing import Literal
@@ -41,6 +41,8 @@ UNLIKELY = 1e-4
 """Probability of being slow below which a service counts as normal, if its neighbours are unlikely, too."""
 ODDS = ("stickiness", "probability")
 """Parameters between 0 and 1."""
+TIMES_AND_ODDS = (*ODDS, "mean_normal", "mean_slow")
+"""Parameters that are no factors."""
 
 
 @dataclass(frozen=True)
@@ -95,6 +97,11 @@ class Slowness:
     """Standard errors of their logarithms (of log-odds for probabilities), from the curvature of the likelihood."""
     likelihood: float
     """The logarithm of the likelihood, up to what both kinds have in common."""
+
+    def with_unknown_normal(self, error: float) -> Slowness:
+        """Return this with a wider interval of the factor, whose base has a standard error, in logarithms."""
+        widened = {name: one if name in TIMES_AND_ODDS else math.hypot(one, error) for name, one in self.errors.items()}
+        return replace(self, errors=widened)
 
     def interval(self, name: str) -> tuple[float, float]:
         """Return the ends of a parameter's 95% interval."""

@@ -11,7 +11,7 @@ from pathlib import Path
 
 from experiments.calibration.log.answers import Answers
 from experiments.calibration.log.arrivals import ArrivalProcess
-from experiments.calibration.log.cluster import Cluster, Z
+from experiments.calibration.log.cluster import DECIDES, Cluster, Z
 from experiments.calibration.log.slowness import Slowness
 from sim import atomic
 from sim.distributions.profile import ServiceProfile
@@ -157,13 +157,15 @@ def slowness_says(slowness: Slowness, other: Slowness, periods: int) -> str:
         low, high = slowness.interval(name)
         said.append(f"{name} {value:.4g} ({low:.4g} to {high:.4g})")
     apart = slowness.likelihood - other.likelihood
+    estimates = f"From {periods:,} runs of slow services: {', '.join(said)}."
+    if apart < DECIDES:
+        return f"{estimates} The log does not tell whether slowness is '{slowness.kind}' or '{other.kind}': try both."
     names = {"slow_periods": "slow periods in time", "sticky": "sticky slowness, from service to service"}
     sure = "explain" if slowness.kind == "slow_periods" else "explains"
-    text = (
-        f"From {periods:,} runs of slow services: {', '.join(said)}. {names[slowness.kind].capitalize()} {sure} the "
-        f"log better than {names[other.kind]} by {apart:.1f} in the logarithm of the likelihood"
+    return (
+        f"{estimates} {names[slowness.kind].capitalize()} {sure} the log better than {names[other.kind]} by {apart:.1f} "
+        "in the logarithm of the likelihood."
     )
-    return text + (", which decides nothing: try both." if apart < 3 else ".")
 
 
 def _policies() -> list[str]:
