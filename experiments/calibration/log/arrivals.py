@@ -45,8 +45,8 @@ def arrival_process(times: Floats, exact: bool = True) -> ArrivalProcess:
     """Estimate the process from the times of arrival in seconds, in any order, shape (n,).
 
     Poisson and gamma are kept unless the gaps' variation, their serial dependence, or the dispersion of counts says
-    otherwise at 99.9%. Times that are not `exact` are starts of services: a queue in front of them changes gaps, but not
-    the dispersion of counts in windows that are longer than waits, by which Poisson is then judged alone.
+    otherwise at 99.9%. Times that are not `exact` are starts of services: a queue in front of them changes gaps, but
+    not the dispersion of counts in windows that are longer than waits, by which Poisson is then judged alone.
     """
     times = np.sort(times)
     gaps = np.diff(times)

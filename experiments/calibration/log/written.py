@@ -163,8 +163,8 @@ def slowness_says(slowness: Slowness, other: Slowness, periods: int) -> str:
     names = {"slow_periods": "slow periods in time", "sticky": "sticky slowness, from service to service"}
     sure = "explain" if slowness.kind == "slow_periods" else "explains"
     return (
-        f"{estimates} {names[slowness.kind].capitalize()} {sure} the log better than {names[other.kind]} by {apart:.1f} "
-        "in the logarithm of the likelihood."
+        f"{estimates} {names[slowness.kind].capitalize()} {sure} the log better than {names[other.kind]} by "
+        f"{apart:.1f} in the logarithm of the likelihood."
     )
 
 

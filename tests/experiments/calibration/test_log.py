@@ -20,6 +20,8 @@ from sim.distributions import Distribution
 from sim.distributions.families import Gamma, Hyperexponential
 from sim.distributions.heavy import Lognormal, Weibull
 from sim.errors import ParmError
+from sim.simulation import simulate
+from sim.streams import Streams
 from tests import logs
 from workloads.arrivals import Arrivals, Bursts, Poisson
 from workloads.arrivals import Gamma as GammaGaps
@@ -212,3 +214,21 @@ def test_without_hmmlearn_one_sentence_says_what_to_install(monkeypatch: pytest.
     with pytest.raises(ParmError, match=r"pip install 'parm\[fit\]'"):
         estimated([PERIODS], 1, 8000)
     assert estimated([], 1, 2000).slowness is None  # which needs no library
+
+
+def test_policies_have_the_same_tail_on_the_fitted_cluster(tmp_path: Path) -> None:
+    """The p99.9 of hedged and coded requests on the fitted cluster is within 5% of that on the true one."""
+    pytest.importorskip("numba")
+    brief = {"kind": "slow_periods", "factor": 4, "mean_normal": 4, "mean_slow": 0.4}
+    known = logs.experiment(40_000, 9, stragglers=[brief])
+    fitted = fit(logs.write(known, tmp_path / "log.csv"), None, Columns("seconds", time="start", arrival="arrival"))
+    policies = fitted.experiment.policies[2:]
+    assert [policy.name_in_yaml() for policy in policies] == ["hedged", "coded"]
+    for policy in policies:
+        tails = []
+        for one in (known, fitted.experiment):
+            streams = Streams(1)
+            schedule = one.workload.arrivals.schedule(300_000, streams.generator("arrivals"))
+            trace = simulate(one.machines, policy, one.stragglers, schedule, streams, engine="compiled")
+            tails.append(float(np.quantile(trace.queries.latency, 0.999)))
+        assert tails[1] == pytest.approx(tails[0], rel=0.05)
