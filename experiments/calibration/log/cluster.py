@@ -14,7 +14,7 @@ from experiments.calibration.log.answers import Answers
 from experiments.calibration.log.arrivals import ArrivalProcess, arrival_process
 from experiments.calibration.log.conditions import SURE, Conditions, conditions, dependence
 from experiments.calibration.log.service import Density, Law, best_law, density, quantiles
-from experiments.calibration.log.slowness import Services, Slowness, newton, slow_periods, sticky
+from experiments.calibration.log.slowness import Densities, Services, Slowness, newton, slow_periods, sticky
 from sim.distributions.profile import Quantiles
 from sim.files import Floats
 from sim.trace import Ints
@@ -74,6 +74,8 @@ class Cluster:
     """None: services of one host are independent, as far as can be told."""
     other: Slowness | None
     """The other explanation of dependent services."""
+    sigma: float
+    """Standard deviation of the logarithms of periods' factors, or 0: they do not differ by more than chance."""
     slow: Floats
     """Probability that each service was slow; shape (n,)."""
     arrivals: ArrivalProcess
@@ -83,8 +85,7 @@ class Cluster:
     @property
     def periods(self) -> int:
         """Number of runs of slow services."""
-        slow, host = self.slow > 0.5, self.answers.host
-        return int((slow & ~(np.append(False, slow[:-1]) & (np.diff(host, prepend=-1) == 0))).sum())
+        return int(_runs(self.slow, self.answers.host).max())
 
 
 def estimate(answers: Answers) -> Cluster:
@@ -98,9 +99,10 @@ def estimate(answers: Answers) -> Cluster:
     levels, errors, differ = _levels(logarithms, host, normal, levels)
     seconds = answers.seconds / np.exp(levels)[host]
     service = _service(seconds, normal, states.begins if states else 0.0)
-    slowness = other = None
+    slowness, other, sigma = None, None, 0.0
     if states is not None:
-        slowness, other = _slowness(answers, seconds, service, states, normal)
+        sigma = _spread(np.log(seconds), _runs(states.by_all, host))
+        slowness, other = _slowness(answers, seconds, service, states, normal, sigma)
     return Cluster(
         answers,
         service,
@@ -110,6 +112,7 @@ def estimate(answers: Answers) -> Cluster:
         float(found[0][0]),
         slowness,
         other,
+        sigma if slowness else 0.0,
         states.by_all if states and slowness else np.zeros(len(answers)),
         arrival_process(answers.start, exact=False) if answers.arrival is None else arrival_process(answers.arrival),
         _queue(answers),
@@ -155,8 +158,35 @@ def _service(seconds: Floats, normal: Floats, impure: float) -> Service:
     return Service(law, (first, second), (error, other), measured, len(seconds))
 
 
+def _runs(slow: Floats, host: Ints) -> Ints:
+    """Return the number of each service's run of slow services on its host, from 1, or 0 outside runs; shape (n,)."""
+    there = slow > 0.5
+    begins = there & ~(np.append(False, there[:-1]) & (np.diff(host, prepend=-1) == 0))
+    found: Ints = np.where(there, np.cumsum(begins), 0)
+    return found
+
+
+def _spread(logarithms: Floats, runs: Ints) -> float:
+    """Return the standard deviation between runs of slow services, or 0 if it is not clear or below 5%.
+
+    One-way random effects, on services that are neither the first nor the last of their run, which periods cut.
+    """
+    inner = (runs > 0) & (np.append(0, runs[:-1]) == runs) & (np.append(runs[1:], 0) == runs)
+    _, index, sizes = np.unique(runs[inner], return_inverse=True, return_counts=True)
+    total, count = len(index), len(sizes)
+    if count < 10 or total < 2 * count:
+        return 0.0
+    means = np.bincount(index, logarithms[inner]) / sizes
+    between = float(sizes @ (means - logarithms[inner].mean()) ** 2) / (count - 1)
+    within = float(((logarithms[inner] - means[index]) ** 2).sum()) / (total - count)
+    typical = (total - float(sizes @ sizes) / total) / (count - 1)
+    sigma = math.sqrt(max(between - within, 0.0) / typical)
+    clear = float(fdtrc(count - 1, total - count, between / within)) < SURE
+    return sigma if clear and sigma > 0.05 else 0.0
+
+
 def _slowness(
-    answers: Answers, seconds: Floats, service: Service, states: Conditions, normal: Floats
+    answers: Answers, seconds: Floats, service: Service, states: Conditions, normal: Floats, sigma: float
 ) -> tuple[Slowness | None, Slowness | None]:
     """Return the chosen and the other explanation, or None twice if slowness is not clear or hardly slow.
 
@@ -173,12 +203,13 @@ def _slowness(
         for weights in (1 - states.by_all, states.by_all)
     ]
     dense = service.density(seconds)
+    both = Densities(dense, dense.spread(sigma))
     unusual = dense.below(np.log(seconds)) > 0.99
     chain = Services(seconds, answers.idle, np.where(unusual, 1.0, states.by_all))
     begins, ends = (min(max(one, 1e-4), 0.9) for one in (states.begins, states.ends))
     found = [
-        slow_periods(chain, dense, each[0] / begins, each[1] / ends, factor),
-        sticky(chain, dense, max(1 - begins - ends, 0.05), begins / (begins + ends), factor),
+        slow_periods(chain, both, each[0] / begins, each[1] / ends, factor),
+        sticky(chain, both, max(1 - begins - ends, 0.05), begins / (begins + ends), factor),
     ]
     if found[1].likelihood > found[0].likelihood + DECIDES:
         found.reverse()
@@ -187,9 +218,12 @@ def _slowness(
     by = found[0].values.get("factor") or found[0].values["slowdown"]
     if not clear or by < FACTOR:
         return None, None
-    # The likelihood takes the law of normal services for known.
+    # The likelihood takes the law of normal services for known, and the periods for many.
     spread = float(np.log(service.measured.at(0.84) / service.measured.at(0.16))) / 2
-    return found[0].with_unknown_normal(spread / math.sqrt(service.count)), found[1]
+    runs = max(int(_runs(states.by_all, answers.host).max()), 1)
+    return found[0].with_spread_factors(
+        sigma, math.hypot(spread / math.sqrt(service.count), sigma / math.sqrt(runs))
+    ), found[1]
 
 
 def _queue(answers: Answers) -> Queue | None:

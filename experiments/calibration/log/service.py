@@ -4,9 +4,11 @@ from __future__ import annotations
 
 import math
 from collections.abc import Callable
+from copy import copy
 from dataclasses import dataclass
 
 import numpy as np
+from scipy.ndimage import gaussian_filter1d
 from scipy.optimize import brentq
 from scipy.special import digamma, polygamma
 
@@ -32,8 +34,18 @@ class Density:
         edges, self._step = np.linspace(math.log(low) - 0.1, math.log(high) + 0.1, GRID, retstep=True)
         self._low = float(edges[0])
         self._below = cdf(np.exp(edges))
+        self._log = self._logarithms()
+
+    def _logarithms(self) -> Floats:
         middles = np.log(np.diff(self._below) / self._step + OUTLIER)
-        self._log = np.concatenate([middles[:1], (middles[1:] + middles[:-1]) / 2, middles[-1:]])
+        return np.concatenate([middles[:1], (middles[1:] + middles[:-1]) / 2, middles[-1:]])
+
+    def spread(self, sigma: float) -> Density:
+        """Return the density of X times an independent lognormal factor of median 1."""
+        changed = copy(self)
+        changed._below = gaussian_filter1d(self._below, sigma / self._step, mode="nearest") if sigma else self._below
+        changed._log = changed._logarithms()
+        return changed
 
     def below(self, logarithm: Floats) -> Floats:
         """Return P(log X <= logarithm), same shape."""

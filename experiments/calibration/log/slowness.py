@@ -87,6 +87,14 @@ class Services:
 
 
 @dataclass(frozen=True)
+class Densities:
+    """Densities of normal services, and of slow ones over their factor: wider, if factors differ."""
+
+    normal: Density
+    slow: Density
+
+
+@dataclass(frozen=True)
 class Slowness:
     """The estimate of one kind of slowness."""
 
@@ -98,10 +106,17 @@ class Slowness:
     likelihood: float
     """The logarithm of the likelihood, up to what both kinds have in common."""
 
-    def with_unknown_normal(self, error: float) -> Slowness:
-        """Return this with a wider interval of the factor, whose base has a standard error, in logarithms."""
-        widened = {name: one if name in TIMES_AND_ODDS else math.hypot(one, error) for name, one in self.errors.items()}
-        return replace(self, errors=widened)
+    def with_spread_factors(self, sigma: float, error: float) -> Slowness:
+        """Return this with the median factor of periods, and a further standard error of its logarithm.
+
+        Factors are lognormal with `sigma`. A slow period has services in inverse proportion to its factor, so that the
+        median over services, from which the likelihood estimates, is that over periods times exp(-sigma^2).
+        """
+        more = {name: one if name in TIMES_AND_ODDS else math.hypot(one, error) for name, one in self.errors.items()}
+        values = dict(self.values)
+        if self.kind == "slow_periods":
+            values["factor"] *= math.exp(sigma**2)
+        return replace(self, values=values, errors=more)
 
     def interval(self, name: str) -> tuple[float, float]:
         """Return the ends of a parameter's 95% interval."""
@@ -112,13 +127,13 @@ class Slowness:
         return low, high
 
 
-def slow_periods(services: Services, dense: Density, normal: float, slow: float, factor: float) -> Slowness:
+def slow_periods(services: Services, dense: Densities, normal: float, slow: float, factor: float) -> Slowness:
     """Estimate slow periods, starting from mean lengths in seconds and a factor."""
     start = {"mean_normal": normal, "mean_slow": slow, "factor": factor}
     return _maximised("slow_periods", start, lambda at: _of_periods(services, dense, *at))
 
 
-def sticky(services: Services, dense: Density, stickiness: float, probability: float, slowdown: float) -> Slowness:
+def sticky(services: Services, dense: Densities, stickiness: float, probability: float, slowdown: float) -> Slowness:
     """Estimate sticky slowness, starting from these values."""
     start = {"stickiness": stickiness, "probability": probability, "slowdown": slowdown}
     return _maximised("sticky", start, lambda at: _of_sticky(services, dense, *at))
@@ -174,7 +189,7 @@ def _derivatives(likelihood: Callable[[Floats], float], at: Floats, here: float)
     return (ups - downs) / (2 * STEP), curvature
 
 
-def _of_periods(services: Services, dense: Density, mean_normal: float, mean_slow: float, factor: float) -> float:
+def _of_periods(services: Services, dense: Densities, mean_normal: float, mean_slow: float, factor: float) -> float:
     a, b = 1 / mean_normal, 1 / mean_slow
     kept = services.kept
     share, others = a / (a + b), services.idle[~kept]
@@ -189,25 +204,27 @@ def _of_periods(services: Services, dense: Density, mean_normal: float, mean_slo
     return alone + _product(_times(before, within), services.cut)
 
 
-def _within(seconds: Floats, logs: Floats, dense: Density, a: float, b: float, factor: float) -> Matrices:
+def _within(seconds: Floats, logs: Floats, dense: Densities, a: float, b: float, factor: float) -> Matrices:
     """Return the likelihood of services by the states in which they begin and end, over that of normal ones."""
-    normal = dense.log(logs)
+    normal = dense.normal.log(logs)
     # In pieces of u from 0 to S the draw runs from S down to S / f. G' is a density in time, g in logarithmic time.
     ends = np.log(np.linspace(1, 1 / factor, PIECES + 1))
-    mass = np.array([high - low for high, low in pairwise(dense.below(logs + end) for end in ends)]) / (1 - 1 / factor)
+    mass = np.array([high - low for high, low in pairwise(dense.normal.below(logs + end) for end in ends)]) / (
+        1 - 1 / factor
+    )
     inside = (np.arange(PIECES)[:, None] + 0.5) / PIECES
     changing = mass * np.exp((a - b) * inside * seconds - a * seconds - normal) * seconds
     once, slow_part = changing.sum(0), (changing * inside).sum(0) * seconds
     found = np.empty((2, 2, len(seconds)))
     found[0, 0] = np.exp(-a * seconds) + a * b * (once * seconds - slow_part)
-    found[1, 1] = np.exp(dense.log(logs - math.log(factor)) - normal - b * seconds) + a * b / factor * slow_part
+    found[1, 1] = np.exp(dense.slow.log(logs - math.log(factor)) - normal - b * seconds) + a * b / factor * slow_part
     found[0, 1], found[1, 0] = a / factor * once, b * once
     return found
 
 
-def _of_sticky(services: Services, dense: Density, stickiness: float, probability: float, slowdown: float) -> float:
+def _of_sticky(services: Services, dense: Densities, stickiness: float, probability: float, slowdown: float) -> float:
     logs, kept = services.logarithms, services.kept
-    relative = np.exp(dense.log(logs - math.log(slowdown)) - dense.log(logs))
+    relative = np.exp(dense.slow.log(logs - math.log(slowdown)) - dense.normal.log(logs))
     stays = np.where(np.isinf(services.idle[kept]), 0.0, stickiness)
     found = np.empty((2, 2, len(logs)))
     for last in (0, 1):

@@ -136,8 +136,11 @@ def _stragglers(cluster: Cluster) -> list[str]:
         )
     if cluster.slowness is not None:
         assert cluster.other is not None
-        options = ", ".join(f"{name}: {value:.5g}" for name, value in cluster.slowness.values.items())
-        lines += _comment(slowness_says(cluster.slowness, cluster.other, cluster.periods), 2)
+        options = ", ".join(_option(name, value, cluster.sigma) for name, value in cluster.slowness.values.items())
+        said = slowness_says(cluster.slowness, cluster.other, cluster.periods)
+        if cluster.sigma:
+            said += f" Factors differ from run to run, by {cluster.sigma:.3g} in their logarithms (standard deviation)."
+        lines += _comment(said, 2)
         lines.append(f"  - {{kind: {cluster.slowness.kind}, {options}}}")
     if cluster.slowness is None:
         text = f"No slow periods: services of a host correlate {cluster.correlation:.2g} with the next one, which is "
@@ -148,6 +151,12 @@ def _stragglers(cluster: Cluster) -> list[str]:
         if cluster.heterogeneous or cluster.slowness
         else [*_comment(lines[0].strip("# ")), "stragglers: []"]
     )
+
+
+def _option(name: str, value: float, sigma: float) -> str:
+    if name in ("factor", "slowdown") and sigma:
+        return f"{name}: {{kind: lognormal, median: {value:.5g}, sigma: {sigma:.3g}}}"
+    return f"{name}: {value:.5g}"
 
 
 def slowness_says(slowness: Slowness, other: Slowness, periods: int) -> str:

@@ -14,7 +14,7 @@ from experiments.calibration.log.cluster import Cluster, Z, estimate
 from experiments.calibration.log.conditions import dependence
 from experiments.calibration.log.fit import Columns, fit
 from experiments.calibration.log.service import LAWS, best_law, density
-from experiments.calibration.log.slowness import Services, newton, slow_periods
+from experiments.calibration.log.slowness import Densities, Services, newton, slow_periods
 from experiments.config import loader
 from sim.distributions import Distribution
 from sim.distributions.families import Gamma, Hyperexponential
@@ -85,6 +85,17 @@ def test_speeds_of_hosts_come_back_beside_slow_periods() -> None:
         assert off(cluster, name, PERIODS[name]) < 1.5
 
 
+def test_factors_that_differ_from_period_to_period_come_back() -> None:
+    varied = {**PERIODS, "factor": {"kind": "lognormal", "median": 4, "sigma": 0.3}, "mean_slow": 1.5}
+    cluster = estimated([varied], 11)
+    assert cluster.sigma == pytest.approx(0.3, abs=0.06)
+    assert cluster.slowness is not None
+    assert cluster.slowness.values["factor"] == pytest.approx(4, rel=0.1)
+    assert off(cluster, "mean_normal", 9.5) < 1.7
+    assert off(cluster, "mean_slow", 1.5) < 1.7
+    assert estimated([PERIODS], 1).sigma == 0
+
+
 def test_a_cluster_without_slowness_has_none() -> None:
     cluster = estimated([], 7)
     assert cluster.slowness is None
@@ -100,7 +111,8 @@ def test_the_likelihood_is_highest_near_the_truth() -> None:
     """The likelihood alone, started far away and with no service left out."""
     log = logs.answers(logs.experiment(20_000, 8, stragglers=[PERIODS]))
     services = Services(log.seconds, log.idle, np.ones(len(log)))
-    found = slow_periods(services, density(Gamma(mean=0.025, shape=25), log.seconds), 3.0, 2.0, 3.0)
+    dense = density(Gamma(mean=0.025, shape=25), log.seconds)
+    found = slow_periods(services, Densities(dense, dense), 3.0, 2.0, 3.0)
     for name in ("factor", "mean_normal", "mean_slow"):
         low, high = found.interval(name)
         assert low * 0.95 < PERIODS[name] < high * 1.05
