@@ -33,6 +33,7 @@ VERBS = {
     "accuracy": (ASK, "accuracy"),
     "profile": (MACHINES, "profile"),
     "calibrate": (MACHINES, "calibrate"),
+    "fit": (MACHINES, "fit"),
     "validate": (MACHINES, "validate"),
     "list": (LOOK, "list_kinds"),
 }

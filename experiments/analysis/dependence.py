@@ -2,7 +2,9 @@
 
 from __future__ import annotations
 
+import contextlib
 import re
+from collections.abc import Iterable
 
 import numpy as np
 from numpy.typing import NDArray
@@ -11,13 +13,26 @@ from sim.distributions.files import Empirical
 from sim.files import Floats, read_table
 from sim.kinds import Options
 
+BOUND = 3.29
+"""Standard errors of a serial correlation that chance stays within in 99.9% of independent logs."""
 LEAST = 0.1
-"""Least correlation that gives a warning."""
+"""Least correlation within hosts that gives a warning."""
 STANDARD_ERRORS = 4.0
 FEW = 30
 """With this many rows or fewer there is no test."""
 _TIME = re.compile(r"(time|timestamp|date|datetime|ts|when|start|started|arrival|arrived|sent|at)(_?(at|s|ms|us|ns))?")
 _HOST = re.compile(r"(host|hostname|instance|machine|node|server|worker|gpu|device|pod|replica|backend)(_?(id|name))?")
+
+
+def time_column(names: Iterable[str], mark: str = "") -> str | None:
+    """Return the first column whose name is one of times, or None; one that begins with `mark` comes first."""
+    found = [name for name in names if _TIME.fullmatch(name.casefold())]
+    return next((name for name in found if mark and name.casefold().startswith(mark)), found[0] if found else None)
+
+
+def host_column(names: Iterable[str]) -> str | None:
+    """Return the first column whose name is one of hosts, or None."""
+    return next((name for name in names if _HOST.fullmatch(name.casefold())), None)
 
 
 def autocorrelation(values: Floats) -> float:
@@ -63,24 +78,23 @@ def warnings(options: Options, place: str) -> list[str]:
 
 
 def _of(recorded: Empirical) -> list[str]:
-    table = read_table(recorded.file, [recorded.column])
-    others = [name for name in dict.fromkeys(table.header) if name != recorded.column]
-    time = next((name for name in others if _TIME.fullmatch(name.casefold())), None)
-    host = next((name for name in others if _HOST.fullmatch(name.casefold())), None)
-    if (time is None and host is None) or len(table) < FEW:
-        return []
+    header = read_table(recorded.file, [recorded.column]).header
+    others = [name for name in dict.fromkeys(header) if name != recorded.column]
+    time, host = time_column(others), host_column(others)
     table = read_table(recorded.file, [recorded.column], [name for name in (time, host) if name is not None])
+    if len(table) < FEW:
+        return []
     values = table.numbers(recorded.column)
-    measured = []
+    order, where = np.arange(len(values)), "in the order of the file"
     if time is not None:
-        try:
-            order = np.argsort(table.moments(time, "s")[1], kind="stable")
-        except ValueError:
-            order = None  # not a column of times, despite its name
-        if order is not None:
-            r = autocorrelation(values[order])
-            if r > max(LEAST, STANDARD_ERRORS / np.sqrt(len(values))):
-                measured.append(f"in the order of '{time}' each correlates {r:.2f} with the next")
+        with contextlib.suppress(ValueError):  # not a column of times, despite its name
+            order, where = np.argsort(table.moments(time, "s")[1], kind="stable"), f"in the order of '{time}'"
+    measured = []
+    ordered = values[order]
+    steps = np.diff(ordered)
+    r = autocorrelation(ordered)
+    if r > BOUND / np.sqrt(len(values)) and steps.min() < 0 < steps.max():  # sorted values say nothing of time
+        measured.append(f"{where} each correlates {r:.2g} with the next (lag-1 rank correlation)")
     if host is not None:
         groups = np.unique(np.array(table.columns[host]), return_inverse=True)[1]
         r = intraclass(values, groups)
@@ -89,8 +103,8 @@ def _of(recorded: Empirical) -> list[str]:
     if not measured:
         return []
     return [
-        f"{recorded.file}: rows are drawn independently, but {' and '.join(measured)}: slowness that "
-        "lasts is lost, and redundancy looks better than it is; use stragglers: [{kind: replay}] instead"
+        f"{recorded.file}: rows are drawn independently, but {' and '.join(measured)}: slowness that lasts is lost, "
+        f"and redundancy looks better than it is; 'parm fit {recorded.file.name}' makes a cluster of the log"
     ]
 
 

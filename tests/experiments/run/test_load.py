@@ -148,7 +148,20 @@ def test_a_log_that_is_not_independent_is_warned_of(
     for part in says:
         assert found[0].startswith("cluster.service.of: ")
         assert part in found[0]
-        assert "replay" in found[0]
+        assert "'parm fit times.csv'" in found[0]
+
+
+def test_rare_slowness_that_lasts_is_warned_of_without_any_column_of_times(tmp_path: Path) -> None:
+    """One value in a hundred is slow, in runs of twenty: a rank correlation of 3%, which is all of the tail."""
+    rng = np.random.default_rng(1)
+    values = rng.gamma(25, 1, 20_000) * np.where(np.arange(20_000) % 2000 < 20, 4, 1)
+    options = "cluster: {service: {kind: empirical, file: times.csv, column: ms, unit: ms}}"
+    (tmp_path / "times.csv").write_text("\n".join(["ms", *map(str, values)]))
+    (found,) = load.questions(experiment(tmp_path, options))
+    assert "in the order of the file each correlates 0.03" in found
+    for independent in (rng.permutation(values), np.sort(values)):
+        (tmp_path / "times.csv").write_text("\n".join(["ms", *map(str, independent)]))
+        assert not [*load.questions(experiment(tmp_path, options))]
 
 
 def test_correlations() -> None:
