@@ -22,7 +22,9 @@ from sim.trace import Floats
 
 CONFIDENCE = 0.95
 MS = 1000.0
-_HALVINGS = 45
+_STEPS = 200
+_EXACT = 4e-16
+"""Rounding of a share near 1."""
 
 
 @dataclass(frozen=True)
@@ -66,25 +68,43 @@ class Latencies:
         weights: Floats = counts / counts.sum()
         return weights
 
-    def _below(self, latency: float) -> Floats:
-        """Return the share of each trial's queries that are at most `latency`, shape (trials,)."""
-        functions = (trial.quantiles for trial in self.trials)
-        return np.array([np.interp(latency, one["seconds"], one["probabilities"]) for one in functions])
+    @cached_property
+    def _functions(self) -> tuple[Floats, Floats]:
+        """The probabilities, shape (n,), and each trial's latencies at them in seconds, shape (trials, n)."""
+        every = [trial.quantiles for trial in self.trials]
+        return np.array(every[0]["probabilities"]), np.array([one["seconds"] for one in every])
 
     def quantile(self, probability: float) -> float:
-        """Return the least latency, in seconds, that at least this share of all queries do not exceed."""
-        theirs = [
-            np.interp(probability, one.quantiles["probabilities"], one.quantiles["seconds"]) for one in self.trials
-        ]
-        low, high = float(min(theirs)), float(max(theirs))
-        for _ in range(_HALVINGS):
-            if high - low <= 1e-12 * high:
+        """Return the least latency, in seconds, that at least this share of all queries do not exceed.
+
+        The share that do not exceed a latency is piecewise linear, and is inverted by false position (Dowell and
+        Jarratt 1971, the Illinois algorithm), with halvings for where it jumps.
+        """
+        probabilities, seconds = self._functions
+        theirs = np.array([np.interp(probability, probabilities, one) for one in seconds])
+        low, high = float(theirs.min()), float(theirs.max())
+        first = max(int(np.count_nonzero(seconds <= low, axis=1).min()) - 1, 0)
+        last = len(probabilities) - int(np.count_nonzero(seconds > high, axis=1).min())
+        near = probabilities[first : last + 1], np.ascontiguousarray(seconds[:, first : last + 1])
+        missing = probability - float(self._weights @ _below(low, *near))
+        beyond = float(self._weights @ _below(high, *near)) - probability
+        if missing <= _EXACT:
+            return low
+        raised: bool | None = None
+        for step in range(_STEPS):
+            if high - low <= 1e-13 * high or beyond <= _EXACT:
                 break
-            middle = (low + high) / 2
-            if self._weights @ self._below(middle) < probability:
-                low = middle
+            share = 0.5 if step % 8 == 7 else missing / (missing + beyond)
+            at = low + (high - low) * share
+            over = float(self._weights @ _below(at, *near)) - probability
+            if abs(over) <= _EXACT:
+                return at
+            if over < 0:
+                beyond *= 0.5 if raised is True else 1.0
+                low, missing, raised = at, -over, True
             else:
-                high = middle
+                missing *= 0.5 if raised is False else 1.0
+                high, beyond, raised = at, over, False
         return high
 
     def _percentile(self, probability: float, confidence: float) -> Sample:
@@ -95,7 +115,7 @@ class Latencies:
         for independent queries. An end beyond every query is the largest latency seen, and so is too low.
         """
         value, count = self.quantile(probability), len(self.trials)
-        below = self._below(value)
+        below = _below(value, *self._functions)
         shares = self._weights * (below - self._weights @ below)
         error = math.sqrt(count / (count - 1) * float(shares @ shares))
         level = (1 + confidence) / 2
@@ -105,6 +125,20 @@ class Latencies:
         low, high = self.quantile(max(probability - half, 0.0)), self.quantile(min(probability + half, 1.0))
         scale = MS * (high - low) / (2 * t * error) if error > 0 else 0.0
         return Sample(Interval(value, low, high).scaled(MS), tuple((-count * scale * shares).tolist()))
+
+
+def _below(latency: float, probabilities: Floats, seconds: Floats) -> Floats:
+    """Return the share of each trial's queries that are at most `latency`, shape (trials,): `np.interp` by row."""
+    last = len(probabilities) - 1
+    place = np.count_nonzero(seconds <= latency, axis=1) - 1
+    at, rows = np.clip(place, 0, last - 1), np.arange(len(seconds))
+    left, right = seconds[rows, at], seconds[rows, at + 1]
+    with np.errstate(divide="ignore", invalid="ignore"):
+        slopes = (probabilities[at + 1] - probabilities[at]) / (right - left)
+        between = slopes * (latency - left) + probabilities[at]
+    inside = (place >= 0) & (place < last) & (latency != left)
+    found: Floats = np.where(inside, between, probabilities[np.clip(place, 0, last)])
+    return found
 
 
 def difference(one: Sample, other: Sample) -> Sample:
