@@ -25,6 +25,7 @@ from experiments.figures.base import Figure
 from experiments.figures.verdict import best, objective
 from experiments.run.cells import Cell, cells
 from experiments.run.runner import simulate_cell
+from experiments.run.selecting import cells_of
 from experiments.run.session import Session, figure_data
 from experiments.run.store import RunStore, query_table, writing
 from sim import atomic
@@ -129,7 +130,7 @@ class Run:
     @cached_property
     def cells(self) -> list[Cell]:
         """The cells: a policy at a sweep point in a trial."""
-        return cells(self.experiment)
+        return cells_of(self.experiment, self._store)
 
     @cached_property
     def outcomes(self) -> list[Outcome]:

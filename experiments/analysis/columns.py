@@ -84,6 +84,11 @@ _ACCURACY = {
     "degraded": "Share of correct answers among the other queries, the unavailable ones (A_d).",
     "overall": "Share of correct answers among all queries (A_o); with f the share unavailable, (1 - f) A_a + f A_d.",
 }
+_STANDING = (
+    "What is certain of the policy among all of its sweep point, by `select`, else in p99.9 and within 1 ms: best, "
+    "within the zone (of the best), worse (than another), or undecided. All are right at once at the confidence that "
+    "stands below the table."
+)
 _POLICY = Column(("policy",), "", "Name of the policy: its `name` in the YAML, or its kind.")
 _KEY = Column(
     ("KEY",), "", "For each swept key a column of its name, such as `workload.arrivals.rate`: its value here."
@@ -103,6 +108,7 @@ TABLES = (
                 for name in _LATENCY
                 if name != "mean"
             ),
+            Column(("standing",), "", _STANDING),
             Column(("unavail.",), "%", _UNAVAILABLE),
             *(Column((f"A_{name[0]}",), "%", meaning) for name, meaning in _ACCURACY.items()),
             Column(("instances",), "", "Instances launched, all pools together."),
@@ -138,6 +144,7 @@ TABLES = (
             Column(("equal_cost",), "", "Rule by which costs are compared: instances, price or busy_seconds."),
             Column(("queries",), "count", "Queries that were measured, all trials together."),
             Column(("trials",), "count", "Number of trials."),
+            Column(("standing",), "", _STANDING),
         ),
     ),
     Table(

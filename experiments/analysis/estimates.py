@@ -37,6 +37,15 @@ LatencyMetric = Annotated[Literal["mean", "p50", "p99", "p999", "gap"], BeforeVa
 """A latency of the summary, which has an interval in every row; p99.9 and p999 are the same."""
 
 
+HIGHER_IS_BETTER = ("accuracy_available", "accuracy_degraded", "accuracy_overall")
+"""The metrics of which more is better."""
+
+
+def unit(metric: str) -> str:
+    """Return the unit of a metric: `ms`, or nothing for a share."""
+    return "" if is_fraction(metric) else "ms"
+
+
 def is_fraction(metric: str) -> bool:
     """Say whether a metric is a share of the queries and not a latency."""
     return metric in FRACTIONS

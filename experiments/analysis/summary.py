@@ -74,6 +74,8 @@ class Row:
     """The rule by which policies are compared; a name in `cost.RULES`."""
     relative_cost: float = 1.0
     """The row's cost under that rule, as a multiple of that of the first policy at the same sweep point."""
+    standing: str = ""
+    """What is certain of the policy among the others at its sweep point, in words: see `selection`; empty if unknown."""
 
     @property
     def point_key(self) -> str:
@@ -140,9 +142,14 @@ def paired_difference(outcomes: Sequence[Outcome], ours: Row, base: Row, metric:
     return _difference(mine, theirs, metric)[0] if mine and theirs else None
 
 
-def write(outcomes: Sequence[Outcome], folder: Path, equal_cost: Rule = "instances") -> list[Row]:
-    """Write `summary.csv`, `summary.json` and `differences.csv` into `folder`, each at once or not at all."""
-    table = rows(outcomes, equal_cost)
+def write(
+    outcomes: Sequence[Outcome], folder: Path, equal_cost: Rule = "instances", table: Sequence[Row] | None = None
+) -> None:
+    """Write `summary.csv`, `summary.json` and `differences.csv` into `folder`, each at once or not at all.
+
+    `table` has the rows, if they are there already.
+    """
+    table = rows(outcomes, equal_cost) if table is None else table
     written = records(table)
     atomic.write(folder / "summary.csv", as_csv(written[0] if written else ["policy"], map(dict.values, written)))
     header, compared = difference_table(differences(outcomes), table)
@@ -155,7 +162,6 @@ def write(outcomes: Sequence[Outcome], folder: Path, equal_cost: Rule = "instanc
         "rows": [_row_as_json(row) for row in table],
     }
     atomic.write(folder / "summary.json", json.dumps(document, indent=1, allow_nan=False, default=str) + "\n")
-    return table
 
 
 def read(folder: Path) -> list[Row]:
@@ -300,7 +306,8 @@ def records(table: Sequence[Row]) -> list[dict[str, Any]]:
             ends = (None,) * 3 if interval is None else (interval.value, interval.lo, interval.hi)
             record |= dict(zip((name, f"{name}_lo", f"{name}_hi"), ends, strict=True))
         compared = {"relative_cost": row.relative_cost, "equal_cost": row.equal_cost}
-        lines.append(record | row.cost | compared | {"queries": row.queries, "trials": row.trials})
+        counts = {"queries": row.queries, "trials": row.trials, "standing": row.standing or None}
+        lines.append(record | row.cost | compared | counts)
     return lines
 
 

@@ -20,6 +20,7 @@ from experiments.analysis.warmup import WarmupRule, warmup_queries
 from experiments.config import sweep
 from experiments.config.keys import FOLDER_NAME, Key, put, spell
 from experiments.config.precision import Precision
+from experiments.config.select import Select
 from experiments.figures import drawing
 from experiments.figures.base import Figure
 from parity import codes
@@ -101,6 +102,10 @@ class Experiment(Options):
     precision: Precision | None = None
     """Width of the confidence intervals to reach, such as `{p999: 5%, max_trials: 200}`: trials are added, to all
     policies and sweep points alike, until every interval is that narrow."""
+    select: Select | None = None
+    """How certain the best policy shall be, such as `{within: 1ms}`: trials are added until the policy of lowest p99.9 is
+    known to so much, at 95% confidence; policies that are surely not the best are not simulated any longer. `trials` is
+    then the fewest, and at least 10. Not together with `precision`."""
     model: Model | None = None
     """The models that compute answers; without them only latency is simulated."""
     workload: Workload
@@ -290,10 +295,22 @@ class Experiment(Options):
                 yield ("engine",), str(error)
 
     def _precision_problems(self) -> Iterator[tuple[Key, str]]:
-        """Yield widths of what is not measured."""
+        """Yield widths of what is not measured, and selections that cannot be."""
         for name in self.precision.widths if self.precision is not None else ():
             if name.startswith("accuracy") and self.model is None:
                 yield ("precision", name), "needs a 'model'"
+        if self.select is None:
+            return
+        if self.precision is not None:
+            yield (
+                ("select",),
+                "and 'precision' both say when to stop: give one of them, then run again into the same "
+                "directory with the other; finished trials are used again",
+            )
+        if len(self.policies) < 2:
+            yield ("select",), "needs two policies or more"
+        if self.select.metric.startswith("accuracy") and self.model is None:
+            yield ("select", "metric"), f"{self.select.metric} needs a 'model'"
 
     def _figure_problems(self, labels: Iterable[str]) -> Iterator[tuple[Key, str]]:
         """Yield what figures need or name that is not there."""

@@ -5,7 +5,7 @@ from __future__ import annotations
 import math
 import signal
 import threading
-from collections.abc import Callable, Iterator, Sequence
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from time import monotonic
@@ -23,6 +23,8 @@ from experiments.run.load import questions
 from experiments.run.manifest import command_line, manifest, notes
 from experiments.run.progress import Reporter
 from experiments.run.runner import default_workers, run_cells
+from experiments.run.selecting import FILE as SELECTION
+from experiments.run.selecting import Selecting
 from experiments.run.store import RunStore, writing
 
 if TYPE_CHECKING:
@@ -77,10 +79,18 @@ class Session:
         for question in questions(experiment):
             reporter.say(f"warning: {question}")
         answerer = None
+        outcomes: dict[str, Outcome] = {}
+        selecting = Selecting(experiment) if experiment.select is not None else None
         while True:
-            todo = cells(experiment)
-            answerer, outcomes = self._cells(experiment, store, todo, answerer, reporter)
+            todo = cells(experiment, selecting.wanted if selecting else None)
+            answerer = self._cells(experiment, store, todo, outcomes, answerer, reporter)
             found = [outcomes[cell.id] for cell in todo]
+            if selecting is not None and experiment.select is not None:
+                if selecting.look(found) and monotonic() - began < 60 * (experiment.select.max_minutes or math.inf):
+                    continue
+                todo = cells(experiment, selecting.looked_at)
+                found = [outcomes[cell.id] for cell in todo]
+                store.write_text(SELECTION, selecting.as_json())
             if wanted is None:
                 break
             affordable = wanted.max_trials
@@ -104,15 +114,23 @@ class Session:
         return 1 if experiment.execution == "in_the_loop" else self.workers or default_workers()
 
     def _cells(
-        self, experiment: Experiment, store: RunStore, todo: Sequence[Cell], answerer: Models | None, reporter: Reporter
-    ) -> tuple[Models | None, dict[str, Outcome]]:
-        """Run the cells that are missing; return the models, if any were needed, and all outcomes by id."""
-        outcomes, warnings = store.finished(todo, traces=experiment.traces)
+        self,
+        experiment: Experiment,
+        store: RunStore,
+        todo: Sequence[Cell],
+        outcomes: dict[str, Outcome],
+        answerer: Models | None,
+        reporter: Reporter,
+    ) -> Models | None:
+        """Run the cells that are missing in `outcomes`, which holds them by id; return the models, if any were needed."""
+        asked = [cell for cell in todo if cell.id not in outcomes]
+        finished, warnings = store.finished(asked, traces=experiment.traces)
+        outcomes |= finished
         for warning in warnings:
             reporter.say(f"warning: {warning}")
-        missing = [cell for cell in todo if cell.id not in outcomes]
-        if len(missing) < len(todo):
-            reporter.say(f"{len(todo) - len(missing)} of {len(todo)} cells are reused, {len(missing)} run.")
+        missing = [cell for cell in asked if cell.id not in outcomes]
+        if finished:
+            reporter.say(f"{len(finished)} of {len(asked)} cells are reused, {len(missing)} run.")
         try:
             sigterm_as_interrupt()
             if experiment.model is not None and missing:
@@ -127,13 +145,13 @@ class Session:
                 outcomes[cell.id] = outcome
         except KeyboardInterrupt:
             reporter.say(
-                f"Interrupted; {len(outcomes)} of {len(todo)} cells are finished. "
+                f"Interrupted; {sum(cell.id in outcomes for cell in todo)} of {len(todo)} cells are finished. "
                 f"Continue with the same command: {command_line()}"
             )
             raise InterruptedRunError from None
         if missing:
             _write_manifest(store, experiment, todo, outcomes, answerer, count)
-        return answerer, outcomes
+        return answerer
 
 
 def _with_trials(experiment: Experiment, trials: int) -> Experiment:
@@ -146,12 +164,19 @@ def conclude(
     """Write summary, figures and verdicts into the run directory, and print them unless `quiet`."""
     say: Callable[[str], None] = (lambda _: None) if quiet else print
     with writing(store.folder):
-        rows = summary.write(outcomes, store.folder, experiment.equal_cost)
+        rule = None if experiment.select is None else experiment.select.rule(experiment.trials)
+        verdicts = selection.verdicts(outcomes, rule)
+        rows = selection.marked(summary.rows(outcomes, experiment.equal_cost), verdicts, rule)
+        summary.write(outcomes, store.folder, experiment.equal_cost, rows)
         store.write_text("summary.tex", latex.table(rows))
         if not quiet:
             tables.show(rows, console())
-        for sentence in _verdicts(experiment, outcomes, rows):
-            say(sentence)
+        if experiment.precision is not None:
+            for sentence in precision.sentences(experiment.precision, rows, experiment.trials):
+                say(sentence)
+        if len(verdicts) <= MOST_VERDICTS or rule is not None:
+            for sentence in selection.sentences(verdicts, rule):
+                say(sentence)
         material = figure_data(store, experiment, todo, outcomes, rows)
         for note in draw_all(experiment.figures, material, store.folder / "figures"):
             say(note)
@@ -167,19 +192,11 @@ def conclude(
         for sentence in reference.sentences(compared):
             say(sentence)
     if experiment.claims:
-        verdicts = claims.judge(experiment.claims, outcomes)
-        store.write_text(claims.FILE, claims.as_json(verdicts))
+        judged = claims.judge(experiment.claims, outcomes)
+        store.write_text(claims.FILE, claims.as_json(judged))
         if not quiet:
-            console().print(claims.table({experiment.name: verdicts}))
+            console().print(claims.table({experiment.name: judged}))
     say(str(store.folder))
-
-
-def _verdicts(experiment: Experiment, outcomes: Sequence[Outcome], rows: Sequence[Row]) -> Iterator[str]:
-    """Yield whether the precision was reached, and which policy is best."""
-    if experiment.precision is not None:
-        yield from precision.sentences(experiment.precision, rows, experiment.trials)
-    if len(experiment.points()) <= MOST_VERDICTS:
-        yield from selection.sentences(outcomes)
 
 
 def figure_data(
