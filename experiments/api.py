@@ -15,12 +15,15 @@ from html import escape
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
-from experiments.analysis import perfetto, summary
+from experiments.analysis import perfetto, selection, summary
+from experiments.analysis.estimates import known_metric
 from experiments.analysis.outcome import LATENCIES, Outcome
 from experiments.analysis.quantiles import MS
+from experiments.analysis.selection import Mark, Rule
 from experiments.analysis.summary import Row
 from experiments.config import loader
 from experiments.config.schema import Experiment
+from experiments.config.select import rule
 from experiments.figures.base import Figure
 from experiments.figures.verdict import best, objective
 from experiments.run.cells import Cell, cells
@@ -140,7 +143,26 @@ class Run:
     @cached_property
     def rows(self) -> list[Row]:
         """The summary's rows, with their intervals as objects."""
-        return summary.rows(self.outcomes, self.experiment.equal_cost)
+        rows, asked = summary.rows(self.outcomes, self.experiment.equal_cost), self._rule
+        return selection.marked(rows, selection.verdicts(self.outcomes, asked), asked)
+
+    @property
+    def _rule(self) -> Rule | None:
+        select = self.experiment.select
+        return None if select is None else select.rule(self.experiment.trials)
+
+    def standings(
+        self, metric: str = "p999", within: str | float = "1ms", confidence: float = 0.95
+    ) -> list[tuple[dict[str, Any], list[Mark]]]:
+        """Return for each sweep point which policy is best in a metric, or not worse than the best by more than a zone.
+
+        `within` is written as in YAML, `1ms` or `5%`. The trials are taken as they are; what a run with `select` found is
+        in the column `standing` of `summary`. Raises ParmError for a metric or a zone that is none.
+        """
+        try:
+            return selection.verdicts(self.outcomes, rule(known_metric(metric), within, confidence))
+        except ValueError as error:
+            raise ParmError(str(error)) from None
 
     def summary(self) -> pd.DataFrame:
         """Return a row per policy and sweep point: latencies in ms, shares between 0 and 1, ends of 95% intervals."""

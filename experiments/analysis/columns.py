@@ -191,8 +191,9 @@ TABLES = (
             Column(("cost_in",), "", "Column of summary.csv that holds this cost, with its unit."),
             Column(
                 ("on_frontier",),
-                "yes or no",
-                "Whether no other row dominates it.",
+                "",
+                "yes: no other row dominates it; no: another surely does, at 95% confidence for all rows at once; "
+                "undecided: another does by the interval of this pair alone.",
             ),
             Column(
                 ("dominated_by",), "", "Rows that are better in latency, accuracy or cost, and worse in none of them."

@@ -6,12 +6,12 @@ other: Student's t over the paired deviations of the trials. Whatever is said is
 much worse the others are than the best one is: there are K - 1 of these for K policies, and they share the error
 (Bonferroni), which needs nothing about how they depend on each other.
 
-A `Selection` looks again and again, while trials are added, and stops simulating the policies that are surely not the
-best, or of which it is settled that the leader is not worse by more than the zone. It is fully sequential as KN and KN++
-(Kim and Nelson 2001, 2006) are, which eliminate by a line instead of Student's t: there the chance of a wrong answer is
-bounded only where the best is better than the others by the zone. Here bounds hold at all looks (the error is shared
-among them: Jennison and Turnbull's repeated confidence intervals, 1989), so that the policy that is found is within the
-zone of the best whatever the differences are, and a longer search may go on where a shorter one ended.
+A `Selection` looks again and again, while trials are added, and stops simulating the policies that are surely not
+the best, or than which the leader is surely not worse by more than the zone. It is fully sequential as KN and KN++ (Kim
+and Nelson 2001, 2006) are, which eliminate by a line instead of Student's t; there the chance of a wrong answer is
+bounded where the best is better than the others by the zone. Here the bounds hold at all looks together (the error is
+shared among them: repeated confidence intervals, Jennison and Turnbull 1989), so that the policy that is found is
+within the zone of the best whatever the differences are, and a longer search may go on where a shorter one ended.
 """
 
 from __future__ import annotations
@@ -147,8 +147,8 @@ class Selection:
         place = {name: index for index, name in enumerate(self.policies)}
         for other, theirs in self._seen[count].items():
             behind = sign * (mine.interval.value - theirs.interval.value)
-            margin = _margin(mine, theirs, level)
-            for one, two, by in ((policy, other, behind + margin), (other, policy, -behind + margin)):
+            room = margin(mine, theirs, level)
+            for one, two, by in ((policy, other, behind + room), (other, policy, -behind + room)):
                 at = place[one], place[two]
                 self._worse[at] = np.nanmin([self._worse[at], by])
         self._seen[count][policy] = mine
@@ -219,7 +219,7 @@ class Selection:
         return found
 
 
-def _margin(one: Sample, other: Sample, level: float) -> float:
+def margin(one: Sample, other: Sample, level: float) -> float:
     """Return by how much the difference of two estimates may be off, one-sided at `level`; NaN where it is unknown."""
     if len(one.deviations) != len(other.deviations) or len(one.deviations) < 2:
         return math.nan
@@ -231,8 +231,8 @@ def _margin(one: Sample, other: Sample, level: float) -> float:
 def standings(trials: Mapping[str, Sequence[Outcome]], rule: Rule | None = None) -> list[Mark]:
     """Return the standing of each policy of one sweep point, in the given order; without bounds all are undecided.
 
-    `trials` holds each policy's outcomes by its name. Without `counts` in the rule the trials that all have are taken as
-    they are; else those of a search by `Selection`, whose looks are repeated.
+    `trials` holds each policy's outcomes by its name. Without `counts` in the rule the trials that all have are
+    taken as they are; else those of a search by `Selection`, whose looks are repeated.
     """
     rule, names = rule or Rule(), list(trials)
     if not names:

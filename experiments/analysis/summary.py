@@ -75,7 +75,7 @@ class Row:
     relative_cost: float = 1.0
     """The row's cost under that rule, as a multiple of that of the first policy at the same sweep point."""
     standing: str = ""
-    """What is certain of the policy among the others at its sweep point, in words: see `selection`; empty if unknown."""
+    """What is certain of the policy among the others at its sweep point, in words (`selection`); empty if unknown."""
 
     @property
     def point_key(self) -> str:
@@ -144,12 +144,12 @@ def paired_difference(outcomes: Sequence[Outcome], ours: Row, base: Row, metric:
 
 def write(
     outcomes: Sequence[Outcome], folder: Path, equal_cost: Rule = "instances", table: Sequence[Row] | None = None
-) -> None:
+) -> list[Row]:
     """Write `summary.csv`, `summary.json` and `differences.csv` into `folder`, each at once or not at all.
 
-    `table` has the rows, if they are there already.
+    `table` has the rows, if they are there already. Returns them.
     """
-    table = rows(outcomes, equal_cost) if table is None else table
+    table = rows(outcomes, equal_cost) if table is None else [*table]
     written = records(table)
     atomic.write(folder / "summary.csv", as_csv(written[0] if written else ["policy"], map(dict.values, written)))
     header, compared = difference_table(differences(outcomes), table)
@@ -162,6 +162,7 @@ def write(
         "rows": [_row_as_json(row) for row in table],
     }
     atomic.write(folder / "summary.json", json.dumps(document, indent=1, allow_nan=False, default=str) + "\n")
+    return table
 
 
 def read(folder: Path) -> list[Row]:

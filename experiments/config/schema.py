@@ -103,9 +103,9 @@ class Experiment(Options):
     """Width of the confidence intervals to reach, such as `{p999: 5%, max_trials: 200}`: trials are added, to all
     policies and sweep points alike, until every interval is that narrow."""
     select: Select | None = None
-    """How certain the best policy shall be, such as `{within: 1ms}`: trials are added until the policy of lowest p99.9 is
-    known to so much, at 95% confidence; policies that are surely not the best are not simulated any longer. `trials` is
-    then the fewest, and at least 10. Not together with `precision`."""
+    """How certain the best policy shall be, such as `{within: 1ms}`: trials are added until the policy of lowest p99.9
+    is known to so much, at 95% confidence; policies that are surely not the best are not simulated any longer.
+    `trials` is then the fewest, and at least 10. Not together with `precision`."""
     model: Model | None = None
     """The models that compute answers; without them only latency is simulated."""
     workload: Workload

@@ -41,7 +41,7 @@ class Selecting:
     def look(self, outcomes: Sequence[Outcome]) -> bool:
         """Look at the trials that were wanted; return whether more are wanted."""
         points = by_point(outcomes)
-        return any([one.look(points[key]) for key, one in self._points.items()])
+        return sum(one.look(points[key]) for key, one in self._points.items()) > 0
 
     def as_json(self) -> str:
         """Return the text of `selection.json`: the standing of each policy at each sweep point, and its trials."""
@@ -65,9 +65,13 @@ def cells_of(experiment: Experiment, store: RunStore) -> list[Cell]:
     file = store.folder / FILE
     try:
         points = json.loads(file.read_text(encoding="utf-8"))["points"]
-        trials = {(point_key(one["point"]), each["policy"]): each["trials"] for one in points for each in one["policies"]}
+        trials = {
+            (point_key(one["point"]), each["policy"]): each["trials"] for one in points for each in one["policies"]
+        }
         return cells(experiment, trials)
     except FileNotFoundError:
         raise ParmError(f"{store.folder} holds no {FILE}: finish the run with the same command first.") from None
     except (OSError, *NOT_WRITTEN_BY_US) as error:
-        raise ParmError(f"{file} cannot be read: {' '.join(str(error).split())}; 'parm run' writes it again.") from error
+        raise ParmError(
+            f"{file} cannot be read: {' '.join(str(error).split())}; 'parm run' writes it again."
+        ) from error

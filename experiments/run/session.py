@@ -122,7 +122,7 @@ class Session:
         answerer: Models | None,
         reporter: Reporter,
     ) -> Models | None:
-        """Run the cells that are missing in `outcomes`, which holds them by id; return the models, if any were needed."""
+        """Add the cells that are missing to `outcomes`, by id; return the models, if any were needed."""
         asked = [cell for cell in todo if cell.id not in outcomes]
         finished, warnings = store.finished(asked, traces=experiment.traces)
         outcomes |= finished
@@ -171,12 +171,11 @@ def conclude(
         store.write_text("summary.tex", latex.table(rows))
         if not quiet:
             tables.show(rows, console())
-        if experiment.precision is not None:
-            for sentence in precision.sentences(experiment.precision, rows, experiment.trials):
-                say(sentence)
-        if len(verdicts) <= MOST_VERDICTS or rule is not None:
-            for sentence in selection.sentences(verdicts, rule):
-                say(sentence)
+        for sentence in [
+            *(precision.sentences(experiment.precision, rows, experiment.trials) if experiment.precision else ()),
+            *(selection.sentences(verdicts, rule) if len(verdicts) <= MOST_VERDICTS or rule else ()),
+        ]:
+            say(sentence)
         material = figure_data(store, experiment, todo, outcomes, rows)
         for note in draw_all(experiment.figures, material, store.folder / "figures"):
             say(note)

@@ -14,10 +14,9 @@ from __future__ import annotations
 import argparse
 import dataclasses
 import json
-import math
-from collections.abc import Mapping
+from collections.abc import Callable, Mapping
+from functools import partial
 from pathlib import Path
-from time import process_time
 from typing import Any
 
 import numpy as np
@@ -73,8 +72,8 @@ def moved(there: Pool, zone: float, how: str) -> tuple[Pool, dict[str, float]]:
     truth = {policy: MS * Latencies(outcomes(each, 11_880)).quantile(0.999) for policy, each in there.items()}
     best, second, *_ = sorted(truth, key=lambda policy: truth[policy])
     wanted = dict(truth)
-    for policy in truth:
-        close = truth[policy] < truth[best] + zone
+    for policy, at in truth.items():
+        close = at < truth[best] + zone
         if policy != best and (how == "slippage" or (how == "at_the_zone" and (close or policy == second))):
             wanted[policy] = truth[best] + zone
     made = {policy: each + (wanted[policy] - truth[policy]) / MS for policy, each in there.items()}
@@ -150,7 +149,7 @@ def study(method: str, there: Pool, rule: Rule, how: str, replications: int) -> 
     for _ in range(replications):
         chosen, count, sure = select(method, trials, rule, generator)
         best += regret[chosen] <= 0
-        close += regret[chosen] <= rule.within * (1 - 1e-9)
+        close += regret[chosen] <= rule.within * (1 + 1e-9)
         taken.append(count)
         settled += sure
     each = 100 / replications
@@ -159,7 +158,6 @@ def study(method: str, there: Pool, rule: Rule, how: str, replications: int) -> 
         "within": round(each * close, 1),
         "settled": round(each * settled, 1),
         "trials": round(float(np.mean(taken)), 1),
-        "seconds": round(process_time(), 0),
     }
 
 
@@ -198,34 +196,37 @@ def main() -> None:
     parser.add_argument("--trials", type=int, default=20, help="trials in each pool")
     parser.add_argument("--replications", type=int, default=20)
     parser.add_argument("--zone", type=float, default=1.0, help="in ms")
-    parser.add_argument("--without", nargs="*", default=["backup"], help="policies that are left out")
+    parser.add_argument("--without", nargs="*", default=[], help="policies that are left out")
     parser.add_argument("--methods", nargs="*", default=["select"], choices=list(METHODS))
+    parser.add_argument(
+        "--how", nargs="*", default=["as_is", "at_the_zone"], choices=["as_is", "at_the_zone", "slippage"]
+    )
+    parser.add_argument("--marks", nargs="*", type=int, default=[], help="numbers of trials that are taken as they are")
     parser.add_argument("--out", type=Path, default=Path("runs/selection"))
     given = parser.parse_args()
     kept = given.out / "study.json"
     found = json.loads(kept.read_text()) if kept.is_file() else {}
 
-    def keep(case: str, of: Any) -> None:
+    def keep(case: str, of: Callable[[], Any]) -> None:
         if case not in found:
             found[case] = of()
             kept.write_text(json.dumps(found, indent=1) + "\n")
         print(case, found[case], flush=True)
 
     rule = Rule(within=given.zone, counts=looks(FIRST, MOST))
+    once = dataclasses.replace(rule, counts=())
     what = f"{given.zone:g} ms, pools of {given.trials}, {given.replications} times"
+    what += f", without {', '.join(given.without)}" if given.without else ""
     for where, every in pool(given.trials, given.out).items():
-        for out in ([], given.without):
-            there = {policy: each for policy, each in every.items() if policy not in out}
-            but = f" without {', '.join(out)}" if out else ""
-            for how in ("as_is", "at_the_zone", "slippage"):
-                for method in given.methods:
-                    case = f"{where}{but}: {method} {how}, {what}"
-                    keep(case, lambda m=method, t=there, h=how: study(m, t, rule, h, given.replications))
-            for trials in (5, 10, 20):
-                once = dataclasses.replace(rule, counts=())
-                case = f"{where}{but}: marks with {trials} trials, {what}"
-                keep(case, lambda t=there, n=trials, r=once: marks(t, r, n, given.replications))
-    assert math.isfinite(given.zone)
+        there = {policy: each for policy, each in every.items() if policy not in given.without}
+        for how in given.how:
+            for method in given.methods:
+                case = f"{where}: {method} {how}, {what}"
+                keep(case, partial(study, method, there, rule, how, given.replications))
+        for trials in given.marks:
+            keep(
+                f"{where}: marks with {trials} trials, {what}", partial(marks, there, once, trials, given.replications)
+            )
 
 
 if __name__ == "__main__":

@@ -68,7 +68,7 @@ def test_columns_are_exactly_those_of_the_contract(tmp_path):
     metrics += ["unavailable", "accuracy_available", "accuracy_degraded", "accuracy_overall"]
     columns = ["policy", KEY] + [name + end for name in metrics for end in ("", "_lo", "_hi")]
     columns += ["instances", "price", "utilisation", "busy_seconds_per_query", "bytes_per_query"]
-    columns += ["relative_cost", "equal_cost", "queries", "trials"]
+    columns += ["relative_cost", "equal_cost", "queries", "trials", "standing"]
     with (tmp_path / "summary.csv").open(newline="") as file:
         assert next(csv.reader(file)) == columns
     first, second, *_ = read_csv(tmp_path / "summary.csv")
@@ -81,7 +81,7 @@ def test_without_a_model_the_accuracy_columns_are_there_and_empty(tmp_path):
     summary.write(grid(model=False), tmp_path)
     for record in read_csv(tmp_path / "summary.csv"):
         empty = {name for name, value in record.items() if value == ""}
-        assert empty == {name for name in record if name.startswith("accuracy")}
+        assert empty == {name for name in record if name.startswith("accuracy")} | {"standing"}
 
 
 def test_json_is_the_same_and_comes_back(tmp_path):
