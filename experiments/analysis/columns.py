@@ -89,6 +89,12 @@ _STANDING = (
     "within the zone (of the best), worse (than another), or undecided. All are right at once at the confidence that "
     "stands below the table."
 )
+_GOODPUT = {
+    "goodput": "Queries per second that were answered rightly and within the time `goodput`, or else the cluster's "
+    "deadline; without a model: answered in time and not by the default answer.",
+    "goodput_per_instance": "Goodput divided by the number of instances.",
+    "goodput_per_price": "Goodput divided by the price of all instances.",
+}
 _POLICY = Column(("policy",), "", "Name of the policy: its `name` in the YAML, or its kind.")
 _KEY = Column(
     ("KEY",), "", "For each swept key a column of its name, such as `workload.arrivals.rate`: its value here."
@@ -111,6 +117,7 @@ TABLES = (
             Column(("standing",), "", _STANDING),
             Column(("unavail.",), "%", _UNAVAILABLE),
             *(Column((f"A_{name[0]}",), "%", meaning) for name, meaning in _ACCURACY.items()),
+            Column(("goodput",), "/s", f"{_GOODPUT['goodput']} Shown where there is such a time."),
             Column(("instances",), "", "Instances launched, all pools together."),
             Column(("price",), "", "Price of all instances by `cluster.prices`; shown if a price is not 1."),
             Column(("busy",), "ms/query", "Time for which instances were busy, per query, wasted work included."),
@@ -127,6 +134,7 @@ TABLES = (
             *(_measured(name, "ms", meaning) for name, meaning in _LATENCY.items()),
             _measured("unavailable", "fraction", _UNAVAILABLE),
             *(_measured(f"accuracy_{name}", "fraction", meaning) for name, meaning in _ACCURACY.items()),
+            *(_measured(name, "1/s", meaning) for name, meaning in _GOODPUT.items()),
             Column(("instances",), "count", "Instances launched, all pools together."),
             Column(("price",), "unit of `cluster.prices`", "Price of all instances, each 1 by default."),
             Column(

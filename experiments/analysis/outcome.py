@@ -39,6 +39,9 @@ SMALLEST_SECTION = 10
 NOT_WRITTEN_BY_US = (ValueError, TypeError, KeyError, AttributeError, IndexError, OverflowError, RecursionError)
 """Errors of reading JSON that parm did not write: no JSON, nested too deeply, values of other types, huge numbers."""
 
+ROUNDING = 1e-9
+"""A default answer comes at the deadline but for rounding, which is no lateness."""
+
 GRID = np.concatenate([np.linspace(0.0, 0.99, 200), 1.0 - np.logspace(-2, -5, 151)[1:], [1.0]])
 """Probabilities of the stored quantiles: linear in the body, logarithmic in the tail from 1% to 0.001%."""
 
@@ -55,6 +58,9 @@ class Measured:
     """Queries answered by each route; the keys are the names of `Route` in lower case."""
     accuracy: dict[str, int] | None
     """Counts `available`, `degraded`, each with `_correct`, `_top5` and `_agrees`; None in a run without a model."""
+    goodput: float | None = None
+    """Queries per second that were answered in time and rightly (without a model: in time and not by default); None
+    where there is no time limit, or all queries arrive at once."""
 
     @property
     def unavailable(self) -> int:
@@ -134,22 +140,24 @@ def measure(
     seconds: Mapping[str, float],
     last_of_batch: bool = False,
     price: float | None = None,
+    in_time: float | None = None,
 ) -> Outcome:
     """Measure a cell's trace and, with a model, its answers.
 
     The first `warmup` queries are not counted. Percentiles are NumPy's `linear` ones of the others. With
     `last_of_batch` only the last query of each batch is counted. `price` is the total of all instances, each 1 by
-    default. Raises ParmError if no query is left after the warm-up.
+    default. `in_time` is the latency in seconds up to which an answer counts for goodput. Raises ParmError if no query
+    is left after the warm-up.
     """
     kept = trace.batches.first + trace.batches.size - 1 if last_of_batch else np.arange(len(trace.queries))
     kept = kept[kept >= warmup]
     count = len(kept)
     if not count:
         raise ParmError(f"a warm-up of {warmup} queries leaves none to measure in a run of {len(trace.queries)}")
-    whole = _measured(trace, answers, kept)
+    whole = _measured(trace, answers, kept, in_time)
     edges = np.linspace(0, count, SECTIONS + 1).astype(int).tolist()
     parts = itertools.pairwise(edges) if count >= SECTIONS * SMALLEST_SECTION else ()
-    blocks = tuple(_measured(trace, answers, kept[first:last]) for first, last in parts)
+    blocks = tuple(_measured(trace, answers, kept[first:last], in_time) for first, last in parts)
     return Outcome(
         **vars(whole),
         policy=policy,
@@ -168,7 +176,7 @@ def measure(
     )
 
 
-def _measured(trace: Trace, answers: Answers | None, part: Ints) -> Measured:
+def _measured(trace: Trace, answers: Answers | None, part: Ints, in_time: float | None) -> Measured:
     route = trace.queries.route[part]
     counts = np.bincount(route, minlength=len(Route))
     accuracy: dict[str, int] | None = None
@@ -184,7 +192,19 @@ def _measured(trace: Trace, answers: Answers | None, part: Ints) -> Measured:
         latency=_latencies(trace.queries.latency[part]),
         routes={kind.name.lower(): int(counts[kind]) for kind in Route},
         accuracy=accuracy,
+        goodput=None if in_time is None else _goodput(trace, answers, part, in_time),
     )
+
+
+def _goodput(trace: Trace, answers: Answers | None, part: Ints, in_time: float) -> float | None:
+    """Return the share of the queries in `part` that were answered well, times the rate at which queries arrived."""
+    queries, first, last = trace.queries, part[0], part[-1]
+    seconds = float(queries.arrival[last] - queries.arrival[first])
+    if seconds <= 0:
+        return None
+    right = queries.route[part] != Route.DEFAULT if answers is None else answers.correct[part]
+    good = np.count_nonzero(right & (queries.latency[part] <= in_time * (1 + ROUNDING)))
+    return good / len(part) * float(last - first) / seconds
 
 
 def _latencies(latency: Floats) -> dict[str, float]:

@@ -109,6 +109,8 @@ class Mark:
     """By how much it is worse than the one with the best estimate; that one itself: than the second, so negative."""
     trials: int
     """Trials that it was given."""
+    may_be_best: bool
+    """Whether no other policy is surely better."""
 
 
 @dataclass
@@ -215,7 +217,7 @@ class Selection:
             ends = -self._worse[place[rival], at], self._worse[at, place[rival]]
             low, high = (math.nan if math.isinf(end) else float(end) for end in ends)
             behind = Interval(self._estimate(policy) - self._estimate(rival), low, high)
-            found.append(Mark(policy, standing, behind, self.seen(policy)))
+            found.append(Mark(policy, standing, behind, self.seen(policy), at in candidates))
         return found
 
 
@@ -291,11 +293,11 @@ def sentences(found: Verdicts, rule: Rule | None = None) -> list[str]:
     return [sentence(marks, rule or Rule(), describe(point)) for point, marks in found]
 
 
-def sentence(marks: Sequence[Mark], rule: Rule, where: str = "") -> str:
-    """Say the standings at a sweep point, which is given in words."""
+def sentence(marks: Sequence[Mark], rule: Rule, where: str = "", joined: str = " at ") -> str:
+    """Say the standings at a sweep point, which is given in words behind `joined`."""
     parts = [
         f"{standing.words(rule)}: {', '.join(names)}"
         for standing in Standing
         if (names := [mark.policy for mark in marks if mark.standing is standing])
     ]
-    return f"{rule.name}{f' at {where}' if where else ''}, all at {rule.confidence:.0%} confidence: {'; '.join(parts)}"
+    return f"{rule.name}{joined + where if where else ''}, all at {rule.confidence:.0%} confidence: {'; '.join(parts)}"

@@ -26,10 +26,12 @@ from sim.errors import ParmError
 from sim.trace import Route
 
 FRACTIONS = ("unavailable", "accuracy_available", "accuracy_degraded", "accuracy_overall")
-METRICS = (*LATENCIES, *FRACTIONS)
+RATES = {"goodput": "", "goodput_per_instance": "instances", "goodput_per_price": "price"}
+"""Queries per second answered well, and by which of `COSTS` that is divided."""
+METRICS = (*LATENCIES, *FRACTIONS, *RATES)
 """Every metric that has an interval, in the order of the columns."""
 
-COMPARED = (*LATENCIES, "accuracy_overall")
+COMPARED = (*LATENCIES, "accuracy_overall", "goodput")
 """The metrics whose paired differences are written."""
 
 FORMAT = 1
@@ -156,7 +158,9 @@ def write(
     atomic.write(folder / "differences.csv", as_csv(header, compared))
     document = {
         "format": FORMAT,
-        "units": dict.fromkeys(LATENCIES, "ms") | {"busy_seconds_per_query": "s", "bytes_per_query": "B"},
+        "units": dict.fromkeys(LATENCIES, "ms")
+        | dict.fromkeys(RATES, "1/s")
+        | {"busy_seconds_per_query": "s", "bytes_per_query": "B"},
         "confidence": 0.95,
         "equal_cost": equal_cost,
         "rows": [_row_as_json(row) for row in table],
@@ -196,6 +200,11 @@ def _row(trials: list[Outcome]) -> Row:
         counted = [_count(part, name) for part in parts]
         present = [pair for pair in counted if pair is not None and pair[1] > 0]
         metrics[name] = wilson_clustered([hit for hit, _ in present], [of for _, of in present]) if present else None
+    for name in RATES:
+        rates = [value(part, name, first) for part in parts]
+        known = first.goodput is not None and not math.isnan(sum(rates))
+        whole = float(np.mean([value(trial, name, trial) for trial in trials])) if known else math.nan
+        metrics[name] = sectioning(whole, rates) if known else None
     return Row(
         policy=first.policy,
         kind=first.kind,
@@ -233,6 +242,8 @@ def _notes(trials: list[Outcome], with_blocks: bool) -> list[str]:
         notes.append("one trial only, too short for intervals of its latency")
     if all(trial.queries == trial.routes[Route.DEFAULT.name.lower()] for trial in trials):
         notes.append("every answer is a default: no prediction comes before the deadline")
+    if trials[0].goodput is not None and trials[0].accuracy is None:
+        notes.append("goodput counts answers in time, right or wrong: without a model nobody knows which are right")
     if max(trial.queries for trial in trials) == 1:
         notes.append("one query per trial: no percentiles, and no interval within a trial")
     else:
@@ -267,10 +278,18 @@ def _count(part: Measured, name: str) -> tuple[int, int] | None:
     return sum(part.accuracy[f"{kind}_correct"] for kind in names), sum(part.accuracy[kind] for kind in names)
 
 
-def value(part: Measured, metric: str) -> float:
-    """Return one of `METRICS`, in ms or as a fraction; NaN where there is nothing to measure."""
+def value(part: Measured, metric: str, whole: Outcome | None = None) -> float:
+    """Return one of `METRICS`, in ms, as a fraction or per second; NaN where there is nothing to measure.
+
+    `whole` is the trial of which the part is, whose cost goodput may be divided by.
+    """
     if metric in LATENCIES:
         return part.latency[metric] * MS
+    if metric in RATES:
+        whole = whole or (part if isinstance(part, Outcome) else None)
+        if part.goodput is None or (whole is None and RATES[metric]):
+            return math.nan
+        return part.goodput / (whole.cost.get(RATES[metric], whole.cost["instances"]) if whole and RATES[metric] else 1)
     hits, total = _count(part, metric) or (0, 0)
     return hits / total if total else math.nan
 

@@ -114,6 +114,9 @@ def _table(rows: Sequence[Row], sign: str) -> RenderableType:
         for metric, heading in WRONG.items():
             table.add_column(heading, justify="right", no_wrap=True)
             columns.append(column(rows, metric, 100.0, sign))
+    if any(row.metrics["goodput"] is not None for row in rows):
+        table.add_column("goodput\n/s", justify="right", no_wrap=True)
+        columns.append(column(rows, "goodput", 1.0, sign))
     priced = any(cost.of(row.cost, "price") != row.cost["instances"] for row in rows)
     for name, (heading, written) in COST.items():
         if name == "price" and not priced:

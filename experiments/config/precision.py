@@ -50,6 +50,8 @@ class Precision(Options):
     """Of A_d."""
     accuracy_overall: Width | None = None
     """Of A_o."""
+    goodput: Width | None = None
+    """Of the queries per second that are answered rightly and in time."""
     max_trials: int = Field(default=100, ge=2, le=10_000)
     """No more trials than this are run."""
     max_minutes: float | None = Field(default=None, gt=0, allow_inf_nan=False)
@@ -64,7 +66,7 @@ class Precision(Options):
 
     @model_validator(mode="after")
     def _something(self) -> Precision:
-        widths = {name: str(width) for name in METRICS if (width := getattr(self, name)) is not None}
+        widths = {name: str(width) for name in METRICS if (width := getattr(self, name, None)) is not None}
         if not widths:
             raise ValueError("name a metric and its width, such as p999: 5%")
         for name, width in widths.items():
@@ -72,13 +74,15 @@ class Precision(Options):
             if name in LATENCIES and unit is None:
                 raise ValueError(f"{name}: '{width}' needs a unit: 5% of the value, or a time such as 2ms")
             if name not in LATENCIES and unit in MS:
-                raise ValueError(f"{name}: '{width}' is a time, but it is a share: write 5% of it, or 0.002")
+                raise ValueError(
+                    f"{name}: '{width}' is a time, but it is a share or a rate: write 5% of it, or a number"
+                )
         return self
 
     @property
     def widths(self) -> dict[str, str]:
         """The metrics with what was asked of them."""
-        return {name: str(width) for name in METRICS if (width := getattr(self, name)) is not None}
+        return {name: str(width) for name in METRICS if (width := getattr(self, name, None)) is not None}
 
     def first(self, trials: int) -> int:
         """Return the trials at the first look of an experiment that says `trials`."""

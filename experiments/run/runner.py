@@ -188,6 +188,7 @@ def _measured(cell: Cell, simulated: Simulated, answers: Answers | None, seconds
         warmup=cell.experiment.warmup_queries(trace.queries.arrival),
         last_of_batch=cell.experiment.counted == "last_of_batch",
         seconds=seconds,
+        in_time=cell.experiment.in_time,
         price=price(cell.experiment.cluster, cell.policy.pools(cell.experiment.machines)),
     )
     return replace(outcome, engine={"name": simulated.engine.engine, "why": simulated.engine.reason})

@@ -78,7 +78,7 @@ def wrong(found: list[tuple[str, Standing]], behind: dict[str, float], zone: flo
 
 
 def test_all_that_is_said_is_right_often_enough() -> None:
-    """Five policies, of which one is better by a hair: less than 5% of 100 tables may be wrong, and 11 surely are not."""
+    """Five policies, one of them better by a hair: 5% of 100 tables may be wrong, and 11 hardly ever are."""
     generator, count = np.random.default_rng(2), 0
     late = {"a": 40.0, "b": 40.01, "c": 40.01, "d": 40.01, "e": 40.01}
     for _ in range(100):
