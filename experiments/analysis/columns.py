@@ -299,6 +299,12 @@ TABLES = (
         (
             _POLICY,
             Column(
+                ("standing",),
+                "",
+                "What is certain of the policy among all, at the confidence above the table: best, as cheap, dearer, "
+                "undecided (it may be cheaper than the best), or none (it surely does not meet the targets).",
+            ),
+            Column(
                 ("deployed",),
                 "count",
                 "Fewest deployed instances that meet all targets with confidence; 'a?..b' where "
@@ -316,6 +322,27 @@ TABLES = (
             Column(
                 ("with one fewer",), "", "Which targets one deployed instance fewer misses, or cannot be told to meet."
             ),
+        ),
+    ),
+    Table(
+        "parm plan --rate",
+        "Printed: a row for each policy, the one with the highest rate first.",
+        (
+            _POLICY,
+            Column(
+                ("queries/s",),
+                "",
+                "Highest arrival rate that meets all targets with confidence, to 1% of the file's; 'a..b?' where it "
+                "could not be told up to b.",
+            ),
+            Column(("standing",), "", "What is certain of the policy: best, as high, lower, undecided or none."),
+            Column(("trials",), "count", "Trials simulated, all rates together."),
+            Column(
+                ("measured there, and what is certain",),
+                "ms, or fraction",
+                "For each target the value over all trials, and the one-sided bound that holds with the confidence.",
+            ),
+            Column(("at 1% more",), "", "Which targets are missed at 1% more of the file's rate, or cannot be told."),
         ),
     ),
     Table(

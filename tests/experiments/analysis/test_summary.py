@@ -114,7 +114,7 @@ def test_differences_are_paired_with_the_first_policy_at_the_same_point():
         for one in base
     ]
     found = {one.metric: one for one in summary.differences([*base, *shifted])}
-    assert set(found) == set((set(summary.COMPARED) - {"goodput"}))
+    assert set(found) == set(summary.COMPARED) - {"goodput"}
     one = found["p50"]
     assert (one.policy, one.against) == ("other", "plain")
     assert (one.difference.value, one.difference.lo, one.difference.hi) == pytest.approx((3.0, 3.0, 3.0))
@@ -133,7 +133,7 @@ def test_differences_file_has_its_header_even_when_there_is_one_policy(tmp_path)
     header = f"policy,against,{KEY},metric,difference,lo,hi,relative_percent\n"
     summary.write(grid(), tmp_path)
     assert (tmp_path / "differences.csv").read_text().startswith(header)
-    assert len(read_csv(tmp_path / "differences.csv")) == 2 * len((set(summary.COMPARED) - {"goodput"}))
+    assert len(read_csv(tmp_path / "differences.csv")) == 2 * (len(summary.COMPARED) - 1)
     summary.write(grid()[:4], tmp_path)
     assert (tmp_path / "differences.csv").read_text() == header
 
