@@ -55,6 +55,12 @@ class Latencies:
             return Sample(found, tuple(value - found.value for value in values))
         return self._percentile(percentiles.probability(metric), confidence)
 
+    def at(self, probability: float) -> Interval:
+        """Return the quantile at any probability, in ms; without an interval for a single trial and at 0 and 1."""
+        if len(self.trials) == 1 or not 0 < probability < 1:
+            return Interval(MS * self.quantile(probability), math.nan, math.nan)
+        return self._percentile(probability, CONFIDENCE).interval
+
     def _of_sections(self, metric: str, confidence: float) -> Sample:
         (trial,) = self.trials
         if metric not in LATENCIES:
