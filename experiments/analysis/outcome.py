@@ -100,6 +100,8 @@ class Outcome(Measured):
     """Forward passes per role."""
     reused: dict[str, int] = field(default_factory=dict)
     """Predictions per role that had already been computed."""
+    controls: dict[str, float] = field(default_factory=dict)
+    """Control variates: relative deviations of what was drawn from its known mean, by name; empty if not asked for."""
     inputs: dict[str, str] = field(default_factory=dict)
     """Digests of the files and the code that the cell was computed from, by name."""
 

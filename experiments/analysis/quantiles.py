@@ -22,6 +22,8 @@ from sim.trace import Floats
 
 CONFIDENCE = 0.95
 MS = 1000.0
+LEAST_CONTROLLED = 30
+"""With fewer trials than this, what control variates cost in degrees of freedom may be more than they save."""
 _STEPS = 200
 _EXACT = 4e-16
 """Rounding of a share near 1."""
@@ -47,8 +49,33 @@ class Latencies:
         """Return one of `LATENCIES` or another percentile, in ms; a single trial's interval is that of its sections."""
         if len(self.trials) == 1:
             return self._of_sections(metric, confidence)
+        return self._controlled(self._sample(metric, confidence), confidence)
+
+    def _controlled(self, found: Sample, confidence: float) -> Sample:
+        """Regress on the trials' control variates, if they have any and are many (Lavenberg and Welch 1981)."""
+        names = list(self.trials[0].controls)
+        count, free = len(self.trials), len(self.trials) - 1 - len(names)
+        if not names or count < LEAST_CONTROLLED or any(list(trial.controls) != names for trial in self.trials):
+            return found
+        known, added = np.array([list(trial.controls.values()) for trial in self.trials]), np.array(found.deviations)
+        centre = known.mean(axis=0)
+        inverse = np.linalg.pinv((known - centre).T @ (known - centre))
+        slopes = inverse @ (known - centre).T @ added
+        left, before = added - (known - centre) @ slopes, float(added @ added)
+        if before <= 0:
+            return found
+        level = (1 + confidence) / 2
+        share = math.sqrt(float(left @ left) / free * (1 + count * float(centre @ inverse @ centre)))
+        share *= float(stdtrit(free, level) / stdtrit(count - 1, level)) / math.sqrt(before / (count - 1))
+        by, old = -float(centre @ slopes), found.interval
+        value, low, high = old.value + by, old.value - old.lo, old.hi - old.value
+        spread = math.sqrt(before / float(left @ left)) * share if float(left @ left) > 0 else 0.0
+        return Sample(Interval(value, value - share * low, value + share * high), tuple((spread * left).tolist()))
+
+    def _sample(self, metric: str, confidence: float) -> Sample:
+        """Return a latency metric of several trials."""
         if metric == "gap":
-            return difference(self.sample("p999", confidence), self.sample("p50", confidence))
+            return difference(self._sample("p999", confidence), self._sample("p50", confidence))
         if metric == "mean":
             values = [trial.latency["mean"] * MS for trial in self.trials]
             found = student_t(values, confidence)
@@ -56,10 +83,16 @@ class Latencies:
         return self._percentile(percentiles.probability(metric), confidence)
 
     def at(self, probability: float) -> Interval:
-        """Return the quantile at any probability, in ms; without an interval for a single trial and at 0 and 1."""
-        if len(self.trials) == 1 or not 0 < probability < 1:
+        """Return the quantile at any probability, in ms; without an interval for a single trial.
+
+        At 0 it is the least latency seen, and its own interval.
+        """
+        if probability <= 0:
+            least = MS * self.quantile(0.0)
+            return Interval(least, least, least)
+        if len(self.trials) == 1:
             return Interval(MS * self.quantile(probability), math.nan, math.nan)
-        return self._percentile(probability, CONFIDENCE).interval
+        return self._controlled(self._percentile(probability, CONFIDENCE), CONFIDENCE).interval
 
     def _of_sections(self, metric: str, confidence: float) -> Sample:
         (trial,) = self.trials
@@ -112,6 +145,13 @@ class Latencies:
                 missing *= 0.5 if raised is False else 1.0
                 high, beyond, raised = at, over, False
         return high
+
+    def design_effect(self, probability: float) -> float:
+        """Return how many times more than independent queries' the share below a percentile varies between trials."""
+        below = _below(self.quantile(probability), *self._functions)
+        shares = self._weights * (below - self._weights @ below)
+        count, queries = len(self.trials), sum(trial.queries for trial in self.trials)
+        return count / (count - 1) * float(shares @ shares) * queries / (probability * (1 - probability))
 
     def _percentile(self, probability: float, confidence: float) -> Sample:
         """Return a percentile of two or more trials, in ms.

@@ -19,7 +19,7 @@ from experiments.analysis import cost
 from experiments.analysis.cost import Rule
 from experiments.analysis.csv_text import as_csv
 from experiments.analysis.outcome import COSTS, LATENCIES, NOT_WRITTEN_BY_US, Measured, Outcome
-from experiments.analysis.quantiles import MS, Latencies, difference
+from experiments.analysis.quantiles import LEAST_CONTROLLED, MS, Latencies, difference
 from experiments.analysis.statistics import Interval, paired, sectioning, wilson_clustered
 from sim import atomic
 from sim.errors import ParmError
@@ -42,6 +42,9 @@ FEW_DEGRADED = 100
 
 LARGE_CUT = 0.03
 """A larger share of a trial's queries cut as warm-up draws a note."""
+
+DEPENDENT = 30.0
+"""A larger design effect at p99.9 draws a note: the intervals of such rows were measured to hold too seldom."""
 
 FEW_IN_TAIL = 100
 """Fewer queries beyond a trial's percentile than this draw a note."""
@@ -242,12 +245,15 @@ def _notes(trials: list[Outcome], with_blocks: bool) -> list[str]:
         notes.append("one trial only, too short for intervals of its latency")
     if all(trial.queries == trial.routes[Route.DEFAULT.name.lower()] for trial in trials):
         notes.append("every answer is a default: no prediction comes before the deadline")
+    if trials[0].controls and len(trials) < LEAST_CONTROLLED:
+        notes.append(f"control variates have no effect with fewer than {LEAST_CONTROLLED} trials")
     if trials[0].goodput is not None and trials[0].accuracy is None:
         notes.append("goodput counts answers in time, right or wrong: without a model nobody knows which are right")
     if max(trial.queries for trial in trials) == 1:
         notes.append("one query per trial: no percentiles, and no interval within a trial")
     else:
         notes.extend(_few_in_tail(trials))
+        notes.extend(_dependent(trials))
     degraded = sum(trial.unavailable for trial in trials)
     if trials[0].accuracy is not None and 0 < degraded < FEW_DEGRADED:
         notes.append(f"A_d rests on {degraded} unavailable prediction{'s' if degraded > 1 else ''}")
@@ -264,6 +270,19 @@ def _few_in_tail(trials: list[Outcome]) -> list[str]:
     return [
         f"{' and '.join(few)} rest{'s' if len(few) == 1 else ''} on few queries per trial ({beyond:.2g} beyond p99.9, "
         f"{FEW_IN_TAIL} or more are safe), so that intervals may be too narrow: run more queries"
+    ]
+
+
+def _dependent(trials: list[Outcome]) -> list[str]:
+    """Say of p99.9 that few bad trials make it, which its interval covers too seldom."""
+    if len(trials) < 3:
+        return []
+    times = Latencies(trials).design_effect(0.999)
+    if times <= DEPENDENT:
+        return []
+    return [
+        f"few of the trials make p99.9 (they differ as if there were {times:.2g} times fewer queries): its interval "
+        "holds in about 9 of 10 cases, and the true p99.9 is rather higher"
     ]
 
 

@@ -136,6 +136,10 @@ class Experiment(Options):
     goodput: str | float | None = None
     """Time within which an answer counts for goodput, `100ms` or a number of seconds: the same for all policies.
     Default: the cluster's `deadline`; without either goodput is not measured."""
+    control_variates: bool = False
+    """Whether latencies are corrected by what is known of each trial's draws: its mean arrivals and services, and the
+    share of slow time. Intervals are narrower for the same work with 30 trials or more (docs/intervals.md); with fewer
+    it has no effect."""
     warmup: WarmupRule | None = None
     """Queries at the start of each trial that are not measured, the same for all policies: `none`, a number of
     queries, `{seconds: 5}`, or `auto`, which is 1% to 10% of the queries, more at higher load. Default: `auto`, or

@@ -95,8 +95,8 @@ def times(outcomes: Sequence[Outcome], policy: str, base: str, where: str, metri
     """Return how many times that of `base` a policy's metric is at a sweep point (`where`: see `summary.point_key`).
 
     The ratio of the tables' values over the trials that both have. Its interval is Student's t of the ratio's
-    logarithm, since a ratio and its inverse should say the same, over the first-order values of the trials; without ends for a
-    single trial, NaN where no trial has both or a latency is 0.
+    logarithm, since a ratio and its inverse should say the same, over the first-order values of the trials; without
+    ends for a single trial, NaN where no trial has both or a latency is 0.
     """
     there = [one for one in outcomes if point_key(one.point) == where]
     mine, theirs = ([one for one in there if one.policy == name] for name in (policy, base))

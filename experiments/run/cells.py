@@ -82,8 +82,9 @@ def _hashes(alone: Experiment, trials: int) -> Iterator[str]:
         "plugins",
     ):
         del data[key]
-    if alone.goodput is None:
-        del data["goodput"]
+    for key in ("goodput", "control_variates"):
+        if not data[key]:
+            del data[key]  # cells without it keep their ids
     data["warmup"] = str(alone.warmup_rule)
     common = hashlib.sha256(f"[{json.dumps(data, sort_keys=True, ensure_ascii=True)}, ".encode())
     for trial in range(trials):

@@ -20,6 +20,7 @@ from backends.processes import Pool, WorkerKilledError
 from experiments.analysis.cost import price
 from experiments.analysis.outcome import Outcome, measure
 from experiments.run.cells import Cell
+from experiments.run.controls import controls
 from experiments.run.engines import choice, make_ready
 from experiments.run.progress import Reporter
 from experiments.run.store import RunStore
@@ -191,4 +192,5 @@ def _measured(cell: Cell, simulated: Simulated, answers: Answers | None, seconds
         in_time=cell.experiment.in_time,
         price=price(cell.experiment.cluster, cell.policy.pools(cell.experiment.machines)),
     )
-    return replace(outcome, engine={"name": simulated.engine.engine, "why": simulated.engine.reason})
+    known = controls(cell, trace) if cell.experiment.control_variates else {}
+    return replace(outcome, controls=known, engine={"name": simulated.engine.engine, "why": simulated.engine.reason})

@@ -8,6 +8,7 @@ that are saved where trials are many. Antithetic trials come in pairs, of which 
 from __future__ import annotations
 
 import argparse
+import dataclasses
 import heapq
 from collections.abc import Sequence
 
@@ -45,20 +46,8 @@ def controls(cluster: Cluster, rate: float, slow: bool, arrival: Floats, trial: 
     drawn = np.concatenate([stream.block(number) for number in range(-(-QUERIES // BLOCK))])[:QUERIES]
     found = [rate * float(arrival[-1]) / QUERIES - 1, float(drawn.mean()) / (cluster.service.mean() or 1) - 1]
     if slow:
-        found.append(_slow_share(streams, cluster.instances + cluster.extra, float(arrival[-1])) / 0.05 - 1)
+        found.append(SLOW.slow_share(streams, 0, cluster.instances + cluster.extra, float(arrival[-1])) / 0.05 - 1)
     return np.array(found)
-
-
-def _slow_share(streams: Streams, instances: int, until: float) -> float:
-    total = 0.0
-    for instance in range(instances):
-        before = 0.0
-        for end, factor in SLOW._pieces(streams.generator("slow_periods", 0, instance)):
-            total += (min(end, until) - before) * (factor > 1)
-            before = end
-            if end >= until:
-                break
-    return total / (instances * until)
 
 
 def saved(added: Floats, of: Floats) -> float:
@@ -97,10 +86,33 @@ def antithetic(load: float, pairs: int) -> list[float]:
     return found
 
 
+def coverage(pool: Latencies, of: Floats, metric: str, replications: int) -> str:
+    """Return how often intervals of 40 trials hold and how wide they are, with and without control variates.
+
+    The pool is the world: its percentile is the truth, and the means of its controls are the known ones.
+    """
+    truth = pool.sample(metric).interval.value
+    known = [
+        dataclasses.replace(trial, controls={str(at): value for at, value in enumerate(each)})
+        for trial, each in zip(pool.trials, (of - of.mean(axis=0)).tolist(), strict=True)
+    ]
+    generator = np.random.default_rng(replications)
+    covered, widths = np.zeros(2), np.zeros(2)
+    for _ in range(replications):
+        chosen = generator.integers(0, len(known), 40)
+        for which, every in enumerate((pool.trials, known)):
+            found = Latencies([every[one] for one in chosen]).sample(metric).interval
+            covered[which] += found.lo <= truth <= found.hi
+            widths[which] += found.hi - found.lo
+    share = 100 * covered / replications
+    return f"covers {share[0]:.1f}%, with control variates {share[1]:.1f}%; width {widths[1] / widths[0]:.2f} of that"
+
+
 def main() -> None:
     """Print a line for each world."""
     parser = argparse.ArgumentParser(description=__doc__)
     parser.add_argument("--trials", type=int, default=40)
+    parser.add_argument("--coverage", type=int, default=0, help="macro-replications of 40 trials")
     given = parser.parse_args()
     kept: dict[str, dict[str, Floats]] = {}
     for name, (cluster, policy, stragglers, rate) in WORLDS.items():
@@ -114,6 +126,8 @@ def main() -> None:
         trials = Latencies(outcomes(np.array(functions)))
         kept[name] = {metric: np.array(trials.sample(metric).deviations) for metric in METRICS}
         _say(name, kept[name], np.array(of))
+        for metric in METRICS if given.coverage else ():
+            print(f"{name}: {metric}: {coverage(trials, np.array(of), metric, given.coverage)}", flush=True)
     coded, equal = (kept[name] for name in list(WORLDS)[:1:-1])
     _say("coded less equal", {metric: coded[metric] - equal[metric] for metric in METRICS}, np.array(of))
     for load in (0.5, 0.8):

@@ -9,7 +9,7 @@ from experiments.analysis import summary
 from experiments.analysis.quantiles import Latencies
 from experiments.analysis.statistics import student_t, wilson
 from sim.errors import ParmError
-from tests.outcomes import outcome
+from tests.outcomes import outcome, with_tail
 
 KEY = "workload.arrivals.rate"
 
@@ -93,6 +93,13 @@ def test_json_is_the_same_and_comes_back(tmp_path):
     assert document["rows"][0]["metrics"]["accuracy_degraded"] is None
     assert summary.read(tmp_path) == rows
     assert float(read_csv(tmp_path / "summary.csv")[1]["p99"]) == document["rows"][1]["metrics"]["p99"]["value"]
+
+
+def test_a_row_whose_p99_9_rests_on_few_of_its_trials_has_a_note():
+    trials = [dataclasses.replace(with_tail(outcome("plain", trial), 0.01, 0.05)) for trial in range(6)]
+    assert not any("few of the trials make p99.9" in note for note in summary.rows(trials)[0].notes)
+    trials[3] = with_tail(trials[3], 0.01, 5.0)
+    assert any("few of the trials make p99.9" in note for note in summary.rows(trials)[0].notes)
 
 
 def test_writing_leaves_nothing_else_behind(tmp_path):

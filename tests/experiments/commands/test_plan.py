@@ -143,7 +143,7 @@ def test_the_highest_rate(file: Path, monkeypatch: pytest.MonkeyPatch, capsys: p
     document = json.loads(Path("rates.json").read_text())
     assert document["policies"][0]["policy"] == "none"
     assert f"highest rate: none, {document['policies'][0]['rate']:.4g} queries/s" in said
-    closed = ["--set", "workload.arrivals={kind: closed_loop, clients: 4}"]
+    closed = ["--set", "workload.arrivals={kind: closed_loop, clients: 4, think: 0.1}"]
     assert parm("plan", file, "--slo", "p99=1s", "--rate", *closed, monkeypatch=monkeypatch) == 2
     assert "--rate needs arrivals with a 'rate'" in capsys.readouterr().err
 
