@@ -1,8 +1,9 @@
 """Control variates of a trial: numbers of what was drawn for it, whose means are known beforehand.
 
-Each is the relative deviation from its mean: `arrivals`, the mean gap between Poisson arrivals; `services`, the mean of
-the first service draws of as many queries; `slow_time_0`, ..., the share of time for which instances are in a slow period.
-They are the same under every policy with as many instances. `experiments/analysis/quantiles.py` regresses on them.
+Each is the relative deviation from its mean: `arrivals`, the mean gap between Poisson arrivals; `services`, the mean
+of the first service draws of as many queries; `slow_time_0`, ..., the share of time for which instances are in a slow
+period. They are the same under every policy with as many instances. `experiments/analysis/quantiles.py` regresses on
+them.
 """
 
 from __future__ import annotations
