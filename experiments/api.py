@@ -15,17 +15,22 @@ from html import escape
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
-from experiments.analysis import perfetto, summary
+from experiments.analysis import perfetto, selection, summary
+from experiments.analysis.estimates import known_metric
 from experiments.analysis.outcome import LATENCIES, Outcome
 from experiments.analysis.quantiles import MS
+from experiments.analysis.selection import Mark, Rule
 from experiments.analysis.summary import Row
+from experiments.analysis.tables import describe
 from experiments.config import loader
 from experiments.config.schema import Experiment
+from experiments.config.select import rule
 from experiments.figures.base import Figure
 from experiments.figures.verdict import best, objective
 from experiments.run import executors
 from experiments.run.cells import Cell, cells
 from experiments.run.runner import simulate_cell
+from experiments.run.selecting import cells_of
 from experiments.run.session import Session, figure_data
 from experiments.run.store import RunStore, query_table, writing
 from sim import atomic
@@ -109,6 +114,34 @@ def simulate(
     return _frame(query_table(cell, trace, warmup))
 
 
+def compare_runs(
+    runs: Mapping[str, Run], metric: str = "p999", within: str | float = "1ms", confidence: float = 0.95
+) -> list[str]:
+    """Say of each policy and sweep point that runs have in common which run is best in a metric, by `selection`.
+
+    `runs` are given by name; `within` is written as in YAML. Trials are paired by their number: with the same seed they
+    share their random numbers, else the pairs are independent, which does no harm. Raises ParmError.
+    """
+    try:
+        asked = rule(known_metric(metric), within, confidence)
+    except ValueError as error:
+        raise ParmError(str(error)) from None
+    if not 0.5 < confidence < 1:
+        raise ParmError(f"--confidence {confidence:g}: must be above 0.5 and below 1.")
+    cells: dict[tuple[str, str], dict[str, list[Outcome]]] = {}
+    for name, one in runs.items():
+        for outcome in one.outcomes:
+            place = summary.point_key(outcome.point), outcome.policy
+            cells.setdefault(place, {}).setdefault(name, []).append(outcome)
+    said = []
+    for (_, policy), trials in cells.items():
+        if len(trials) > 1:
+            point = describe(next(iter(trials.values()))[0].point)
+            where = f"{policy}, {point}" if point else policy
+            said.append(selection.sentence(selection.standings(trials, asked), asked, where, " of "))
+    return said
+
+
 class Run:
     """A finished run. Nothing of it is read before it is asked for."""
 
@@ -133,7 +166,7 @@ class Run:
     @cached_property
     def cells(self) -> list[Cell]:
         """The cells: a policy at a sweep point in a trial."""
-        return cells(self.experiment)
+        return cells_of(self.experiment, self._store)
 
     @cached_property
     def outcomes(self) -> list[Outcome]:
@@ -143,7 +176,26 @@ class Run:
     @cached_property
     def rows(self) -> list[Row]:
         """The summary's rows, with their intervals as objects."""
-        return summary.rows(self.outcomes, self.experiment.equal_cost)
+        rows, asked = summary.rows(self.outcomes, self.experiment.equal_cost), self._rule
+        return selection.marked(rows, selection.verdicts(self.outcomes, asked), asked)
+
+    @property
+    def _rule(self) -> Rule | None:
+        select = self.experiment.select
+        return None if select is None else select.rule(self.experiment.trials)
+
+    def standings(
+        self, metric: str = "p999", within: str | float = "1ms", confidence: float = 0.95
+    ) -> list[tuple[dict[str, Any], list[Mark]]]:
+        """Return of each sweep point which policy is best, or not worse than the best by more than a zone.
+
+        `within` is written as in YAML, `1ms` or `5%`. The trials are taken as they are; what a run with `select` found
+        is in the column `standing` of `summary`. Raises ParmError for a metric or a zone that is none.
+        """
+        try:
+            return selection.verdicts(self.outcomes, rule(known_metric(metric), within, confidence))
+        except ValueError as error:
+            raise ParmError(str(error)) from None
 
     def summary(self) -> pd.DataFrame:
         """Return a row per policy and sweep point: latencies in ms, shares between 0 and 1, ends of 95% intervals."""

@@ -18,7 +18,7 @@ from typing import TYPE_CHECKING, Any, ClassVar, Literal
 
 from pydantic import Field, TypeAdapter, model_validator
 
-from experiments.analysis.estimates import Estimate, Metric, estimate, is_fraction
+from experiments.analysis.estimates import Estimate, Metric, estimate, unit
 from experiments.analysis.outcome import NOT_WRITTEN_BY_US, Outcome, Scalar
 from experiments.analysis.statistics import Interval
 from experiments.analysis.summary import point_key
@@ -79,8 +79,8 @@ class Claim(Kind):
 
     @property
     def unit(self) -> str:
-        """`ms`, `%` (printed fractions) or `x` (factors)."""
-        return "%" if is_fraction(self.metric) else "ms"
+        """`ms`, `%` (printed fractions), `/s` or `x` (factors)."""
+        return unit(self.metric) or "%"
 
     @abstractmethod
     def value(self, *metrics: float) -> float:

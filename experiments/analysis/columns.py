@@ -84,6 +84,17 @@ _ACCURACY = {
     "degraded": "Share of correct answers among the other queries, the unavailable ones (A_d).",
     "overall": "Share of correct answers among all queries (A_o); with f the share unavailable, (1 - f) A_a + f A_d.",
 }
+_STANDING = (
+    "What is certain of the policy among all of its sweep point, by `select`, else in p99.9 and within 1 ms: best, "
+    "within the zone (of the best), worse (than another), or undecided. All are right at once at the confidence that "
+    "stands below the table."
+)
+_GOODPUT = {
+    "goodput": "Queries per second that were answered rightly and within the time `goodput`, or else the cluster's "
+    "deadline; without a model: answered in time and not by the default answer.",
+    "goodput_per_instance": "Goodput divided by the number of instances.",
+    "goodput_per_price": "Goodput divided by the price of all instances.",
+}
 _POLICY = Column(("policy",), "", "Name of the policy: its `name` in the YAML, or its kind.")
 _KEY = Column(
     ("KEY",), "", "For each swept key a column of its name, such as `workload.arrivals.rate`: its value here."
@@ -103,8 +114,10 @@ TABLES = (
                 for name in _LATENCY
                 if name != "mean"
             ),
+            Column(("standing",), "", _STANDING),
             Column(("unavail.",), "%", _UNAVAILABLE),
             *(Column((f"A_{name[0]}",), "%", meaning) for name, meaning in _ACCURACY.items()),
+            Column(("goodput",), "/s", f"{_GOODPUT['goodput']} Shown where there is such a time."),
             Column(("instances",), "", "Instances launched, all pools together."),
             Column(("price",), "", "Price of all instances by `cluster.prices`; shown if a price is not 1."),
             Column(("busy",), "ms/query", "Time for which instances were busy, per query, wasted work included."),
@@ -121,6 +134,7 @@ TABLES = (
             *(_measured(name, "ms", meaning) for name, meaning in _LATENCY.items()),
             _measured("unavailable", "fraction", _UNAVAILABLE),
             *(_measured(f"accuracy_{name}", "fraction", meaning) for name, meaning in _ACCURACY.items()),
+            *(_measured(name, "1/s", meaning) for name, meaning in _GOODPUT.items()),
             Column(("instances",), "count", "Instances launched, all pools together."),
             Column(("price",), "unit of `cluster.prices`", "Price of all instances, each 1 by default."),
             Column(
@@ -138,6 +152,7 @@ TABLES = (
             Column(("equal_cost",), "", "Rule by which costs are compared: instances, price or busy_seconds."),
             Column(("queries",), "count", "Queries that were measured, all trials together."),
             Column(("trials",), "count", "Number of trials."),
+            Column(("standing",), "", _STANDING),
         ),
     ),
     Table(
@@ -184,8 +199,9 @@ TABLES = (
             Column(("cost_in",), "", "Column of summary.csv that holds this cost, with its unit."),
             Column(
                 ("on_frontier",),
-                "yes or no",
-                "Whether no other row dominates it.",
+                "",
+                "yes: no other row dominates it; no: another surely does, at 95% confidence for all rows at once; "
+                "undecided: another does by the interval of this pair alone.",
             ),
             Column(
                 ("dominated_by",), "", "Rows that are better in latency, accuracy or cost, and worse in none of them."
@@ -283,6 +299,12 @@ TABLES = (
         (
             _POLICY,
             Column(
+                ("standing",),
+                "",
+                "What is certain of the policy among all, at the confidence above the table: best, as cheap, dearer, "
+                "undecided (it may be cheaper than the best), or none (it surely does not meet the targets).",
+            ),
+            Column(
                 ("deployed",),
                 "count",
                 "Fewest deployed instances that meet all targets with confidence; 'a?..b' where "
@@ -300,6 +322,27 @@ TABLES = (
             Column(
                 ("with one fewer",), "", "Which targets one deployed instance fewer misses, or cannot be told to meet."
             ),
+        ),
+    ),
+    Table(
+        "parm plan --rate",
+        "Printed: a row for each policy, the one with the highest rate first.",
+        (
+            _POLICY,
+            Column(
+                ("queries/s",),
+                "",
+                "Highest arrival rate that meets all targets with confidence, to 1% of the file's; 'a..b?' where it "
+                "could not be told up to b.",
+            ),
+            Column(("standing",), "", "What is certain of the policy: best, as high, lower, undecided or none."),
+            Column(("trials",), "count", "Trials simulated, all rates together."),
+            Column(
+                ("measured there, and what is certain",),
+                "ms, or fraction",
+                "For each target the value over all trials, and the one-sided bound that holds with the confidence.",
+            ),
+            Column(("at 1% more",), "", "Which targets are missed at 1% more of the file's rate, or cannot be told."),
         ),
     ),
     Table(

@@ -7,7 +7,7 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
-from experiments.analysis.outcome import LATENCIES
+from experiments.analysis.estimates import unit as unit_of
 from experiments.analysis.statistics import Interval
 from experiments.analysis.summary import METRICS, Row, read
 from experiments.analysis.tables import describe
@@ -16,7 +16,7 @@ from sim.errors import ParmError
 if TYPE_CHECKING:
     from rich.table import Table
 
-SHOWN = ("p50", "p99", "p999", "unavailable", "accuracy_overall")
+SHOWN = ("p50", "p99", "p999", "unavailable", "accuracy_overall", "goodput")
 """The metrics of the table; `Comparison.rows` has all of them."""
 
 
@@ -34,7 +34,7 @@ class MetricComparison:
 
     @property
     def difference(self) -> float:
-        """Other run minus first run, in ms for latencies and as a fraction otherwise."""
+        """Other run minus first run, in the metric's unit."""
         return self.other.value - self.base.value
 
     @property
@@ -67,7 +67,7 @@ class Comparison:
             if one.metric not in metrics:
                 continue
             who = one.policy + (f"\n{describe(one.point)}" if one.point else "")
-            factor, unit = (1.0, "ms") if one.metric in LATENCIES else (100.0, "%")
+            factor, unit = (1.0, unit_of(one.metric)) if unit_of(one.metric) else (100.0, "%")
             table.add_row(
                 who if who != before else "",
                 f"{one.metric} {unit}",

@@ -14,7 +14,7 @@ from experiments.analysis import percentiles
 from experiments.analysis.outcome import Measured, Outcome
 from experiments.analysis.quantiles import CONFIDENCE, MS, Latencies, Sample, difference
 from experiments.analysis.statistics import Interval, sectioning
-from experiments.analysis.summary import FRACTIONS, METRICS, value
+from experiments.analysis.summary import FRACTIONS, METRICS, RATES, value
 
 
 def known_metric(name: str) -> str:
@@ -35,6 +35,21 @@ Metric = Annotated[str, AfterValidator(known_metric)]
 
 LatencyMetric = Annotated[Literal["mean", "p50", "p99", "p999", "gap"], BeforeValidator(percentiles.known)]
 """A latency of the summary, which has an interval in every row; p99.9 and p999 are the same."""
+
+
+FigureMetric = Annotated[
+    Literal["mean", "p50", "p99", "p999", "gap", "goodput", "goodput_per_instance", "goodput_per_price"],
+    BeforeValidator(percentiles.known),
+]
+"""A latency of the summary, or goodput."""
+
+HIGHER_IS_BETTER = ("accuracy_available", "accuracy_degraded", "accuracy_overall", *RATES)
+"""The metrics of which more is better."""
+
+
+def unit(metric: str) -> str:
+    """Return the unit of a metric: `ms`, `/s`, or nothing for a share."""
+    return "" if is_fraction(metric) else "/s" if metric in RATES else "ms"
 
 
 def is_fraction(metric: str) -> bool:
@@ -108,10 +123,10 @@ def common(*policies: Sequence[Outcome]) -> list[list[Outcome]]:
 
 
 def sample(metric: str, trials: Sequence[Outcome], confidence: float = CONFIDENCE) -> Sample:
-    """Return a metric over one policy's trials at one sweep point, in ms or as a fraction; NaN where it is unknown."""
-    if not is_fraction(metric):
+    """Return a metric over one policy's trials at one sweep point, in its unit; NaN where it is unknown."""
+    if unit(metric) == "ms":
         return Latencies(trials).sample(metric, confidence)
     parts = trials if len(trials) > 1 else trials[0].blocks
-    values = [value(part, metric) for part in parts]
+    values = [value(part, metric, trials[0]) for part in parts]
     whole = float(np.mean(values)) if len(trials) > 1 else value(trials[0], metric)
     return Sample(sectioning(whole, values, confidence), tuple(one - whole for one in values))

@@ -6,6 +6,9 @@ what is no worse by its estimate, or worse by less than anyone cares (1% of the 
 beyond the interval: two policies with the same model do not differ in accuracy because their warm-ups were cut
 differently. Costs are the same as `cost.same` says. Where such allowances close a circle, none in it dominates another.
 
+Among many pairs some are apart by chance. So it is also said which choices are dominated *surely*: by one that is no
+worse beyond these allowances and better in something by bounds that hold for all pairs at once, at 95% confidence.
+
 Choices are compared where they meet the same conditions: rows at the same values of the swept `workload`, `stragglers`
 and `model` keys. Everything else that is swept, such as `cluster.extra` or `policies.coded.k`, is a choice, and what is
 written beside a policy's name.
@@ -22,8 +25,10 @@ import numpy as np
 
 from experiments.analysis import cost
 from experiments.analysis.csv_text import as_csv
-from experiments.analysis.estimates import gain
+from experiments.analysis.estimates import gain, sample
 from experiments.analysis.outcome import Outcome
+from experiments.analysis.quantiles import CONFIDENCE
+from experiments.analysis.selection import margin
 from experiments.analysis.statistics import Interval
 from experiments.analysis.summary import Row, point_key
 
@@ -46,6 +51,8 @@ class Choice:
     """Whether the swept options change nothing for this policy, which is then there once."""
     dominated_by: list[Choice] = field(default_factory=list)
     """The choices that dominate it, in their order; empty on the frontier."""
+    surely: bool = False
+    """Whether it is certain, for all choices at once, that one dominates it."""
 
     @property
     def conditions(self) -> dict[str, Any]:
@@ -93,7 +100,32 @@ def frontiers(rows: Sequence[Row], outcomes: Sequence[Outcome], metric: str = "p
             reach |= np.outer(reach[:, via], reach[via])
         for choice, over, back in zip(group, above, reach.T, strict=True):
             choice.dominated_by = [group[index] for index in np.flatnonzero(over & ~back)]
+        _be_sure(group, metric)
     return found
+
+
+def _be_sure(group: Sequence[Choice], metric: str) -> None:
+    """Find the choices that are dominated by bounds that hold for all pairs at once (Bonferroni)."""
+    scales = _scales(metric, *group)
+    level = 1 - (1 - CONFIDENCE) / max(1, len(group) * (len(group) - 1) * len(scales))
+    kept = {(id(choice), name): sample(name, choice.trials) for choice in group for name, _ in scales}
+    for choice in group:
+        for one in choice.dominated_by:
+            better = not cost.same(one.spent, choice.spent, one.row.equal_cost)
+            worse = False
+            for name, sign in scales:
+                mine, other = kept[id(one), name], kept[id(choice), name]
+                by = sign * (mine.interval.value - other.interval.value)
+                room = margin(mine, other, level)
+                worse |= not by - room >= -_negligible(one, choice, name)
+                better |= by - room > 0
+            choice.surely |= better and not worse
+
+
+def _scales(metric: str, *choices: Choice) -> list[tuple[str, float]]:
+    """Return what is compared, with the sign of what is better."""
+    answers = all(choice.row.metrics[ACCURACY] is not None for choice in choices)
+    return [(metric, -1.0), *([(ACCURACY, 1.0)] if answers else [])]
 
 
 def _once(group: Sequence[Choice]) -> list[Choice]:
@@ -115,25 +147,26 @@ def dominates(one: Choice, other: Choice, metric: str = "p999") -> bool:
     """Say whether `one` is no worse in everything and better in something, as the module's text has it."""
     if one is other:
         return False
-    scales = [(metric, -1.0)]
-    if one.row.metrics[ACCURACY] is not None and other.row.metrics[ACCURACY] is not None:
-        scales.append((ACCURACY, 1.0))
     better = False
     if not cost.same(one.spent, other.spent, one.row.equal_cost):
         if one.spent > other.spent:
             return False
         better = True
-    for name, sign in scales:
+    for name, sign in _scales(metric, one, other):
         by = gain(name, sign, one.trials, other.trials)
-        negligible = NEGLIGIBLE_ACCURACY if name == ACCURACY else NEGLIGIBLE_LATENCY * _largest(one, other, name)
-        if not by.value >= -negligible or by.hi < 0:
+        if not by.value >= -_negligible(one, other, name) or by.hi < 0:
             return False
         better |= by.lo > 0
     return better
 
 
-def _largest(one: Choice, other: Choice, metric: str) -> float:
-    return max(interval.value for row in (one.row, other.row) if (interval := row.metrics[metric]) is not None)
+def _negligible(one: Choice, other: Choice, metric: str) -> float:
+    """Return the difference that nobody cares about."""
+    if metric == ACCURACY:
+        return NEGLIGIBLE_ACCURACY
+    return NEGLIGIBLE_LATENCY * max(
+        interval.value for row in (one.row, other.row) if (interval := row.metrics[metric]) is not None
+    )
 
 
 def as_text(groups: Sequence[Sequence[Choice]], metric: str = "p999") -> str:
@@ -146,7 +179,7 @@ def as_text(groups: Sequence[Sequence[Choice]], metric: str = "p999") -> str:
             for name in (metric, ACCURACY):
                 record |= _ends(name, row.metrics[name])
             record |= {"cost": choice.spent, "cost_in": cost.RULES[row.equal_cost].column}
-            record |= {"on_frontier": "no" if choice.dominated_by else "yes"}
+            record |= {"on_frontier": "no" if choice.surely else "undecided" if choice.dominated_by else "yes"}
             records.append(record | {"dominated_by": "; ".join(one.label for one in choice.dominated_by)})
     return as_csv(records[0] if records else ["policy"], map(dict.values, records))
 
@@ -157,7 +190,10 @@ def sentences(groups: Sequence[Sequence[Choice]]) -> list[str]:
     for group in groups:
         where = describe(group[0].conditions)
         best = "; ".join(choice.label for choice in group if not choice.dominated_by)
+        open_ = "; ".join(choice.label for choice in group if choice.dominated_by and not choice.surely)
         found.append(f"not dominated{f' at {where}' if where else ''}: {best}")
+        if open_:
+            found.append(f"dominated, but not surely at {CONFIDENCE:.0%} confidence for all at once: {open_}")
     return found
 
 

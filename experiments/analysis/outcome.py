@@ -42,6 +42,9 @@ NOT_WRITTEN_BY_US = (ValueError, TypeError, KeyError, AttributeError, IndexError
 TOLD = (0.5, 0.99, 0.999)
 """Probabilities of the percentiles among `LATENCIES`."""
 
+ROUNDING = 1e-9
+"""A default answer comes at the deadline but for rounding, which is no lateness."""
+
 GRID = np.concatenate([np.linspace(0.0, 0.99, 200), 1.0 - np.logspace(-2, -5, 151)[1:], [1.0]])
 """Probabilities of the stored quantiles: linear in the body, logarithmic in the tail from 1% to 0.001%."""
 
@@ -58,6 +61,9 @@ class Measured:
     """Queries answered by each route; the keys are the names of `Route` in lower case."""
     accuracy: dict[str, int] | None
     """Counts `available`, `degraded`, each with `_correct`, `_top5` and `_agrees`; None in a run without a model."""
+    goodput: float | None = None
+    """Queries per second that were answered in time and rightly (without a model: in time and not by default); None
+    where there is no time limit, or all queries arrive at once."""
 
     @property
     def unavailable(self) -> int:
@@ -97,6 +103,8 @@ class Outcome(Measured):
     """Forward passes per role."""
     reused: dict[str, int] = field(default_factory=dict)
     """Predictions per role that had already been computed."""
+    controls: dict[str, float] = field(default_factory=dict)
+    """Control variates: relative deviations of what was drawn from its known mean, by name; empty if not asked for."""
     inputs: dict[str, str] = field(default_factory=dict)
     """Digests of the files and the code that the cell was computed from, by name."""
 
@@ -137,12 +145,14 @@ def measure(
     seconds: Mapping[str, float],
     last_of_batch: bool = False,
     price: float | None = None,
+    in_time: float | None = None,
 ) -> Outcome:
     """Measure a cell's trace and, with a model, its answers.
 
     The first `warmup` queries are not counted. Percentiles are NumPy's `linear` ones of the others. With
     `last_of_batch` only the last query of each batch is counted. `price` is the total of all instances, each 1 by
-    default. Raises ParmError if no query is left after the warm-up.
+    default. `in_time` is the latency in seconds up to which an answer counts for goodput. Raises ParmError if no query
+    is left after the warm-up.
     """
     kept = trace.batches.first + trace.batches.size - 1 if last_of_batch else np.arange(len(trace.queries))
     kept = kept[kept >= warmup]
@@ -152,11 +162,11 @@ def measure(
     latency = trace.queries.latency[kept]
     # All of the whole run's quantiles at once, since each call would sort it anew as far as it needs.
     quantiles = np.quantile(latency, [*GRID, *TOLD])
-    whole = _measured(trace, answers, kept, latency, quantiles[len(GRID) :])
+    whole = _measured(trace, answers, kept, latency, quantiles[len(GRID) :], in_time)
     edges = np.linspace(0, count, SECTIONS + 1).astype(int).tolist()
     parts = itertools.pairwise(edges) if count >= SECTIONS * SMALLEST_SECTION else ()
     blocks = tuple(
-        _measured(trace, answers, kept[first:last], part := latency[first:last], np.quantile(part, TOLD))
+        _measured(trace, answers, kept[first:last], part := latency[first:last], np.quantile(part, TOLD), in_time)
         for first, last in parts
     )
     return Outcome(
@@ -177,7 +187,9 @@ def measure(
     )
 
 
-def _measured(trace: Trace, answers: Answers | None, part: Ints, latency: Floats, told: Floats) -> Measured:
+def _measured(
+    trace: Trace, answers: Answers | None, part: Ints, latency: Floats, told: Floats, in_time: float | None
+) -> Measured:
     """Measure the queries `part`, which have this latency, of which `told` are the quantiles `TOLD`."""
     route = trace.queries.route[part]
     counts = np.bincount(route, minlength=len(Route))
@@ -194,7 +206,19 @@ def _measured(trace: Trace, answers: Answers | None, part: Ints, latency: Floats
         latency=_latencies(latency, told),
         routes={kind.name.lower(): int(counts[kind]) for kind in Route},
         accuracy=accuracy,
+        goodput=None if in_time is None else _goodput(trace, answers, part, in_time),
     )
+
+
+def _goodput(trace: Trace, answers: Answers | None, part: Ints, in_time: float) -> float | None:
+    """Return the share of the queries in `part` that were answered well, times the rate at which queries arrived."""
+    queries, first, last = trace.queries, part[0], part[-1]
+    seconds = float(queries.arrival[last] - queries.arrival[first])
+    if seconds <= 0:
+        return None
+    right = queries.route[part] != Route.DEFAULT if answers is None else answers.correct[part]
+    good = np.count_nonzero(right & (queries.latency[part] <= in_time * (1 + ROUNDING)))
+    return good / len(part) * float(last - first) / seconds
 
 
 def _latencies(latency: Floats, told: Floats) -> dict[str, float]:

@@ -19,17 +19,19 @@ from experiments.analysis import cost
 from experiments.analysis.cost import Rule
 from experiments.analysis.csv_text import as_csv
 from experiments.analysis.outcome import COSTS, LATENCIES, NOT_WRITTEN_BY_US, Measured, Outcome
-from experiments.analysis.quantiles import MS, Latencies, difference
+from experiments.analysis.quantiles import LEAST_CONTROLLED, MS, Latencies, difference
 from experiments.analysis.statistics import Interval, paired, sectioning, wilson_clustered
 from sim import atomic
 from sim.errors import ParmError
 from sim.trace import Route
 
 FRACTIONS = ("unavailable", "accuracy_available", "accuracy_degraded", "accuracy_overall")
-METRICS = (*LATENCIES, *FRACTIONS)
+RATES = {"goodput": "", "goodput_per_instance": "instances", "goodput_per_price": "price"}
+"""Queries per second answered well, and by which of `COSTS` that is divided."""
+METRICS = (*LATENCIES, *FRACTIONS, *RATES)
 """Every metric that has an interval, in the order of the columns."""
 
-COMPARED = (*LATENCIES, "accuracy_overall")
+COMPARED = (*LATENCIES, "accuracy_overall", "goodput")
 """The metrics whose paired differences are written."""
 
 FORMAT = 1
@@ -40,6 +42,9 @@ FEW_DEGRADED = 100
 
 LARGE_CUT = 0.03
 """A larger share of a trial's queries cut as warm-up draws a note."""
+
+DEPENDENT = 30.0
+"""A larger design effect at p99.9 draws a note: the intervals of such rows were measured to hold too seldom."""
 
 FEW_IN_TAIL = 100
 """Fewer queries beyond a trial's percentile than this draw a note."""
@@ -74,6 +79,8 @@ class Row:
     """The rule by which policies are compared; a name in `cost.RULES`."""
     relative_cost: float = 1.0
     """The row's cost under that rule, as a multiple of that of the first policy at the same sweep point."""
+    standing: str = ""
+    """What is certain of the policy among the others at its sweep point, in words (`selection`); empty if unknown."""
 
     @property
     def point_key(self) -> str:
@@ -140,16 +147,23 @@ def paired_difference(outcomes: Sequence[Outcome], ours: Row, base: Row, metric:
     return _difference(mine, theirs, metric)[0] if mine and theirs else None
 
 
-def write(outcomes: Sequence[Outcome], folder: Path, equal_cost: Rule = "instances") -> list[Row]:
-    """Write `summary.csv`, `summary.json` and `differences.csv` into `folder`, each at once or not at all."""
-    table = rows(outcomes, equal_cost)
+def write(
+    outcomes: Sequence[Outcome], folder: Path, equal_cost: Rule = "instances", table: Sequence[Row] | None = None
+) -> list[Row]:
+    """Write `summary.csv`, `summary.json` and `differences.csv` into `folder`, each at once or not at all.
+
+    `table` has the rows, if they are there already. Returns them.
+    """
+    table = rows(outcomes, equal_cost) if table is None else [*table]
     written = records(table)
     atomic.write(folder / "summary.csv", as_csv(written[0] if written else ["policy"], map(dict.values, written)))
     header, compared = difference_table(differences(outcomes), table)
     atomic.write(folder / "differences.csv", as_csv(header, compared))
     document = {
         "format": FORMAT,
-        "units": dict.fromkeys(LATENCIES, "ms") | {"busy_seconds_per_query": "s", "bytes_per_query": "B"},
+        "units": dict.fromkeys(LATENCIES, "ms")
+        | dict.fromkeys(RATES, "1/s")
+        | {"busy_seconds_per_query": "s", "bytes_per_query": "B"},
         "confidence": 0.95,
         "equal_cost": equal_cost,
         "rows": [_row_as_json(row) for row in table],
@@ -189,6 +203,11 @@ def _row(trials: list[Outcome]) -> Row:
         counted = [_count(part, name) for part in parts]
         present = [pair for pair in counted if pair is not None and pair[1] > 0]
         metrics[name] = wilson_clustered([hit for hit, _ in present], [of for _, of in present]) if present else None
+    for name in RATES:
+        rates = [value(part, name, first) for part in parts]
+        known = first.goodput is not None and not math.isnan(sum(rates))
+        whole = float(np.mean([value(trial, name, trial) for trial in trials])) if known else math.nan
+        metrics[name] = sectioning(whole, rates) if known else None
     return Row(
         policy=first.policy,
         kind=first.kind,
@@ -226,10 +245,15 @@ def _notes(trials: list[Outcome], with_blocks: bool) -> list[str]:
         notes.append("one trial only, too short for intervals of its latency")
     if all(trial.queries == trial.routes[Route.DEFAULT.name.lower()] for trial in trials):
         notes.append("every answer is a default: no prediction comes before the deadline")
+    if trials[0].controls and len(trials) < LEAST_CONTROLLED:
+        notes.append(f"control variates have no effect with fewer than {LEAST_CONTROLLED} trials")
+    if trials[0].goodput is not None and trials[0].accuracy is None:
+        notes.append("goodput counts answers in time, right or wrong: without a model nobody knows which are right")
     if max(trial.queries for trial in trials) == 1:
         notes.append("one query per trial: no percentiles, and no interval within a trial")
     else:
         notes.extend(_few_in_tail(trials))
+        notes.extend(_dependent(trials))
     degraded = sum(trial.unavailable for trial in trials)
     if trials[0].accuracy is not None and 0 < degraded < FEW_DEGRADED:
         notes.append(f"A_d rests on {degraded} unavailable prediction{'s' if degraded > 1 else ''}")
@@ -249,6 +273,19 @@ def _few_in_tail(trials: list[Outcome]) -> list[str]:
     ]
 
 
+def _dependent(trials: list[Outcome]) -> list[str]:
+    """Say of p99.9 that few bad trials make it, which its interval covers too seldom."""
+    if len(trials) < 3:
+        return []
+    times = Latencies(trials).design_effect(0.999)
+    if times <= DEPENDENT:
+        return []
+    return [
+        f"few of the trials make p99.9 (they differ as if there were {times:.2g} times fewer queries): its interval "
+        "holds in about 9 of 10 cases, and the true p99.9 is rather higher"
+    ]
+
+
 def _count(part: Measured, name: str) -> tuple[int, int] | None:
     """Return (hits, total) of one of `FRACTIONS`, or None without a model."""
     if name == "unavailable":
@@ -260,10 +297,18 @@ def _count(part: Measured, name: str) -> tuple[int, int] | None:
     return sum(part.accuracy[f"{kind}_correct"] for kind in names), sum(part.accuracy[kind] for kind in names)
 
 
-def value(part: Measured, metric: str) -> float:
-    """Return one of `METRICS`, in ms or as a fraction; NaN where there is nothing to measure."""
+def value(part: Measured, metric: str, whole: Outcome | None = None) -> float:
+    """Return one of `METRICS`, in ms, as a fraction or per second; NaN where there is nothing to measure.
+
+    `whole` is the trial of which the part is, whose cost goodput may be divided by.
+    """
     if metric in LATENCIES:
         return part.latency[metric] * MS
+    if metric in RATES:
+        whole = whole or (part if isinstance(part, Outcome) else None)
+        if part.goodput is None or (whole is None and RATES[metric]):
+            return math.nan
+        return part.goodput / (whole.cost.get(RATES[metric], whole.cost["instances"]) if whole and RATES[metric] else 1)
     hits, total = _count(part, metric) or (0, 0)
     return hits / total if total else math.nan
 
@@ -300,7 +345,8 @@ def records(table: Sequence[Row]) -> list[dict[str, Any]]:
             ends = (None,) * 3 if interval is None else (interval.value, interval.lo, interval.hi)
             record |= dict(zip((name, f"{name}_lo", f"{name}_hi"), ends, strict=True))
         compared = {"relative_cost": row.relative_cost, "equal_cost": row.equal_cost}
-        lines.append(record | row.cost | compared | {"queries": row.queries, "trials": row.trials})
+        counts = {"queries": row.queries, "trials": row.trials, "standing": row.standing or None}
+        lines.append(record | row.cost | compared | counts)
     return lines
 
 

@@ -105,12 +105,18 @@ def _table(rows: Sequence[Row], sign: str) -> RenderableType:
     for metric, heading in LATE.items():
         table.add_column(heading, justify="right", no_wrap=True)
         columns.append(column(rows, metric, 1.0, sign))
+    if any(row.standing for row in rows):
+        table.add_column("standing", no_wrap=True)
+        columns.append([row.standing for row in rows])
     table.add_column("unavail.\n%", justify="right", no_wrap=True)
     columns.append(column(rows, "unavailable", 100.0, sign))
     if any(row.metrics["accuracy_overall"] is not None for row in rows):
         for metric, heading in WRONG.items():
             table.add_column(heading, justify="right", no_wrap=True)
             columns.append(column(rows, metric, 100.0, sign))
+    if any(row.metrics["goodput"] is not None for row in rows):
+        table.add_column("goodput\n/s", justify="right", no_wrap=True)
+        columns.append(column(rows, "goodput", 1.0, sign))
     priced = any(cost.of(row.cost, "price") != row.cost["instances"] for row in rows)
     for name, (heading, written) in COST.items():
         if name == "price" and not priced:
@@ -191,8 +197,8 @@ def _remarks_of_many(rows: Sequence[Row]) -> list[RenderableType]:
 
 
 def _margins(rows: Sequence[Row]) -> str:
-    trials = {row.trials for row in rows}
-    over = f" over {trials.pop()} trials" if len(trials) == 1 and max(trials) > 1 else ""
+    least, most = min(row.trials for row in rows), max(row.trials for row in rows)
+    over = f" over {f'{least} to ' if least < most else ''}{most} trials" if most > 1 else ""
     return f"margins are 95% intervals{over}"
 
 

@@ -7,7 +7,7 @@ from collections.abc import Sequence
 from dataclasses import replace
 from typing import TYPE_CHECKING, Any
 
-from experiments.capacity.search import Plan, Tried
+from experiments.capacity.search import Plan, Tried, standings
 from experiments.capacity.targets import SequentialTest, Target, TargetVerdict
 from experiments.config.schema import Experiment
 
@@ -15,38 +15,40 @@ if TYPE_CHECKING:
     from rich.table import Table
 
 
-def table(plans: Sequence[Plan], targets: Sequence[Target], looks: SequentialTest) -> Table:
-    """Return a rich table with a row for each policy."""
+def table(plans: Sequence[Plan], targets: Sequence[Target], looks: SequentialTest, rule: str) -> Table:
+    """Return a rich table with a row for each policy, which are compared by the experiment's `rule` of cost."""
     from rich import box
     from rich.table import Table
 
     wanted = " and ".join(str(target) for target in targets)
-    title = f"the fewest instances with {wanted}, each with {looks.confidence:.0%} confidence"
+    title = f"the fewest instances with {wanted}, all at once with {looks.confidence:.0%} confidence"
     table = Table(box=box.SIMPLE_HEAD, title=title, title_justify="left", title_style="bold", pad_edge=False)
-    for heading in ("policy", "deployed", "in all", "price", "trials"):
-        table.add_column(heading, justify="left" if heading == "policy" else "right", no_wrap=heading != "policy")
+    for heading in ("policy", "standing", "deployed", "in all", "price", "trials"):
+        words = heading in ("policy", "standing")
+        table.add_column(heading, justify="left" if words else "right", no_wrap=heading != "policy")
     table.add_column("measured there, and what is certain")
     table.add_column("with one fewer")
-    for one in plans:
+    for one, standing in zip(plans, standings(plans, rule), strict=True):
         answer = one.answer
         if answer.fewest is None:
-            table.add_row(one.policy.label, "-", "-", "-", str(answer.trials), _why(one), "")
+            table.add_row(one.policy.label, standing, "-", "-", "-", str(answer.trials), _why(one), "")
             continue
         deployed = str(answer.fewest) if answer.doubtful is None else f"{answer.doubtful}?..{answer.fewest}"
-        found = _found(answer.tests[answer.fewest], True)
+        found = found_there(answer.tests[answer.fewest], True)
         table.add_row(
             one.policy.label,
+            standing,
             deployed,
             str(one.instances),
             f"{one.price:.4g}",
             str(answer.trials),
             found,
-            _missed(answer.below) if answer.below else "there are none fewer",
+            missed(answer.below) if answer.below else "there are none fewer",
         )
     return table
 
 
-def _found(test: Tried, met: bool) -> str:
+def found_there(test: Tried, met: bool) -> str:
     """Return what was measured of each target, with the bound that is certain."""
     parts = []
     for one in test.findings:
@@ -57,18 +59,18 @@ def _found(test: Tried, met: bool) -> str:
     return ", ".join(parts)
 
 
-def _missed(test: Tried) -> str:
+def missed(test: Tried) -> str:
     """Return what is wrong with a number of instances that does not meet the targets."""
     if test.impossible is not None:
         return f"impossible: {test.impossible}"
     if test.verdict is TargetVerdict.OPEN:
-        return f"cannot tell in {test.trials} trials: {_found(test, True)}"
+        return f"cannot tell in {test.trials} trials: {found_there(test, True)}"
     short = [
         one
         for one in test.findings
         if (one.best < one.target.bound) == one.target.at_least and one.best != one.target.bound
     ]
-    return f"misses: {_found(replace(test, findings=short), False)}"
+    return f"misses: {found_there(replace(test, findings=short), False)}"
 
 
 def _why(one: Plan) -> str:
@@ -78,7 +80,7 @@ def _why(one: Plan) -> str:
     near = f"closest with {closest.deployed} deployed"
     near += f" ({size.instances} in all, price {size.price:.4g})" if size else ""
     doubt = "none for certain" if answer.doubtful is not None else f"none up to {max(answer.tests)} deployed"
-    return f"{doubt}; {near}: {_missed(closest)}"
+    return f"{doubt}; {near}: {missed(closest)}"
 
 
 def tried(one: Plan) -> str:
@@ -136,9 +138,7 @@ def as_json(
         "format": 1,
         "experiment": experiment.name,
         "seed": experiment.seed,
-        "targets": [
-            {"metric": one.metric, "bound": one.bound, "unit": "" if one.at_least else "ms"} for one in targets
-        ],
+        "targets": [{"metric": one.metric, "bound": one.bound, "unit": one.unit} for one in targets],
         "confidence": looks.confidence,
         "most_trials": looks.most,
         "most_deployed": most,
@@ -149,19 +149,21 @@ def as_json(
                 "policy": one.policy.label,
                 "deployed": one.answer.fewest,
                 "cannot_tell_from": one.answer.doubtful,
+                "standing": standing,
                 "extra": one.extra,
                 "instances": one.instances,
                 "price": one.price,
                 "trials": one.answer.trials,
-                "tried": [_test_as_json(one.answer.tests[number]) for number in sorted(one.answer.tests)],
+                "tried": [tried_as_json(one.answer.tests[number]) for number in sorted(one.answer.tests)],
             }
-            for one in plans
+            for one, standing in zip(plans, standings(plans, experiment.equal_cost), strict=True)
         ],
     }
     return json.dumps(document, indent=1, allow_nan=False) + "\n"
 
 
-def _test_as_json(test: Tried) -> dict[str, Any]:
+def tried_as_json(test: Tried) -> dict[str, Any]:
+    """Return what was found of one number as plain data."""
     return {
         "deployed": test.deployed,
         "verdict": test.verdict.value,

@@ -5,14 +5,15 @@ Each policy is a search of its own, over the deployed instances. Every number is
 policies to simulate.
 
 Trials share their random numbers over all numbers of instances. A lucky set of trials is lucky at each of them, so that
-the chance of an answer that is too small is about that of one test, not the sum over the search.
+the chance of an answer that is too small is about that of one test, not the sum over the search. The policies share the
+error that may be made, so that which is best is as certain as was asked for.
 """
 
 from __future__ import annotations
 
 import math
 from collections.abc import Callable, Generator, Sequence
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 
 from pydantic import ValidationError
 
@@ -270,27 +271,61 @@ def plan(experiment: Experiment, targets: Sequence[Target], looks: SequentialTes
 
     `cluster.extra` grows and shrinks with the deployed instances as they stand in the file, rounded up.
     """
+    found = answers(experiment, targets, looks, experiment.cluster.instances, most, _at, run)
+    plans = [_plan(experiment, policy, found[policy.label]) for policy in experiment.policies]
+    return sorted(plans, key=lambda one: one.spent(experiment.equal_cost))
+
+
+def standings(plans: Sequence[Plan], rule: str) -> list[str]:
+    """Return what is certain of each policy: best, as cheap, undecided, dearer, or none; the best comes first."""
+    best, found = plans[0].spent(rule), []
+    for one in plans:
+        doubtful = one.sizes.get(one.answer.doubtful) if one.answer.doubtful is not None else None
+        if one.here is not None and one.spent(rule) == best:
+            found.append("best" if one is plans[0] else "as cheap")
+        elif doubtful is not None and doubtful.spent(rule) < best:
+            found.append("undecided")
+        else:
+            found.append("none" if one.here is None and doubtful is None else "dearer")
+    return found
+
+
+def answers(
+    experiment: Experiment,
+    targets: Sequence[Target],
+    looks: SequentialTest,
+    start: int,
+    most: int,
+    at: Callable[[Experiment, int], Experiment],
+    run: Run,
+) -> dict[str, Answer]:
+    """Search for every policy, by name, the smallest number from 1 to `most` that meets the targets.
+
+    `at` returns the experiment that a number stands for. The policies share the error, so that all answers hold at once
+    with the confidence of `looks` (Bonferroni).
+    """
+    looks = replace(looks, confidence=1 - (1 - looks.confidence) / len(experiment.policies))
+    for_itself = {"figures": None, "traces": False, "claims": (), "reference": (), "precision": None, "select": None}
     alone = {
-        policy.label: experiment.model_copy(
-            update={"policies": (policy,), "figures": None, "traces": False, "claims": (), "reference": ()}
-        )
+        policy.label: experiment.model_copy(update={"policies": (policy,), **for_itself})
         for policy in experiment.policies
     }
-    searches = {label: search(experiment.cluster.instances, most, targets, looks) for label in alone}
+    searches = {label: search(start, most, targets, looks) for label in alone}
     wanted = {label: next(one) for label, one in searches.items()}
-    answers: dict[str, Answer] = {}
+    done: dict[str, Answer] = {}
     while wanted:
-        todo: dict[str, list[Cell] | str] = {label: _cells(alone[label], request) for label, request in wanted.items()}
+        todo: dict[str, list[Cell] | str] = {
+            label: _cells(alone[label], request, at) for label, request in wanted.items()
+        }
         outcomes = run([cell for found in todo.values() if not isinstance(found, str) for cell in found])
         for label, found in todo.items():
             try:
                 got = found if isinstance(found, str) else [outcomes[cell.id] for cell in found]
                 wanted[label] = searches[label].send(got)
             except StopIteration as stop:
-                answers[label] = stop.value
+                done[label] = stop.value
                 del wanted[label]
-    plans = [_plan(alone[policy.label], policy, answers[policy.label]) for policy in experiment.policies]
-    return sorted(plans, key=lambda one: one.spent(experiment.equal_cost))
+    return {label: done[label] for label in alone}
 
 
 def extra_at(experiment: Experiment, deployed: int) -> int:
@@ -302,10 +337,10 @@ def _at(alone: Experiment, deployed: int) -> Experiment:
     return alone.at({"cluster.instances": deployed, "cluster.extra": extra_at(alone, deployed)})
 
 
-def _cells(alone: Experiment, request: Request) -> list[Cell] | str:
-    """Return the cells of a request, or why the policy cannot be run on so many instances."""
+def _cells(alone: Experiment, request: Request, at: Callable[[Experiment, int], Experiment]) -> list[Cell] | str:
+    """Return the cells of a request, or why the policy cannot be run there."""
     try:
-        there = _at(alone, request.deployed).model_copy(update={"trials": request.trials.stop, "traces": False})
+        there = at(alone, request.deployed).model_copy(update={"trials": request.trials.stop, "traces": False})
     except ValidationError as error:
         return "; ".join(problem["msg"] for problem in error.errors())
     return cells(there)[request.trials.start :]

@@ -12,15 +12,17 @@ import difflib
 import math
 import re
 from collections.abc import Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from enum import Enum
 
 import numpy as np
 from scipy.special import stdtrit
 
 from experiments.analysis import percentiles
-from experiments.analysis.estimates import sample
+from experiments.analysis.estimates import HIGHER_IS_BETTER, sample, unit
 from experiments.analysis.outcome import LATENCIES, Outcome
+from experiments.analysis.summary import RATES
+from experiments.config.widths import MS, parsed
 from sim.errors import ParmError
 
 FIRST_LOOK = 5
@@ -36,12 +38,19 @@ class Target:
 
     metric: str
     bound: float
-    """In ms, at most; for accuracy a fraction, at least."""
+    """In ms, at most; for accuracy a fraction, and for goodput queries per second, at least."""
+    within: float = 0.0
+    """By how much missing it does not matter: so much worse it counts as met, where that is what is certain."""
 
     @property
     def at_least(self) -> bool:
         """Whether more is better."""
-        return self.metric == ACCURACY
+        return self.metric in HIGHER_IS_BETTER
+
+    @property
+    def unit(self) -> str:
+        """`ms`, `/s`, or nothing for accuracy."""
+        return unit(self.metric)
 
     def rooms(self, trials: Sequence[Outcome]) -> list[float]:
         """Return by how much the metric over the trials keeps the bound, negative where it does not, trial by trial.
@@ -59,10 +68,12 @@ class Target:
 
     def written(self, value: float) -> str:
         """Return a value of the metric with its unit."""
-        return f"{value:.4f}" if self.at_least else f"{value:.4g} ms"
+        return f"{value:.4g}{' ms' if self.unit == 'ms' else self.unit}" if self.unit else f"{value:.4f}"
 
     def __str__(self) -> str:
-        return f"{NAMES.get(self.metric, self.metric)} {'>=' if self.at_least else '<='} {self.written(self.bound)}"
+        return f"{NAMES.get(self.metric, self.metric)} {'>=' if self.at_least else '<='} {self.written(self.bound)}" + (
+            f" (within {self.written(self.within)})" if self.within else ""
+        )
 
 
 ACCURACY = "accuracy_overall"
@@ -127,8 +138,8 @@ def judge(
 ) -> tuple[TargetVerdict, list[Finding]]:
     """Judge trials at one look: `rooms[i]` has, trial by trial, what `targets[i]` has left.
 
-    All targets are met where each is, at `level`: intersection-union, which needs no correction. That any is missed is
-    asked of each at level / targets.
+    All targets are met where each is, or is missed by less than it is `within`, at `level`: intersection-union, which
+    needs no correction. That any is missed is asked of each at level / targets.
     """
     findings, met, missed = [], True, False
     for target, room in zip(targets, rooms, strict=True):
@@ -136,15 +147,19 @@ def judge(
         mean, spread = float(sample.mean()), float(sample.std(ddof=1)) / math.sqrt(len(sample))
         low = mean - float(stdtrit(len(sample) - 1, 1 - level)) * spread
         high = mean + float(stdtrit(len(sample) - 1, 1 - level / len(targets))) * spread
-        met &= low >= 0
+        met &= low >= -target.within
         missed |= high < 0
         findings.append(Finding(target, target.value(mean), target.value(low), target.value(high)))
     return (TargetVerdict.MEETS if met else TargetVerdict.MISSES if missed else TargetVerdict.OPEN), findings
 
 
-def parse(slos: Sequence[str], accuracy: float | None) -> list[Target]:
-    """Return the targets of `--slo p999=40ms` and `--accuracy 0.92`. Raises ParmError, in one sentence."""
-    targets = [_latency(text) for text in slos]
+def parse(slos: Sequence[str], accuracy: float | None, within: str | None = None) -> list[Target]:
+    """Return the targets of `--slo p999=40ms`, `--slo goodput=250` and `--accuracy 0.92`.
+
+    `within` is a time by which latencies, or a percentage by which all targets may be missed. Raises ParmError, in one
+    sentence.
+    """
+    targets = [_goodput(text) if text.partition("=")[0].strip() in RATES else _latency(text) for text in slos]
     if accuracy is not None:
         if not 0 < accuracy <= 1:
             raise ParmError(f"--accuracy {accuracy:g}: must be above 0 and at most 1, such as 0.92 for 92%.")
@@ -154,7 +169,30 @@ def parse(slos: Sequence[str], accuracy: float | None) -> list[Target]:
     for index, target in enumerate(targets):
         if target.metric in [one.metric for one in targets[:index]]:
             raise ParmError(f"--slo {target.metric}: is given twice.")
-    return targets
+    return targets if within is None else [_within(target, within) for target in targets]
+
+
+def _within(target: Target, within: str) -> Target:
+    try:
+        number, given = parsed(within)
+    except ValueError as error:
+        raise ParmError(f"--within: {error}") from None
+    if given == "%":
+        return replace(target, within=number / 100 * target.bound)
+    if given is None:
+        raise ParmError(f"--within {within}: needs a unit: 5% of the targets, or a time such as 1ms.")
+    return replace(target, within=number * MS[given]) if target.unit == "ms" else target
+
+
+def _goodput(text: str) -> Target:
+    metric, _, quantity = (part.strip() for part in text.partition("="))
+    try:
+        number = float(quantity.removesuffix("/s"))
+    except ValueError:
+        number = math.nan
+    if not 0 < number < math.inf:
+        raise ParmError(f"--slo {text}: must be a number of queries per second, such as {metric}=250.")
+    return Target(metric, number)
 
 
 def _latency(text: str) -> Target:

@@ -58,6 +58,15 @@ def _describe(experiment: Experiment, file: Path) -> None:
             f"precision {asked}: at least {least} trials ({each * least} cells, {queries * least:,} queries), "
             f"at most {most} ({each * most} cells, {queries * most:,} queries)"
         )
+    if experiment.select is not None:
+        rule = experiment.select.rule(experiment.trials)
+        each, (least, *_, most) = len(experiment.policies) * len(points), (rule.counts[0], *rule.counts)
+        queries = each * experiment.workload.queries
+        print(
+            f"select {rule.name} within {rule.zone} at {rule.confidence:.0%} confidence: at least {least} trials "
+            f"({each * least} cells, {queries * least:,} queries), at most {most} ({each * most} cells, "
+            f"{queries * most:,} queries) of each policy"
+        )
     for key, values in experiment.sweep.items():
         print(f"sweep {key}: {', '.join(str(value) for value in values)}")
     for policy in experiment.policies:

@@ -20,7 +20,7 @@ def figures(
     They are computed from the cells that the run directory holds; nothing is simulated.
     """
     from experiments.config import loader
-    from experiments.run.cells import cells
+    from experiments.run.selecting import cells_of
     from experiments.run.session import conclude
     from experiments.run.store import RunStore
 
@@ -29,6 +29,6 @@ def figures(
         raise ParmError(f"{folder} is not a run directory: there is no experiment.yaml in it.")
     experiment = loader.load(file, (), plugin or ())
     store = RunStore(folder)
-    todo = cells(experiment)
+    todo = cells_of(experiment, store)
     with store.locked():
         conclude(store, experiment, todo, store.outcomes(todo))

@@ -2,8 +2,9 @@
 
 from __future__ import annotations
 
+from collections.abc import Sequence
 from pathlib import Path
-from typing import Annotated
+from typing import TYPE_CHECKING, Annotated
 
 import typer
 
@@ -24,6 +25,12 @@ from experiments.commands.arguments import (
 )
 from sim.errors import ParmError
 
+if TYPE_CHECKING:
+    from experiments.capacity.targets import Target
+    from experiments.config.schema import Experiment
+    from experiments.run.models import Models
+    from experiments.run.progress import Reporter
+
 FARTHEST = 8
 """Default limit of the search, as a multiple of the file's instances."""
 
@@ -32,12 +39,18 @@ def plan(
     file: File,
     slo: Annotated[
         list[str] | None,
-        typer.Option("--slo", metavar="METRIC=TIME", help="A latency target, as p99.9=40ms; may be repeated."),
+        typer.Option("--slo", metavar="METRIC=TIME", help="A target, as p99.9=40ms or goodput=250; may be repeated."),
     ] = None,
     accuracy: Annotated[
         float | None, typer.Option(metavar="SHARE", help="The least overall accuracy, as 0.92.")
     ] = None,
-    confidence: Annotated[float, typer.Option(help="Confidence with which the targets are met.")] = 0.95,
+    within: Annotated[
+        str | None, typer.Option(metavar="DIFFERENCE", help="By so much a target may be missed: 1ms, or 2%.")
+    ] = None,
+    rate: Annotated[
+        bool, typer.Option("--rate", help="Find the highest arrival rate instead, with the machines.")
+    ] = False,
+    confidence: Annotated[float, typer.Option(help="Confidence of all answers at once.")] = 0.95,
     trials: Annotated[int, typer.Option(min=2, help="Most trials per number of instances.")] = 40,
     most: Annotated[
         int | None, typer.Option(min=1, help="Most deployed instances to try.", show_default="8 times the file's")
@@ -62,28 +75,23 @@ def plan(
     Each number of instances is simulated until enough trials show whether it meets the targets. The exit status is 1
     if no policy is certain to meet them.
     """
-    from experiments.capacity import report, search, targets
+    from experiments.capacity import rates, report, search, targets
     from experiments.capacity.trials import kept_trials, open_store
     from experiments.config import loader
     from experiments.run import executors
-    from experiments.run.cells import cells
     from experiments.run.manifest import command_line
     from experiments.run.progress import Reporter
     from experiments.run.session import console, sigterm_as_interrupt
     from experiments.run.store import ensure_writable, writing
     from sim import atomic
 
-    aims = targets.parse(slo or (), accuracy)
+    aims = targets.parse(slo or (), accuracy, within)
     if not 0.5 < confidence < 1:
         raise ParmError(f"--confidence {confidence:g}: must be above 0.5 and below 1.")
     experiment = loader.load(file, with_engine(overrides, engine), plugin or ())
-    if accuracy is not None and experiment.model is None:
-        raise ParmError(f"--accuracy {accuracy:g}: {file} has no 'model', so there is no accuracy.")
-    if experiment.sweep:
-        raise ParmError(
-            f"{file} sweeps {', '.join(experiment.sweep)}, but a plan is for one case: "
-            "take the sweep out with --set 'sweep={}'."
-        )
+    _check(experiment, file, aims)
+    if rate and most is not None:
+        raise ParmError("--most limits the instances, and --rate takes those of the file.")
     if out is not None:
         ensure_writable(out)
     looks, farthest = targets.SequentialTest(trials, confidence), most or FARTHEST * experiment.cluster.instances
@@ -91,28 +99,56 @@ def plan(
     store = open_store(keep or Path("runs") / f"{experiment.name}-plan", data, fresh=fresh)
     try:
         sigterm_as_interrupt()
-        answerer = None
-        if experiment.model is not None:
-            from experiments.run.models import Models, share_the_cores
-
-            if experiment.execution == "deferred":
-                share_the_cores()
-            answerer = Models(data, models, device, reporter)
-            answerer.prepare(cells(experiment))
+        answerer = None if experiment.model is None else _models(experiment, data, models, device, reporter)
         with executors.opened(executor, address, reporter) as there:
             run = kept_trials(store, workers, answerer, reporter, experiment.execution == "in_the_loop", there)
-            plans = search.plan(experiment, aims, looks, farthest, run)
+            plans = [] if rate else search.plan(experiment, aims, looks, farthest, run)
+            highest = rates.highest_rates(experiment, aims, looks, run) if rate else []
     except KeyboardInterrupt:
         reporter.say(
             f"Interrupted; finished trials are in {store.folder}. Continue with the same command: {command_line()}"
         )
         raise typer.Exit(INTERRUPTED) from None
-    console().print(report.table(plans, aims, looks), highlight=False)
-    for sentence in report.sentences(plans, experiment, looks, farthest):
-        print(sentence)
+    if rate:
+        shown, said = rates.table(highest, aims, looks), rates.sentences(highest, looks)
+        text, found = rates.as_json(highest, experiment, aims, looks), highest[0].highest is not None
+    else:
+        shown = report.table(plans, aims, looks, experiment.equal_cost)
+        said = report.sentences(plans, experiment, looks, farthest)
+        text, found = report.as_json(plans, experiment, aims, looks, farthest), plans[0].answer.fewest is not None
+    console().print(shown, highlight=False)
+    print("\n".join(said))
     if out is not None:
         with writing(out):
-            atomic.write(out, report.as_json(plans, experiment, aims, looks, farthest))
+            atomic.write(out, text)
         print(out)
-    if plans[0].answer.fewest is None:
+    if not found:
         raise typer.Exit(1)
+
+
+def _models(experiment: Experiment, data: Path | None, models: Path, device: str, reporter: Reporter) -> Models:
+    """Return the models, trained where they were not."""
+    from experiments.run.cells import cells
+    from experiments.run.models import Models, share_the_cores
+
+    if experiment.execution == "deferred":
+        share_the_cores()
+    answerer = Models(data, models, device, reporter)
+    answerer.prepare(cells(experiment))
+    return answerer
+
+
+def _check(experiment: Experiment, file: Path, aims: Sequence[Target]) -> None:
+    """Refuse targets that the experiment cannot have, and a sweep."""
+    from experiments.config.schema import NO_TIME
+
+    for aim in aims:
+        if aim.metric == "accuracy_overall" and experiment.model is None:
+            raise ParmError(f"--accuracy {aim.bound:g}: {file} has no 'model', so there is no accuracy.")
+        if aim.unit == "/s" and experiment.in_time is None:
+            raise ParmError(f"--slo {aim.metric}: {NO_TIME}.")
+    if experiment.sweep:
+        raise ParmError(
+            f"{file} sweeps {', '.join(experiment.sweep)}, but a plan is for one case: "
+            "take the sweep out with --set 'sweep={}'."
+        )

@@ -11,38 +11,22 @@ intervals of quantiles from one long run; independent trials need neither their 
 from __future__ import annotations
 
 import math
-import re
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
-from typing import Annotated, Any
+from typing import Any
 
-from pydantic import AfterValidator, Field, model_validator
+from pydantic import Field, model_validator
 
 from experiments.analysis import percentiles
 from experiments.analysis.outcome import LATENCIES
 from experiments.analysis.summary import METRICS, Row
+from experiments.config.widths import MS, Width, parsed
 from sim.kinds import Options
 
 FIRST_LOOK = 10
 """Trials before it is judged for the first time whether the intervals are narrow enough."""
 LEAST_GROWTH, MOST_GROWTH = 1.25, 2.0
 """By how much the number of trials grows from look to look."""
-_WIDTH = re.compile(r"([0-9]*\.?[0-9]+(?:[eE][-+]?[0-9]+)?)\s*(%|s|ms|us)?")
-_MS = {"s": 1000.0, "ms": 1.0, "us": 0.001}
-
-
-def _width(text: str | float) -> str:
-    """Check one width. Raises ValueError that says how to write it."""
-    match = _WIDTH.fullmatch(str(text).strip())
-    if match is None or not 0 < float(match[1]) < math.inf:
-        raise ValueError(f"'{text}' is no width: write 5% of the value, or a time such as 2ms")
-    if match[2] == "%" and float(match[1]) >= 100:
-        raise ValueError(f"'{text}' must be below 100%")
-    return str(text).strip()
-
-
-Width = Annotated[str | float, AfterValidator(_width)]
-"""Half of an interval: `5%` of the value, a time such as `2ms`, or for a fraction a number such as 0.002."""
 
 
 class Precision(Options):
@@ -66,6 +50,8 @@ class Precision(Options):
     """Of A_d."""
     accuracy_overall: Width | None = None
     """Of A_o."""
+    goodput: Width | None = None
+    """Of the queries per second that are answered rightly and in time."""
     max_trials: int = Field(default=100, ge=2, le=10_000)
     """No more trials than this are run."""
     max_minutes: float | None = Field(default=None, gt=0, allow_inf_nan=False)
@@ -80,21 +66,23 @@ class Precision(Options):
 
     @model_validator(mode="after")
     def _something(self) -> Precision:
-        widths = {name: str(width) for name in METRICS if (width := getattr(self, name)) is not None}
+        widths = {name: str(width) for name in METRICS if (width := getattr(self, name, None)) is not None}
         if not widths:
             raise ValueError("name a metric and its width, such as p999: 5%")
         for name, width in widths.items():
-            unit = _parsed(width)[1]
+            unit = parsed(width)[1]
             if name in LATENCIES and unit is None:
                 raise ValueError(f"{name}: '{width}' needs a unit: 5% of the value, or a time such as 2ms")
-            if name not in LATENCIES and unit in _MS:
-                raise ValueError(f"{name}: '{width}' is a time, but it is a share: write 5% of it, or 0.002")
+            if name not in LATENCIES and unit in MS:
+                raise ValueError(
+                    f"{name}: '{width}' is a time, but it is a share or a rate: write 5% of it, or a number"
+                )
         return self
 
     @property
     def widths(self) -> dict[str, str]:
         """The metrics with what was asked of them."""
-        return {name: str(width) for name in METRICS if (width := getattr(self, name)) is not None}
+        return {name: str(width) for name in METRICS if (width := getattr(self, name, None)) is not None}
 
     def first(self, trials: int) -> int:
         """Return the trials at the first look of an experiment that says `trials`."""
@@ -108,9 +96,9 @@ class Precision(Options):
                 interval = row.metrics[name]
                 if interval is None or math.isnan(interval.value):
                     continue
-                number, unit = _parsed(width)
+                number, unit = parsed(width)
                 share = number / 100 / (1 + number / 100)
-                asked = share * abs(interval.value) if unit == "%" else number * _MS.get(unit or "", 1.0)
+                asked = share * abs(interval.value) if unit == "%" else number * MS.get(unit or "", 1.0)
                 excess = interval.margin / asked if asked > 0 else math.inf
                 if math.isnan(excess):
                     excess = math.inf
@@ -140,12 +128,6 @@ class Wide:
     reached: str
     excess: float
     """The width as a multiple of what was asked."""
-
-
-def _parsed(width: str) -> tuple[float, str | None]:
-    match = _WIDTH.fullmatch(width)
-    assert match is not None
-    return float(match[1]), match[2]
 
 
 def sentences(precision: Precision, rows: Sequence[Row], trials: int) -> list[str]:

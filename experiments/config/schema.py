@@ -20,6 +20,8 @@ from experiments.analysis.warmup import WarmupRule, warmup_queries
 from experiments.config import sweep
 from experiments.config.keys import FOLDER_NAME, Key, put, spell
 from experiments.config.precision import Precision
+from experiments.config.select import Select
+from experiments.config.widths import MS, parsed
 from experiments.figures import drawing
 from experiments.figures.base import Figure
 from parity import codes
@@ -42,6 +44,9 @@ from workloads.datasets.base import Dataset
 from workloads.sampling import Sampling, Uniform
 
 __all__ = ["Experiment", "Model", "Workload", "codes", "drawing"]
+
+
+NO_TIME = "goodput needs a time within which answers count: 'goodput: 100ms', or a cluster.deadline"
 
 
 class Backup(Options):
@@ -101,6 +106,10 @@ class Experiment(Options):
     precision: Precision | None = None
     """Width of the confidence intervals to reach, such as `{p999: 5%, max_trials: 200}`: trials are added, to all
     policies and sweep points alike, until every interval is that narrow."""
+    select: Select | None = None
+    """How certain the best policy shall be, such as `{within: 1ms}`: trials are added until the policy of lowest p99.9
+    is known to so much, at 95% confidence; policies that are surely not the best are not simulated any longer.
+    `trials` is then the fewest, and at least 10. Not together with `precision`."""
     model: Model | None = None
     """The models that compute answers; without them only latency is simulated."""
     workload: Workload
@@ -124,6 +133,13 @@ class Experiment(Options):
     """Published measurements: hollow marks in `latency_vs_sweep`, compared in `reference.csv`."""
     claims: tuple[Claim, ...] = ()
     """Claims about the results, such as a paper's; `parm claims` tests them on the run."""
+    goodput: str | float | None = None
+    """Time within which an answer counts for goodput, `100ms` or a number of seconds: the same for all policies.
+    Default: the cluster's `deadline`; without either goodput is not measured."""
+    control_variates: bool = False
+    """Whether latencies are corrected by what is known of each trial's draws: its mean arrivals and services, and the
+    share of slow time. Intervals are narrower for the same work with 30 trials or more (docs/intervals.md); with fewer
+    it has no effect."""
     warmup: WarmupRule | None = None
     """Queries at the start of each trial that are not measured, the same for all policies: `none`, a number of
     queries, `{seconds: 5}`, or `auto`, which is 1% to 10% of the queries, more at higher load. Default: `auto`, or
@@ -171,6 +187,13 @@ class Experiment(Options):
     def _ranges_are_lists(cls, given: Any) -> Any:
         return sweep.written_out(given)
 
+    @field_validator("goodput")
+    @classmethod
+    def _goodput_is_a_time(cls, given: str | float | None) -> str | float | None:
+        if given is not None and parsed(given)[1] == "%":
+            raise ValueError(f"'{given}' is no time: write 100ms, or a number of seconds")
+        return given
+
     @model_validator(mode="after")
     def _fits_together(self, info: ValidationInfo) -> Self:
         self._folders = tuple((info.context or {}).get("paths", ()))
@@ -205,6 +228,14 @@ class Experiment(Options):
     def warmup_queries(self, arrival: Floats) -> int:
         """Return the number of warm-up queries of a trial, given its arrival times in seconds."""
         return warmup_queries(self.warmup_rule, arrival, self.deployed_load)
+
+    @property
+    def in_time(self) -> float | None:
+        """The latency in seconds up to which an answer counts for goodput; None where there is none."""
+        if self.goodput is None:
+            return self.cluster.deadline
+        number, unit = parsed(self.goodput)
+        return number * (1.0 if unit is None else MS[unit] / 1000)
 
     @property
     def deployed_load(self) -> float | None:
@@ -301,10 +332,26 @@ class Experiment(Options):
                 yield ("engine",), str(error)
 
     def _precision_problems(self) -> Iterator[tuple[Key, str]]:
-        """Yield widths of what is not measured."""
+        """Yield widths of what is not measured, and selections that cannot be."""
         for name in self.precision.widths if self.precision is not None else ():
             if name.startswith("accuracy") and self.model is None:
                 yield ("precision", name), "needs a 'model'"
+            if name == "goodput" and self.in_time is None:
+                yield ("precision", name), NO_TIME
+        if self.select is None:
+            return
+        if self.precision is not None:
+            yield (
+                ("select",),
+                "and 'precision' both say when to stop: give one of them, then run again into the same "
+                "directory with the other; finished trials are used again",
+            )
+        if len(self.policies) < 2:
+            yield ("select",), "needs two policies or more"
+        if self.select.metric.startswith("goodput") and self.in_time is None:
+            yield ("select", "metric"), NO_TIME
+        if self.select.metric.startswith("accuracy") and self.model is None:
+            yield ("select", "metric"), f"{self.select.metric} needs a 'model'"
 
     def _figure_problems(self, labels: Iterable[str]) -> Iterator[tuple[Key, str]]:
         """Yield what figures need or name that is not there."""
@@ -334,6 +381,8 @@ class Experiment(Options):
                     yield ("claims", index), _no_policy(policy, labels)
             if claim.metric.startswith("accuracy") and self.model is None:
                 yield ("claims", index, "metric"), f"{claim.metric} needs a 'model'"
+            if claim.metric.startswith("goodput") and self.in_time is None:
+                yield ("claims", index, "metric"), NO_TIME
             for key in claim.at:
                 if key not in swept:
                     yield ("claims", index, "at"), f"'{key}' is not swept"

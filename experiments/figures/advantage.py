@@ -7,8 +7,8 @@ from collections.abc import Sequence
 from dataclasses import asdict
 from typing import TYPE_CHECKING, ClassVar, Literal
 
-from experiments.analysis.estimates import LatencyMetric
-from experiments.analysis.statistics import Interval, student_t
+from experiments.analysis.estimates import LatencyMetric, common, sample
+from experiments.analysis.statistics import Interval, sectioning
 from experiments.analysis.summary import point_key
 from experiments.figures import lines, style
 from experiments.figures.base import Figure, FigureData, spread
@@ -94,13 +94,18 @@ class Advantage(Figure):
 def times(outcomes: Sequence[Outcome], policy: str, base: str, where: str, metric: str) -> Interval:
     """Return how many times that of `base` a policy's metric is at a sweep point (`where`: see `summary.point_key`).
 
-    The geometric mean over the trials that both have, with Student's t interval of the logarithms, since a ratio and
-    its inverse should say the same; without ends for a single trial, NaN where no trial has both.
+    The ratio of the tables' values over the trials that both have. Its interval is Student's t of the ratio's
+    logarithm, since a ratio and its inverse should say the same, over the first-order values of the trials; without
+    ends for a single trial, NaN where no trial has both or a latency is 0.
     """
-    both: dict[int, dict[str, float]] = {}
-    for outcome in outcomes:
-        if outcome.policy in (policy, base) and point_key(outcome.point) == where:
-            both.setdefault(outcome.trial, {})[outcome.policy] = outcome.latency[metric]
-    logs = [math.log(one[policy] / one[base]) for one in both.values() if len(one) == 2 and min(one.values()) > 0]
-    found = student_t(logs)
+    there = [one for one in outcomes if point_key(one.point) == where]
+    mine, theirs = ([one for one in there if one.policy == name] for name in (policy, base))
+    if not common(mine, theirs)[0]:
+        return Interval(math.nan, math.nan, math.nan)
+    above, below = (sample(metric, trials) for trials in common(mine, theirs))
+    top, bottom = above.interval.value, below.interval.value
+    if not min(top, bottom) > 0:
+        return Interval(math.nan, math.nan, math.nan)
+    pairs = zip(above.deviations, below.deviations, strict=True) if len(common(mine, theirs)[0]) > 1 else ()
+    found = sectioning(math.log(top / bottom), [math.log(top / bottom) + a / top - b / bottom for a, b in pairs])
     return Interval(math.exp(found.value), math.exp(found.lo), math.exp(found.hi))

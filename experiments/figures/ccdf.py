@@ -32,7 +32,7 @@ SEEN = 5
 
 
 class Ccdf(Figure):
-    """Fraction of queries slower than a latency, on a log axis, averaged over the trials with a band."""
+    """Fraction of queries slower than a latency, on a log axis, over all trials' queries, with a band."""
 
     kind: Literal["ccdf"] = "ccdf"
     log: bool = True

@@ -8,8 +8,7 @@ from typing import TYPE_CHECKING, Any
 import numpy as np
 
 from experiments.analysis.outcome import Outcome
-from experiments.analysis.quantiles import MS
-from experiments.analysis.statistics import student_t
+from experiments.analysis.quantiles import Latencies
 from experiments.analysis.summary import METRICS, Row
 
 if TYPE_CHECKING:
@@ -34,10 +33,10 @@ def metrics(rows: Sequence[Row], names: Sequence[str] = METRICS) -> pd.DataFrame
 
 
 def quantiles(outcomes: Sequence[Outcome], floor: float = 0.0) -> pd.DataFrame:
-    """Return each policy's latency distribution, averaged over the trials: a row per policy and quantile.
+    """Return each policy's latency distribution over all trials' queries: a row per policy and quantile.
 
     `outcomes` are of one sweep point. Columns: `policy`, `slower` (the share of queries above, at least `floor`),
-    `value`, `lo` and `hi` in ms (Student's t over the trials at each quantile; NaN for a single trial).
+    `value`, `lo` and `hi` in ms, with the intervals of every table; the ends NaN for a single trial.
     """
     trials: dict[str, list[Outcome]] = {}
     for outcome in outcomes:
@@ -46,9 +45,9 @@ def quantiles(outcomes: Sequence[Outcome], floor: float = 0.0) -> pd.DataFrame:
     for policy, cells in trials.items():
         slower = 1 - np.asarray(cells[0].quantiles["probabilities"])
         kept = slower >= floor * 0.999
-        seconds = np.asarray([cell.quantiles["seconds"] for cell in cells])[:, kept]
-        for share, column in zip(slower[kept].tolist(), (MS * seconds.T).tolist(), strict=True):
-            one = student_t(column)
+        latencies = Latencies(cells)
+        for share in slower[kept].tolist():
+            one = latencies.at(1 - share)
             records.append({"policy": policy, "slower": share, "value": one.value, "lo": one.lo, "hi": one.hi})
     return _frame(records)
 

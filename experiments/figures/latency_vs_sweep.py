@@ -5,7 +5,7 @@ from __future__ import annotations
 from collections.abc import Sequence
 from typing import TYPE_CHECKING, Any, Literal
 
-from experiments.analysis.estimates import LatencyMetric
+from experiments.analysis.estimates import FigureMetric, unit
 from experiments.figures import lines, style
 from experiments.figures.base import Figure, FigureData, spread
 from experiments.figures.frames import metrics, records
@@ -24,9 +24,9 @@ class LatencyVsSweep(Figure):
     """Tail and median latency against the swept value; without a sweep, one line per policy."""
 
     kind: Literal["latency_vs_sweep"] = "latency_vs_sweep"
-    metric: LatencyMetric = "p999"
-    """The metric drawn solid, with its interval as a bar."""
-    beside: LatencyMetric | None = "p50"
+    metric: FigureMetric = "p999"
+    """The metric drawn solid, with its interval as a bar; goodput is drawn alone."""
+    beside: FigureMetric | None = "p50"
     """The metric drawn dashed, with its interval as a band; none where it is null."""
     along: str | None = None
     """The swept key on the horizontal axis; the first numeric one where it is left out."""
@@ -36,19 +36,31 @@ class LatencyVsSweep(Figure):
     """Whether latency has a log axis; where it is left out, as the spread of the values asks for."""
 
     @property
-    def metrics(self) -> list[LatencyMetric]:
-        """The metrics that are drawn, the solid one first."""
-        return [self.metric] if self.beside in (None, self.metric) else [self.metric, self.beside]
+    def metrics(self) -> list[FigureMetric]:
+        """The metrics that are drawn, the solid one first: both in one unit."""
+        if self.beside in (None, self.metric) or unit(self.metric) != unit(self.beside):
+            return [self.metric]
+        return [self.metric, self.beside]
+
+    @property
+    def _quantity(self) -> str:
+        return "latency (ms)" if unit(self.metric) == "ms" else f"{style.METRICS[self.metric]} (queries/s)"
 
     def reason(self, material: FigureData) -> str | None:
         """Return why the figure cannot be drawn, or None."""
         if self.along is not None and material.rows and self.along not in material.swept:
             return f"'{self.along}' is not swept"
+        if any(row.metrics[metric] is None for row in material.rows for metric in self.metrics):
+            return "goodput was not measured: it needs 'goodput: 100ms', or a cluster.deadline"
         return super().reason(material)
 
     def _draw(self, material: FigureData) -> matplotlib.figure.Figure:
         key = along(material.rows, self.along, even=self.even)
         return self._rows(material) if key is None else self._lines(material, key)
+
+    @property
+    def _what(self) -> str:
+        return "Latency" if unit(self.metric) == "ms" else "Goodput"
 
     def _lines(self, material: FigureData, key: Along) -> matplotlib.figure.Figure:
         every = panels(material.rows, apart_from=key.key)
@@ -72,14 +84,14 @@ class LatencyVsSweep(Figure):
             [panel.title for panel in shown],
             (6.8, 3.9),
             (3.6, 2.7),
-            headline=f"Latency against {style.axis(key.key).split(' (')[0]}: {' and '.join(names)}",
+            headline=f"{self._what} against {style.axis(key.key).split(' (')[0]}: {' and '.join(names)}",
             small_print=style.small_print(
                 material.rows,
                 f"{' solid, '.join(names)} dashed" if names[1:] else "",
                 "dashes that coincide alternate" if names[1:] and twins[self.metrics[1]] else "",
                 style.some(len(shown), len(every)),
             ),
-            labels=(style.axis(key.key), "latency (ms)"),
+            labels=(style.axis(key.key), self._quantity),
             legend=legend,
             page=self.page,
         )
@@ -89,7 +101,7 @@ class LatencyVsSweep(Figure):
             for metric in reversed(self.metrics):
                 lines.draw(ax, frames[metric][index], looks, twins[metric], thin=metric != self.metric)
             self._overlay(ax, material, panel, key)
-            style.slo(ax, self.slo_ms)
+            style.slo(ax, self.slo_ms if self._what == "Latency" else None)
             style.milliseconds(ax, "y", log)
             key.dress(ax)
             ax.grid(axis="x", visible=False)
@@ -97,8 +109,8 @@ class LatencyVsSweep(Figure):
             axes[0].set_ylim(bottom=0)
         return figure
 
-    def _predicted(self, material: FigureData, row: Row, metric: LatencyMetric) -> float | None:
-        theory = material.predicted(row.policy, row.point)
+    def _predicted(self, material: FigureData, row: Row, metric: FigureMetric) -> float | None:
+        theory = material.predicted(row.policy, row.point) if unit(metric) == "ms" else None
         return None if theory is None else theory.metric(metric)
 
     def _overlay(self, ax: Axes, material: FigureData, panel: Panel, key: Along) -> None:
@@ -142,7 +154,7 @@ class LatencyVsSweep(Figure):
             1,
             1,
             (6.8, 0.75 + 0.42 * len(policies)),
-            f"Latency by policy: {names}",
+            f"{self._what} by policy: {names}",
             style.small_print(material.rows),
             marks if len(marks) > 1 else (),
             self.page,
@@ -169,12 +181,12 @@ class LatencyVsSweep(Figure):
         ax.tick_params(axis="y", labelsize=style.points(9), labelcolor=style.INK, length=0)
         ax.set_ylim(len(policies) - 0.5, -0.6)
         ax.spines["left"].set_visible(False)
-        style.slo(ax, self.slo_ms, "x")
+        style.slo(ax, self.slo_ms if self._what == "Latency" else None, "x")
         log = self._log(material.rows)
         if not log:
             ax.set_xlim(left=0)
         style.milliseconds(ax, "x", log)
-        ax.set(xlabel="latency (ms)" + (", log scale" if log else ""), ylabel="")
+        ax.set(xlabel=self._quantity + (", log scale" if log else ""), ylabel="")
         ax.grid(axis="y", visible=False)
         return figure
 

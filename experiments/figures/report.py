@@ -138,12 +138,17 @@ def _columns(rows: Sequence[Row]) -> list[Column]:
     def swept(key: str) -> Column:
         return _shortest(key, [*rows[0].point]), f"swept: {key}", lambda row: _plain(row.point[key])
 
+    def standing(row: Row) -> Cell:
+        return Cell(row.standing, row.standing)
+
+    marked = any(row.standing for row in rows)
     columns: list[Column] = [
         *(swept(key) for key in rows[0].point),
         ("policy", "redundancy policy", lambda row: Cell(row.policy, row.policy)),
         measured("p50", "p50 ms", "median latency"),
         measured("p99", "p99 ms", "the latency that 1% of the queries exceed"),
         measured("p999", "p99.9 ms", "the latency that 0.1% of the queries exceed"),
+        *([("standing", "what is certain of the policy among all of its sweep point", standing)] if marked else []),
         measured("unavailable", "unavail. %", "replies that are not the deployed model's own answer", 100),
     ]
     if any(row.metrics["accuracy_overall"] for row in rows):

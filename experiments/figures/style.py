@@ -27,7 +27,11 @@ INK, SOFT, FAINT, GRID = "#22262b", "#6a7078", "#b4b9bf", "#e6e8ea"
 PALETTE = ("#5b6168", "#0072b2", "#d55e00", "#009e73", "#cc79a7", "#e69f00", "#56b4e9", "#8c5a2b")
 """Grey for the first policy, with which the others are compared, then Okabe and Ito's colour-blind safe colours."""
 MARKERS = ("o", "s", "D", "^", "v", "P", "X", "p", "*")
-METRICS = {"mean": "mean", "p50": "median", "p99": "p99", "p999": "p99.9", "gap": "p99.9 - median"}
+METRICS = {"mean": "mean", "p50": "median", "p99": "p99", "p999": "p99.9", "gap": "p99.9 - median"} | {
+    "goodput": "goodput",
+    "goodput_per_instance": "goodput per instance",
+    "goodput_per_price": "goodput per price",
+}
 AXES = {
     "workload.arrivals.rate": "arrival rate (queries/s)",
     "workload.queries": "queries per trial",

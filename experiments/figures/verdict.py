@@ -6,10 +6,11 @@ import math
 from collections.abc import Sequence
 from itertools import groupby
 
-from experiments.analysis import summary
+from experiments.analysis import selection
 from experiments.analysis.outcome import Outcome
+from experiments.analysis.quantiles import CONFIDENCE
 from experiments.analysis.statistics import Interval
-from experiments.analysis.summary import Row
+from experiments.analysis.summary import Row, point_key
 from experiments.figures.style import pair
 
 TAIL = "p999"
@@ -44,14 +45,18 @@ def _best(rows: Sequence[Row], outcomes: Sequence[Outcome]) -> str:
     if not known:
         return _sentence(rows[0], "nothing was measured")
     lowest, first = min(known, key=_value), rows[0]
-    ties = [row for row in known if row is not lowest and not _apart(row, lowest, outcomes)]
+    there = [one for one in outcomes if point_key(one.point) == lowest.point_key]
+    open_ = {mark.policy for _, marks in selection.verdicts(there) for mark in marks if mark.may_be_best}
+    ties = [row for row in known if row is not lowest and row.policy in open_]
     text = f"{lowest.policy} has the lowest p99.9, {_with_margin(lowest.metrics[TAIL])}"
+    if not ties and len(known) > 1:
+        text += f" (at {CONFIDENCE:.0%} confidence)"
     if lowest is first:
         text += ": no other policy improves on it"
     elif first not in ties and _value(lowest) > 0:
         text += f", {_value(first) / _value(lowest):.1f} times lower than {first.policy} ({_value(first):.3g} ms)"
     if ties:
-        text += f". The measurement cannot tell it apart from {_listed(ties)}"
+        text += f". The measurement cannot tell it apart from {_listed(ties)}, at {CONFIDENCE:.0%} confidence"
     overall, base = lowest.metrics["accuracy_overall"], first.metrics["accuracy_overall"]
     if lowest is not first and overall is not None and base is not None and not overall.overlaps(base):
         text += f". Its overall accuracy is {overall.value:.2%}, against {base.value:.2%}"
@@ -82,12 +87,6 @@ def _objective(rows: Sequence[Row], slo: float, metric: str) -> str:
 
 
 _NAMES = {"p50": "the median", "p99": "p99", "p999": "p99.9", "mean": "the mean", "gap": "p99.9 - median"}
-
-
-def _apart(row: Row, lowest: Row, outcomes: Sequence[Outcome]) -> bool:
-    """Say whether a row's p99.9 is above the lowest beyond the 95% interval of their paired difference."""
-    difference = summary.paired_difference(outcomes, row, lowest, TAIL)
-    return difference is not None and difference.lo > 0
 
 
 def _value(row: Row) -> float:

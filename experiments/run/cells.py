@@ -6,10 +6,11 @@ import hashlib
 import json
 import re
 from collections import Counter
-from collections.abc import Iterator
+from collections.abc import Iterator, Mapping
 from dataclasses import dataclass, replace
 
 from experiments.analysis.outcome import Scalar
+from experiments.analysis.summary import point_key
 from experiments.config.schema import Experiment
 from sim.policies import Policy
 
@@ -39,8 +40,15 @@ class Cell:
         )
 
 
-def cells(experiment: Experiment) -> list[Cell]:
-    """Return the experiment's cells in their fixed order: by point, then policy, then trial."""
+Trials = Mapping[tuple[str, str], int]
+"""How many trials there are, by sweep point (see `summary.point_key`) and policy."""
+
+
+def cells(experiment: Experiment, trials: Trials | None = None) -> list[Cell]:
+    """Return the experiment's cells in their fixed order: by point, then policy, then trial.
+
+    `trials` says how many there are of each policy at each sweep point where these are not the experiment's.
+    """
     found: list[Cell] = []
     points = experiment.points()
     words = frozenset(key for point in points for key, value in point.items() if not _is_number(value))
@@ -48,7 +56,8 @@ def cells(experiment: Experiment) -> list[Cell]:
         there = experiment.at(point)
         for policy in there.policies:
             alone = there.model_copy(update={"policies": (policy,), "figures": None})
-            stem, ids = _stem(policy, point), _hashes(alone, experiment.trials)
+            count = experiment.trials if trials is None else trials[point_key(point), policy.label]
+            stem, ids = _stem(policy, point), _hashes(alone, count)
             found.extend(
                 Cell(one, f"{stem}-t{trial}", policy, point, trial, alone, words) for trial, one in enumerate(ids)
             )
@@ -63,6 +72,7 @@ def _hashes(alone: Experiment, trials: int) -> Iterator[str]:
         "name",
         "trials",
         "precision",
+        "select",
         "sweep",
         "figures",
         "traces",
@@ -72,6 +82,9 @@ def _hashes(alone: Experiment, trials: int) -> Iterator[str]:
         "plugins",
     ):
         del data[key]
+    for key in ("goodput", "control_variates"):
+        if not data[key]:
+            del data[key]  # cells without it keep their ids
     data["warmup"] = str(alone.warmup_rule)
     common = hashlib.sha256(f"[{json.dumps(data, sort_keys=True, ensure_ascii=True)}, ".encode())
     for trial in range(trials):

@@ -22,6 +22,7 @@ from backends.processes import WorkerKilledError
 from experiments.analysis.cost import price
 from experiments.analysis.outcome import Outcome, measure
 from experiments.run.cells import Cell
+from experiments.run.controls import controls
 from experiments.run.engines import choice, make_ready
 from experiments.run.executors.base import Executor
 from experiments.run.executors.local import LOCAL
@@ -256,6 +257,8 @@ def _measured(cell: Cell, simulated: Simulated, answers: Answers | None, seconds
         warmup=cell.experiment.warmup_queries(trace.queries.arrival),
         last_of_batch=cell.experiment.counted == "last_of_batch",
         seconds=seconds,
+        in_time=cell.experiment.in_time,
         price=price(cell.experiment.cluster, cell.policy.pools(cell.experiment.machines)),
     )
-    return replace(outcome, engine={"name": simulated.engine.engine, "why": simulated.engine.reason})
+    known = controls(cell, trace) if cell.experiment.control_variates else {}
+    return replace(outcome, controls=known, engine={"name": simulated.engine.engine, "why": simulated.engine.reason})

@@ -27,6 +27,8 @@ from experiments.run.load import questions
 from experiments.run.manifest import command_line, manifest, notes
 from experiments.run.progress import Reporter
 from experiments.run.runner import run_cells
+from experiments.run.selecting import FILE as SELECTION
+from experiments.run.selecting import Selecting, cells_of
 from experiments.run.store import RunStore, writing
 
 if TYPE_CHECKING:
@@ -82,10 +84,18 @@ class Session:
         for question in questions(experiment):
             reporter.say(f"warning: {question}")
         answerer = None
+        outcomes: dict[str, Outcome] = {}
+        selecting = Selecting(experiment) if experiment.select is not None else None
         while True:
-            todo = cells(experiment)
-            answerer, outcomes = self._cells(experiment, store, todo, answerer, reporter)
+            todo = cells(experiment, selecting.wanted if selecting else None)
+            answerer = self._cells(experiment, store, todo, outcomes, answerer, reporter)
             found = [outcomes[cell.id] for cell in todo]
+            if selecting is not None and experiment.select is not None:
+                if selecting.look(found) and monotonic() - began < 60 * (experiment.select.max_minutes or math.inf):
+                    continue
+                todo = cells(experiment, selecting.looked_at)
+                found = [outcomes[cell.id] for cell in todo]
+                store.write_text(SELECTION, selecting.as_json())
             if wanted is None:
                 break
             affordable = wanted.max_trials
@@ -109,15 +119,23 @@ class Session:
         return 1 if experiment.execution == "in_the_loop" else self.workers or self.executor.at_once()
 
     def _cells(
-        self, experiment: Experiment, store: RunStore, todo: Sequence[Cell], answerer: Models | None, reporter: Reporter
-    ) -> tuple[Models | None, dict[str, Outcome]]:
-        """Run the cells that are missing; return the models, if any were needed, and all outcomes by id."""
-        outcomes, warnings = store.finished(todo, traces=True)
+        self,
+        experiment: Experiment,
+        store: RunStore,
+        todo: Sequence[Cell],
+        outcomes: dict[str, Outcome],
+        answerer: Models | None,
+        reporter: Reporter,
+    ) -> Models | None:
+        """Add the cells that are missing to `outcomes`, by id; return the models, if any were needed."""
+        asked = [cell for cell in todo if cell.id not in outcomes]
+        finished, warnings = store.finished(asked, traces=True)
+        outcomes |= finished
         for warning in warnings:
             reporter.say(f"warning: {warning}")
-        missing = [cell for cell in todo if cell.id not in outcomes]
-        if len(missing) < len(todo):
-            reporter.say(f"{len(todo) - len(missing)} of {len(todo)} cells are reused, {len(missing)} run.")
+        missing = [cell for cell in asked if cell.id not in outcomes]
+        if finished:
+            reporter.say(f"{len(finished)} of {len(asked)} cells are reused, {len(missing)} run.")
         try:
             sigterm_as_interrupt()
             if experiment.model is not None and missing:
@@ -141,13 +159,13 @@ class Session:
                 outcomes[cell.id] = outcome
         except KeyboardInterrupt:
             reporter.say(
-                f"Interrupted; {len(outcomes)} of {len(todo)} cells are finished. "
+                f"Interrupted; {sum(cell.id in outcomes for cell in todo)} of {len(todo)} cells are finished. "
                 f"Continue with the same command: {command_line()}"
             )
             raise InterruptedRunError from None
         if missing:
             _write_manifest(store, experiment, todo, outcomes, answerer, count, self.executor)
-        return answerer, outcomes
+        return answerer
 
 
 def _with_trials(experiment: Experiment, trials: int) -> Experiment:
@@ -169,11 +187,17 @@ def conclude(
     """
     say: Callable[[str], None] = (lambda _: None) if quiet else print
     with writing(store.folder):
-        rows = summary.write(outcomes, store.folder, experiment.equal_cost)
+        rule = None if experiment.select is None else experiment.select.rule(experiment.trials)
+        verdicts = selection.verdicts(outcomes, rule)
+        rows = selection.marked(summary.rows(outcomes, experiment.equal_cost), verdicts, rule)
+        summary.write(outcomes, store.folder, experiment.equal_cost, rows)
         store.write_text("summary.tex", latex.table(rows))
         if not quiet:
             tables.show(rows, console())
-        for sentence in _verdicts(experiment, outcomes, rows):
+        for sentence in [
+            *(precision.sentences(experiment.precision, rows, experiment.trials) if experiment.precision else ()),
+            *(selection.sentences(verdicts, rule) if len(verdicts) <= MOST_VERDICTS or rule else ()),
+        ]:
             say(sentence)
         for note in _figures(Drawing(store, experiment, outcomes, rows), executor):
             say(note)
@@ -189,19 +213,11 @@ def conclude(
         for sentence in reference.sentences(compared):
             say(sentence)
     if experiment.claims:
-        verdicts = claims.judge(experiment.claims, outcomes)
-        store.write_text(claims.FILE, claims.as_json(verdicts))
+        judged = claims.judge(experiment.claims, outcomes)
+        store.write_text(claims.FILE, claims.as_json(judged))
         if not quiet:
-            console().print(claims.table({experiment.name: verdicts}))
+            console().print(claims.table({experiment.name: judged}))
     say(str(store.folder))
-
-
-def _verdicts(experiment: Experiment, outcomes: Sequence[Outcome], rows: Sequence[Row]) -> Iterator[str]:
-    """Yield whether the precision was reached, and which policy is best."""
-    if experiment.precision is not None:
-        yield from precision.sentences(experiment.precision, rows, experiment.trials)
-    if len(experiment.points()) <= MOST_VERDICTS:
-        yield from selection.sentences(outcomes)
 
 
 @dataclass(frozen=True)
@@ -215,7 +231,7 @@ class Drawing:
 
     def __call__(self, stem: str) -> list[str]:
         """Draw the figures of this file name; return what is to be said of them."""
-        todo = cells(self.experiment)
+        todo = cells_of(self.experiment, self.store)
         material = figure_data(self.store, self.experiment, todo, self.outcomes, self.rows)
         return draw_all(self.experiment.figures, material, self.store.folder / "figures", stem)
 

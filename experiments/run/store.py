@@ -5,7 +5,7 @@
     cells/*.json      one Outcome per finished cell; a cell is finished if and only if its file exists
     queries/*.parquet one row per query of each cell; tasks/*.parquet one row per task
     summary.csv, summary.json, summary.tex, differences.csv, figures/
-    reference.csv, claims.json, frontier.csv where the experiment has such
+    reference.csv, claims.json, frontier.csv, selection.json where the experiment has such
 
 The bytes of a trace depend only on the experiment and its seed, not on the time of day or the order of workers.
 """
@@ -69,6 +69,7 @@ _OURS = (
     "reference.csv",
     "claims.json",
     "frontier*.csv",
+    "selection.json",
     CELLS,
     "queries/*.parquet",
     "tasks/*.tasks.parquet",
@@ -80,7 +81,7 @@ _OURS = (
 _WHOLE = b"parm"
 """Metadata key of a query table for values of the whole cell."""
 _TASK_WORDS: dict[str, type[IntEnum]] = {"role": Role, "fate": TaskStatus}
-_COSMETIC = ("figures", "reference", "claims", "precision", "plugins", "engine")
+_COSMETIC = ("figures", "reference", "claims", "precision", "select", "plugins", "engine")
 """Options that may change between two runs in one directory: no cell depends on them."""
 _NAMED = 3
 """Most cells that an error message names."""
@@ -104,7 +105,8 @@ class RunStore:
         data = experiment.resolved()
         before = self.holds()
         if before is not None and not fresh:
-            other = [key for key in data if key not in _COSMETIC and not _keeps(key, before.get(key), data[key])]
+            free = {*_COSMETIC, "trials"} if data["select"] or before.get("select") else _COSMETIC
+            other = [key for key in data if key not in free and not _keeps(key, before.get(key), data[key])]
             if other:
                 raise ParmError(
                     f"{self.folder} holds the run of another experiment (it differs in {', '.join(other)}): "

@@ -13,6 +13,7 @@ from sim.distributions.base import above_zero
 from sim.distributions.families import Deterministic
 from sim.stragglers.base import Effect, Setting, Straggler
 from sim.stragglers.timeline import SHORTEST, effect_of
+from sim.streams import Streams
 
 PERIODS = 64
 """Periods of each condition that are drawn at once."""
@@ -40,8 +41,28 @@ class SlowPeriods(Straggler):
         instances = range(len(setting.pools))
         return effect_of([self._pieces(streams.generator("slow_periods", number, instance)) for instance in instances])
 
+    def slow_share(self, streams: Streams, number: int, instances: int, until: float) -> float:
+        """Return the share of the time before `until` seconds for which the instances are in a slow period.
+
+        `number` is the straggler's place in the experiment. Its mean is mean_slow / (mean_normal + mean_slow).
+        """
+        total = 0.0
+        for instance in range(instances):
+            before = 0.0
+            for end, slow, _ in self._periods(streams.generator("slow_periods", number, instance)):
+                total += (min(end, until) - before) * slow
+                before = end
+                if end >= until:
+                    break
+        return total / (instances * until)
+
     def _pieces(self, generator: np.random.Generator) -> Iterator[tuple[float, float]]:
-        """Yield (end, factor), beginning in the stationary distribution."""
+        """Yield (end, factor)."""
+        for end, _, factor in self._periods(generator):
+            yield end, factor
+
+    def _periods(self, generator: np.random.Generator) -> Iterator[tuple[float, bool, float]]:
+        """Yield (end, whether it is slow, factor), beginning in the stationary distribution."""
         slow = generator.random() < self.mean_slow / (self.mean_normal + self.mean_slow)
         end = 0.0
         while True:
@@ -51,7 +72,7 @@ class SlowPeriods(Straggler):
             for normal_seconds, slow_seconds, factor in zip(normal, slowed, factors, strict=True):
                 if not slow:
                     end += normal_seconds
-                    yield end, 1.0
+                    yield end, False, 1.0
                 slow = False
                 end += slow_seconds
-                yield end, factor
+                yield end, True, factor

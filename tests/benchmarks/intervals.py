@@ -23,6 +23,7 @@ from experiments.analysis.statistics import Interval, paired, student_t
 from experiments.config.precision import Precision
 from sim.cluster import Cluster
 from sim.distributions.families import Exponential, Gamma
+from sim.engines import Engine
 from sim.policies import Coded, EqualResources, Policy, Replication
 from sim.simulation import simulate
 from sim.stragglers import SlowPeriods, Straggler
@@ -58,14 +59,14 @@ PAIRS = (("coded_slow", "equal_slow"), ("repl_hi", "equal_slow"))
 """Worlds that share their random numbers trial by trial."""
 
 
-def pool(name: str, trials: int, folder: Path) -> Floats:
+def pool(name: str, trials: int, folder: Path, engine: Engine = "auto") -> Floats:
     """Return quantile functions in seconds, shape (trials, len(GRID)); simulate the trials that are missing."""
     kept = folder / f"{name}.npy"
     found = list(np.load(kept)) if kept.is_file() else []
     cluster, policy, stragglers, rate = WORLDS[name]
     for trial in range(len(found), trials):
         streams = Streams(SEED, trial)
-        trace = simulate(cluster, policy, stragglers, poisson(rate, QUERIES, streams), streams)
+        trace = simulate(cluster, policy, stragglers, poisson(rate, QUERIES, streams), streams, engine=engine)
         found.append(np.quantile(trace.queries.latency[WARMUP:], GRID))
         if len(found) % 20 == 0 or len(found) == trials:
             folder.mkdir(parents=True, exist_ok=True)
@@ -115,7 +116,10 @@ class Count:
 def coverage(
     mine: Sequence[Outcome], other: Sequence[Outcome] | None, metric: str, size: int, replications: int
 ) -> dict[str, dict[str, float]]:
-    """Return the coverage of a percentile over `size` trials, or of its difference from `other`, by method."""
+    """Return the coverage of a percentile over `size` trials, or of its difference from `other`, by method.
+
+    With 0 replications every trial is used once: the macro-replications are disjoint groups of them.
+    """
     generator = np.random.default_rng([size, *metric.encode()])
     base = MS * Latencies(mine).quantile(METRICS[metric])
     truth = base if other is None else base - MS * Latencies(other).quantile(METRICS[metric])
@@ -124,8 +128,9 @@ def coverage(
     def own(trials: Sequence[Outcome]) -> list[float]:
         return [MS * float(np.interp(METRICS[metric], GRID, trial.quantiles["seconds"])) for trial in trials]
 
-    for _ in range(replications):
-        chosen = generator.integers(0, len(mine), size)
+    for number in range(replications or len(mine) // size):
+        drawn = generator.integers(0, len(mine), size) if replications else number * size + np.arange(size)
+        chosen = [int(one) for one in drawn]
         first = [mine[one] for one in chosen]
         if other is None:
             ours.add(Latencies(first).sample(metric).interval)
@@ -161,13 +166,14 @@ def main() -> None:
     """Print a line for each world, percentile and number of trials; lines that were computed before are kept."""
     parser = argparse.ArgumentParser(description=__doc__)
     parser.add_argument("--trials", type=int, default=40, help="trials in each pool")
-    parser.add_argument("--replications", type=int, default=200)
+    parser.add_argument("--replications", type=int, default=200, help="0: disjoint groups of the trials")
     parser.add_argument("--worlds", nargs="*", default=list(WORLDS))
     parser.add_argument("--out", type=Path, default=Path("runs/intervals"))
+    parser.add_argument("--engine", choices=["auto", "simpy", "compiled"], default="auto")
     given = parser.parse_args()
     kept = given.out / f"coverage-{given.trials}-{given.replications}.json"
     found = json.loads(kept.read_text()) if kept.is_file() else {}
-    pools = {name: outcomes(pool(name, given.trials, given.out)) for name in given.worlds}
+    pools = {name: outcomes(pool(name, given.trials, given.out, given.engine)) for name in given.worlds}
     cases = [(name, None) for name in pools] + [pair for pair in PAIRS if set(pair) <= set(pools)]
     for name, other in cases:
         for metric in METRICS:
@@ -178,7 +184,7 @@ def main() -> None:
                     found[case] = coverage(pools[name], against, metric, size, given.replications)
                     kept.write_text(json.dumps(found, indent=1) + "\n")
                 print(case, found[case], flush=True)
-    for name, metric, width in STOPPED:
+    for name, metric, width in STOPPED if given.replications else ():
         case = f"{name} {metric} stopped at {width}"
         if name in pools:
             if case not in found:

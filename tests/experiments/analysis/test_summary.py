@@ -9,7 +9,7 @@ from experiments.analysis import summary
 from experiments.analysis.quantiles import Latencies
 from experiments.analysis.statistics import student_t, wilson
 from sim.errors import ParmError
-from tests.outcomes import outcome
+from tests.outcomes import outcome, with_tail
 
 KEY = "workload.arrivals.rate"
 
@@ -66,9 +66,10 @@ def test_columns_are_exactly_those_of_the_contract(tmp_path):
     summary.write(grid(), tmp_path)
     metrics = ["mean", "p50", "p99", "p999", "gap"]
     metrics += ["unavailable", "accuracy_available", "accuracy_degraded", "accuracy_overall"]
+    metrics += ["goodput", "goodput_per_instance", "goodput_per_price"]
     columns = ["policy", KEY] + [name + end for name in metrics for end in ("", "_lo", "_hi")]
     columns += ["instances", "price", "utilisation", "busy_seconds_per_query", "bytes_per_query"]
-    columns += ["relative_cost", "equal_cost", "queries", "trials"]
+    columns += ["relative_cost", "equal_cost", "queries", "trials", "standing"]
     with (tmp_path / "summary.csv").open(newline="") as file:
         assert next(csv.reader(file)) == columns
     first, second, *_ = read_csv(tmp_path / "summary.csv")
@@ -81,7 +82,7 @@ def test_without_a_model_the_accuracy_columns_are_there_and_empty(tmp_path):
     summary.write(grid(model=False), tmp_path)
     for record in read_csv(tmp_path / "summary.csv"):
         empty = {name for name, value in record.items() if value == ""}
-        assert empty == {name for name in record if name.startswith("accuracy")}
+        assert empty == {name for name in record if name.startswith(("accuracy", "goodput"))} | {"standing"}
 
 
 def test_json_is_the_same_and_comes_back(tmp_path):
@@ -92,6 +93,13 @@ def test_json_is_the_same_and_comes_back(tmp_path):
     assert document["rows"][0]["metrics"]["accuracy_degraded"] is None
     assert summary.read(tmp_path) == rows
     assert float(read_csv(tmp_path / "summary.csv")[1]["p99"]) == document["rows"][1]["metrics"]["p99"]["value"]
+
+
+def test_a_row_whose_p99_9_rests_on_few_of_its_trials_has_a_note():
+    trials = [dataclasses.replace(with_tail(outcome("plain", trial), 0.01, 0.05)) for trial in range(6)]
+    assert not any("few of the trials make p99.9" in note for note in summary.rows(trials)[0].notes)
+    trials[3] = with_tail(trials[3], 0.01, 5.0)
+    assert any("few of the trials make p99.9" in note for note in summary.rows(trials)[0].notes)
 
 
 def test_writing_leaves_nothing_else_behind(tmp_path):
@@ -113,7 +121,7 @@ def test_differences_are_paired_with_the_first_policy_at_the_same_point():
         for one in base
     ]
     found = {one.metric: one for one in summary.differences([*base, *shifted])}
-    assert set(found) == set(summary.COMPARED)
+    assert set(found) == set(summary.COMPARED) - {"goodput"}
     one = found["p50"]
     assert (one.policy, one.against) == ("other", "plain")
     assert (one.difference.value, one.difference.lo, one.difference.hi) == pytest.approx((3.0, 3.0, 3.0))
@@ -132,7 +140,7 @@ def test_differences_file_has_its_header_even_when_there_is_one_policy(tmp_path)
     header = f"policy,against,{KEY},metric,difference,lo,hi,relative_percent\n"
     summary.write(grid(), tmp_path)
     assert (tmp_path / "differences.csv").read_text().startswith(header)
-    assert len(read_csv(tmp_path / "differences.csv")) == 2 * len(summary.COMPARED)
+    assert len(read_csv(tmp_path / "differences.csv")) == 2 * (len(summary.COMPARED) - 1)
     summary.write(grid()[:4], tmp_path)
     assert (tmp_path / "differences.csv").read_text() == header
 

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import math
 from collections.abc import Sequence
+from dataclasses import replace
 from types import SimpleNamespace
 from typing import Any
 
@@ -13,11 +14,14 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from experiments.analysis.outcome import Outcome, measure
-from experiments.capacity.search import Answer, extra_at, plan, search
+from experiments.capacity.rates import highest_rates
+from experiments.capacity.rates import standings as rate_standings
+from experiments.capacity.search import Answer, extra_at, plan, search, standings
 from experiments.capacity.targets import SequentialTest, Target, TargetVerdict
 from experiments.config.schema import Experiment
 from experiments.run.cells import Cell
 from experiments.run.runner import simulate_cell
+from tests.outcomes import outcome
 
 
 class MadeUpTarget(Target):
@@ -179,6 +183,45 @@ def test_mmc_needs_as_many_as_erlang_says(servers: int) -> None:
     assert found.answer.below.verdict is TargetVerdict.MISSES
     (measured,) = found.answer.tests[servers].findings
     assert measured.worst <= target.bound
+
+
+def test_the_highest_rate_of_an_mm1_queue_is_what_theory_says() -> None:
+    """The 90th percentile is ln 10 / (mu - lambda): 48 ms are kept up to 52 queries/s."""
+    one = experiment(
+        seed=2,
+        workload={"arrivals": {"kind": "poisson", "rate": 40}, "queries": 2000},
+        cluster={"instances": 1, "service": {"kind": "exponential", "mean": 0.01}},
+    )
+    target = Target("p90", 1000 * math.log(10) / 50, within=1000 * math.log(10) * (1 / 48 - 1 / 50))
+    (found,) = highest_rates(one, [target], SequentialTest(5), simulated)
+    assert found.highest is not None
+    assert 44 < found.highest <= 52.4
+    assert (found.doubtful or 51) > 50
+    assert found.rate(found.answer.fewest or 0) == found.highest
+    assert rate_standings([found, replace(found, policy="again")]) == ["best", "as high"]
+
+
+def test_what_is_certain_of_each_policy() -> None:
+    """A policy that may be cheaper than the best is undecided, unless the difference does not matter."""
+
+    def answered(todo: list[Cell]) -> dict[str, Outcome]:
+        found = {}
+        for cell in todo:
+            size = cell.experiment.cluster.instances
+            sure = 5.0 if size >= 3 else 20.0
+            near = 9.97 + (-1) ** cell.trial if size >= 2 else 20.0
+            late = sure if cell.policy.label == "none" else near
+            one = outcome(cell.policy.label, cell.trial, model=False, queries=1000)
+            found[cell.id] = replace(one, latency={"mean": late / 1000})
+        return found
+
+    few = experiment(policies=["none", "equal_resources"], cluster={"instances": 4, "extra": 0, "service": 0.01})
+    found = plan(few, [Target("mean", 10.0)], SequentialTest(10), 4, answered)
+    assert [one.answer.fewest for one in found] == [3, None]
+    assert standings(found, "instances") == ["best", "undecided"]
+    met = plan(few, [Target("mean", 10.0, within=3.0)], SequentialTest(10), 4, answered)
+    assert [(one.policy.label, one.answer.fewest) for one in met] == [("equal_resources", 2), ("none", 3)]
+    assert standings(met, "instances") == ["best", "dearer"]
 
 
 def test_the_budget_grows_with_the_deployed_instances_in_the_proportion_of_the_file() -> None:

@@ -30,6 +30,7 @@ cluster: {instances: 2, extra: 1, service: 0.01, prices: {parity: 0.5}}
 policies: [equal_resources, {kind: coded, name: two, k: 2}]
 sweep: {workload.arrivals.rate: [60, 90]}
 figures: [frontier]
+goodput: 50ms
 reference: [{source: us, policy: two, key: workload.arrivals.rate, values: {60: 12}}]
 claims: [{kind: level, says: it is late, policy: two, above: 1}]
 """

@@ -41,7 +41,7 @@ def test_a_table_the_answer_and_json(
     words = ["plan", file, "--slo", "p99=70ms", "--slo", "mean=0.05s", "--workers", 1, "--out", "plan.json"]
     assert parm(*words, monkeypatch=monkeypatch) == 0
     printed = capsys.readouterr()
-    assert "the fewest instances with p99 <= 70 ms and mean <= 50 ms, each with 95% confidence" in printed.out
+    assert "the fewest instances with p99 <= 70 ms and mean <= 50 ms, all at once with 95% confidence" in printed.out
     assert "trials so far" in printed.err
     document = json.loads(Path("plan.json").read_text())
     by_name = {one["policy"]: one for one in document["policies"]}
@@ -103,6 +103,11 @@ def test_accuracy_is_a_target_of_the_clients_answers(
         (["--slo", "p100=40ms"], "--slo p100=40ms: 'p100' is not a percentile: it would be the largest value of all"),
         (["--slo", "p999=40"], "it needs a unit"),
         (["--accuracy", "0.9"], "has no 'model', so there is no accuracy."),
+        (["--slo", "goodput=250"], "--slo goodput: goodput needs a time within which answers count"),
+        (["--slo", "goodput=40ms"], "must be a number of queries per second, such as goodput=250."),
+        (["--slo", "p99=40ms", "--within", "3"], "--within 3: needs a unit"),
+        (["--slo", "p99=40ms", "--within", "much"], "--within: 'much' is no width"),
+        (["--slo", "p99=40ms", "--rate", "--most", "3"], "--rate takes those of the file."),
         (["--slo", "p99=40ms", "--confidence", "95"], "--confidence 95: must be above 0.5 and below 1."),
         (["--slo", "p99=40ms", "--set", "sweep={workload.arrivals.rate: [60, 90]}"], "take the sweep out with"),
         (["--slo", "p99=40ms", "--out", "experiment.yaml/plan.json"], "experiment.yaml/plan.json cannot be written: "),
@@ -118,6 +123,29 @@ def test_bad_input_is_one_sentence(
     assert says in error
     assert len(error.strip().splitlines()) == 1
     assert not Path("runs").exists()
+
+
+def test_the_highest_rate(file: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]) -> None:
+    words = ["plan", file, "--slo", "goodput=60", "--set", "goodput=0.1", "--set", "workload.queries=300"]
+    words += [
+        "--set",
+        "policies=[none, {kind: replication, copies: 4}]",
+        "--trials",
+        5,
+        "--workers",
+        1,
+        "--within",
+        "5%",
+    ]
+    assert parm(*words, "--rate", "--out", "rates.json", monkeypatch=monkeypatch) == 0
+    said = capsys.readouterr().out
+    assert "the highest arrival rate with goodput >= 60/s (within 3/s), all at once with 95% confidence" in said
+    document = json.loads(Path("rates.json").read_text())
+    assert document["policies"][0]["policy"] == "none"
+    assert f"highest rate: none, {document['policies'][0]['rate']:.4g} queries/s" in said
+    closed = ["--set", "workload.arrivals={kind: closed_loop, clients: 4, think: 0.1}"]
+    assert parm("plan", file, "--slo", "p99=1s", "--rate", *closed, monkeypatch=monkeypatch) == 2
+    assert "--rate needs arrivals with a 'rate'" in capsys.readouterr().err
 
 
 def test_an_interrupt_keeps_the_trials_and_says_how_to_continue(tmp_path: Path) -> None:

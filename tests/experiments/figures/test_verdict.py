@@ -34,12 +34,14 @@ def best(found: list[Outcome]) -> list[str]:
 
 def test_the_lowest_is_named_with_what_it_gains_on_the_first_policy() -> None:
     (sentence,) = best(outcomes(noise=0.01))
-    assert sentence == "Coded has the lowest p99.9, 50 ±0.44 ms, 2.0 times lower than plain (100 ms)."
+    assert (
+        sentence == "Coded has the lowest p99.9, 50 ±0.44 ms (at 95% confidence), 2.0 times lower than plain (100 ms)."
+    )
 
 
 def test_what_the_intervals_cannot_tell_apart_is_said() -> None:
     (sentence,) = best(outcomes(noise=3.0))
-    assert sentence.endswith("(100 ms). The measurement cannot tell it apart from hedged.")
+    assert sentence.endswith("(100 ms). The measurement cannot tell it apart from hedged, at 95% confidence.")
 
 
 def test_one_sentence_for_each_sweep_point() -> None:
