@@ -12,6 +12,7 @@ import pytest
 from backends import profiles
 from experiments import cli
 from experiments.config import bundle, loader
+from sim import compiled
 from sim.distributions.profile import Profile
 from sim.trace import Role
 from tests.command import parm
@@ -141,11 +142,12 @@ def test_both_engines_give_the_papers_experiments_the_same_summaries(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     pytest.importorskip("numba")
+    compiled.compile_kernel()  # so that `auto` takes it wherever it can
     small = ["--set", "workload.queries=600", "--set", "trials=1", "--set", "figures=[]", "--workers", 1]
-    for engine in ("simpy", "compiled"):
+    for engine in ("simpy", "auto"):
         words = ["run", PAPER / "paper-latency.yaml", "--out", tmp_path / engine, "--engine", engine, *small]
         assert parm(*words, monkeypatch=monkeypatch) == 0
     for file in LATENCY:
         for name in ("summary.csv", "summary.json"):
-            one, other = (tmp_path / engine / file.stem / name for engine in ("simpy", "compiled"))
+            one, other = (tmp_path / engine / file.stem / name for engine in ("simpy", "auto"))
             assert one.read_bytes() == other.read_bytes(), f"{file.stem}/{name}"

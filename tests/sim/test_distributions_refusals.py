@@ -75,7 +75,7 @@ LEFT_OUT = "Field required"
         (
             {"kind": "profile", "file": "x", "role": "frontend"},
             ("role",),
-            "'backup', 'backlog', 'encode', 'decode' or 'copy'",
+            "'backup', 'preprocess', 'backlog', 'encode', 'decode' or 'copy'",
         ),
     ],
 )
@@ -90,7 +90,8 @@ def test_all_members_are_there_and_documented() -> None:
     members = {name: kind for name, kind in Distribution.members().items() if kind.__module__.startswith("sim.")}
     assert list(members) == [
         "bimodal", "deterministic", "empirical", "erlang", "exponential", "gamma", "hyperexponential", "lognormal",
-        "mixture", "pareto", "profile", "scaled", "shifted_exponential", "sum", "truncated", "uniform", "weibull",
+        "makespan", "mixture", "pareto", "profile", "scaled", "shifted_exponential", "stages", "sum", "truncated",
+        "uniform", "weibull",
     ]  # fmt: skip
     for member in members.values():
         assert member.__doc__

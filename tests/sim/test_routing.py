@@ -172,7 +172,7 @@ LEARNERS = st.sampled_from(
 @given(worlds(LEARNERS))
 def test_promises_1_to_4_hold_where_routers_learn(world: World) -> None:
     for name, promise in vars(test_promises).items():
-        if name.startswith(("test_promise_1", "test_promise_2", "test_promise_3", "test_promise_4_an")):
+        if name.startswith(("test_promise_1_", "test_promise_2_", "test_promise_3_", "test_promise_4_an")):
             promise.hypothesis.inner_test(engine="simpy", world=world)
 
 

@@ -34,10 +34,11 @@ figures: []
 MODEL = LATENCY + "model: {network: {kind: mlp, hidden: [16]}, dataset: digits, recipe: {kind: best, epochs: 1}}\n"
 METRICS = (
     "mean", "p50", "p99", "p999", "gap", "unavailable", "accuracy_available", "accuracy_degraded", "accuracy_overall",
+    "goodput", "goodput_per_instance", "goodput_per_price",
 )  # fmt: skip
 COUNTS = (
     "instances", "price", "utilisation", "busy_seconds_per_query", "bytes_per_query", "relative_cost", "equal_cost",
-    "queries", "trials",
+    "queries", "trials", "standing",
 )  # fmt: skip
 SPY = """\
 import importlib.abc, multiprocessing, os, sys
