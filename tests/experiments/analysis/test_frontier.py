@@ -102,7 +102,7 @@ def test_a_policy_that_a_budget_does_not_touch_is_there_once() -> None:
     assert [choice.label for choice in group] == ["none", "a, extra=3", "a, extra=6"]
 
 
-@settings(max_examples=30)
+@settings(max_examples=12)
 @given(
     st.lists(
         st.tuples(st.integers(0, 3), st.integers(0, 3), st.integers(0, 3), st.sampled_from([0.1, 2.0])),

@@ -150,9 +150,21 @@ def test_the_highest_rate(file: Path, monkeypatch: pytest.MonkeyPatch, capsys: p
 
 def test_an_interrupt_keeps_the_trials_and_says_how_to_continue(tmp_path: Path) -> None:
     path = tmp_path / "experiment.yaml"
-    path.write_text(LATENCY.replace("queries: 1000", "queries: 20000"))
+    path.write_text(LATENCY.replace("queries: 1000", "queries: 60000"))
     process = subprocess.Popen(
-        [sys.executable, "-m", "experiments.cli", "plan", str(path), "--slo", "p999=70ms", "--workers", "1"],
+        [
+            sys.executable,
+            "-m",
+            "experiments.cli",
+            "plan",
+            str(path),
+            "--slo",
+            "p999=70ms",
+            "--workers",
+            "1",
+            "--engine",
+            "simpy",
+        ],
         env={**os.environ, "PYTHONPATH": str(ROOT)},
         stderr=subprocess.PIPE,
         text=True,
