@@ -11,25 +11,10 @@ from __future__ import annotations
 import math
 from collections import deque
 from collections.abc import Iterator
-from dataclasses import dataclass, field
+from dataclasses import dataclass
 
 LAG = 0.1
 """Seconds that the kept state lies behind the latest start: tasks start slightly out of order, by their transfers."""
-
-
-@dataclass(slots=True)
-class Ours:
-    """Our tasks on one instance that are known and not over, as (start, finish), in their order."""
-
-    spans: deque[tuple[float, float]] = field(default_factory=deque)
-
-    def busy(self, now: float) -> bool:
-        """Return whether one of them runs."""
-        return any(start <= now < finish for start, finish in self.spans)
-
-    def change(self, now: float) -> float:
-        """Return when that changes next."""
-        return min((edge for span in self.spans for edge in span if edge > now), default=math.inf)
 
 
 @dataclass(slots=True)
@@ -64,7 +49,8 @@ class Tenants:
         self._shared = len(arrivals) == 1
         self._slowdown = slowdown
         self._mutual = mutual
-        self._ours = [Ours() for _ in range(instances)]
+        self._ours: list[deque[tuple[float, float]]] = [deque() for _ in range(instances)]
+        """Our tasks on each instance that are known and not over, as (start, finish), in their order."""
         self._state = State(
             0.0, [0.0] * instances, [deque() for _ in arrivals], deque(range(instances)), [0] * len(arrivals)
         )
@@ -73,18 +59,19 @@ class Tenants:
         """Return how long our task of `seconds` takes that begins at `start`; starts almost increase."""
         self._settle(start - LAG)
         state = self._state.copy()
-        self._play(state, start)
-        spans = self._ours[instance].spans
+        while state.now < start:
+            self._step(state, start)
+        spans = self._ours[instance]
         spans.append((start, math.inf))
         work = seconds
         while True:
-            until = self._next(state)
+            now = state.now
             pace = 1.0 / self._slowdown if state.left[instance] > 0.0 else 1.0
-            if state.now + work / pace <= until:
-                finish = state.now + work / pace
+            finish = now + work / pace
+            self._step(state, finish)
+            if state.now >= finish:
                 break
-            work -= (until - state.now) * pace
-            self._advance(state, until)
+            work -= (state.now - now) * pace
         spans[-1] = (start, finish)
         return finish - start
 
@@ -92,18 +79,15 @@ class Tenants:
         """Move the kept state to `when`, and forget what is before."""
         if when <= self._state.now:
             return
-        self._play(self._state, when)
-        for ours in self._ours:
-            while ours.spans and ours.spans[0][1] <= when:
-                ours.spans.popleft()
+        while self._state.now < when:
+            self._step(self._state, when)
+        for spans in self._ours:
+            while spans and spans[0][1] <= when:
+                spans.popleft()
         for queue, seen in enumerate(self._state.seen):
             for _ in range(seen - self._dropped[queue]):
                 self._known[queue].popleft()
             self._dropped[queue] = seen
-
-    def _play(self, state: State, when: float) -> None:
-        while state.now < when:
-            self._advance(state, min(when, self._next(state)))
 
     def _arrival(self, state: State, queue: int) -> tuple[float, float]:
         known, place = self._known[queue], state.seen[queue] - self._dropped[queue]
@@ -111,32 +95,37 @@ class Tenants:
             known.append(next(self._arrivals[queue]))
         return known[place]
 
-    def _pace(self, state: State, instance: int) -> float:
-        slowed = self._mutual and self._ours[instance].busy(state.now)
-        return 1.0 / self._slowdown if slowed else 1.0
+    def _pace(self, instance: int, now: float) -> tuple[float, float]:
+        """Return how fast a query proceeds on an instance, and until when, for all that is known of our tasks there."""
+        if self._mutual:
+            for start, finish in self._ours[instance]:
+                if now < start:
+                    return 1.0, start
+                if now < finish:
+                    return 1.0 / self._slowdown, finish
+        return 1.0, math.inf
 
-    def _next(self, state: State) -> float:
-        """Return when the next query arrives or is done, or one of our tasks starts or ends."""
-        until = min(self._arrival(state, queue)[0] for queue in range(len(state.queues)))
+    def _step(self, state: State, limit: float) -> None:
+        """Move to the next change, or to `limit` if that is earlier, and do what happens there."""
+        now, until = state.now, limit
+        comes = [self._arrival(state, queue) for queue in range(len(state.queues))]
+        for arrival, _ in comes:
+            until = min(until, arrival)
+        running: list[tuple[int, float, float]] = []
         for instance, left in enumerate(state.left):
             if left > 0.0:
-                until = min(until, state.now + left / self._pace(state, instance))
-                if self._mutual:
-                    until = min(until, self._ours[instance].change(state.now))
-        return until
-
-    def _advance(self, state: State, until: float) -> None:
-        """Move to `until`, at most the next change, and do what happens there."""
-        for instance, left in enumerate(state.left):
-            if left > 0.0:
-                pace = self._pace(state, instance)
-                done = until >= state.now + left / pace
-                state.left[instance] = 0.0 if done else left - (until - state.now) * pace
-                if done:
-                    self._free(state, instance)
+                pace, change = self._pace(instance, now)
+                end = now + left / pace
+                running.append((instance, pace, end))
+                until = min(until, end, change)
         state.now = until
-        for queue in range(len(state.queues)):
-            arrival, work = self._arrival(state, queue)
+        for instance, pace, end in running:
+            if end <= until:
+                state.left[instance] = 0.0
+                self._free(state, instance)
+            else:
+                state.left[instance] -= (until - now) * pace
+        for queue, (arrival, work) in enumerate(comes):
             if arrival <= until:
                 state.seen[queue] += 1
                 self._arrive(state, queue, work)
