@@ -268,7 +268,7 @@ def _few_in_tail(trials: list[Outcome]) -> list[str]:
         return []
     beyond = fewest / 1000
     return [
-        f"{' and '.join(few)} rest{'s' if len(few) == 1 else ''} on few queries per trial ({beyond:.2g} beyond p99.9, "
+        f"{' and '.join(few)} rest{'s' if len(few) == 1 else ''} on few queries per trial ({beyond:.3g} beyond p99.9, "
         f"{FEW_IN_TAIL} or more are safe), so that intervals may be too narrow: run more queries"
     ]
 
@@ -281,7 +281,7 @@ def _dependent(trials: list[Outcome]) -> list[str]:
     if times <= DEPENDENT:
         return []
     return [
-        f"few of the trials make p99.9 (they differ as if there were {times:.2g} times fewer queries): its interval "
+        f"few of the trials make p99.9 (they differ as if there were {times:.0f} times fewer queries): its interval "
         "holds in about 9 of 10 cases, and the true p99.9 is rather higher"
     ]
 
