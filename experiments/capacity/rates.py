@@ -12,7 +12,7 @@ from collections.abc import Sequence
 from dataclasses import dataclass
 from typing import TYPE_CHECKING
 
-from experiments.capacity.report import found_there, missed, tried_as_json
+from experiments.capacity.report import asked, found_there, missed, tried_as_json
 from experiments.capacity.search import Answer, Run, answers
 from experiments.capacity.targets import SequentialTest, Target
 from experiments.config.schema import Experiment
@@ -132,12 +132,7 @@ def as_json(
 ) -> str:
     """Return the whole search as JSON: every rate that was tried, for every policy."""
     document = {
-        "format": 1,
-        "experiment": experiment.name,
-        "seed": experiment.seed,
-        "targets": [{"metric": one.metric, "bound": one.bound, "unit": one.unit} for one in targets],
-        "confidence": looks.confidence,
-        "most_trials": looks.most,
+        **asked(experiment, targets, looks),
         "policies": [
             {
                 "policy": one.policy,

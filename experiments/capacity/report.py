@@ -130,17 +130,24 @@ def sentences(plans: Sequence[Plan], experiment: Experiment, looks: SequentialTe
     return said
 
 
-def as_json(
-    plans: Sequence[Plan], experiment: Experiment, targets: Sequence[Target], looks: SequentialTest, most: int
-) -> str:
-    """Return the whole search as JSON: every number of instances that was tried, for every policy."""
-    document = {
+def asked(experiment: Experiment, targets: Sequence[Target], looks: SequentialTest) -> dict[str, Any]:
+    """Return what a search was asked for, the head of its JSON."""
+    return {
         "format": 1,
         "experiment": experiment.name,
         "seed": experiment.seed,
         "targets": [{"metric": one.metric, "bound": one.bound, "unit": one.unit} for one in targets],
         "confidence": looks.confidence,
         "most_trials": looks.most,
+    }
+
+
+def as_json(
+    plans: Sequence[Plan], experiment: Experiment, targets: Sequence[Target], looks: SequentialTest, most: int
+) -> str:
+    """Return the whole search as JSON: every number of instances that was tried, for every policy."""
+    document = {
+        **asked(experiment, targets, looks),
         "most_deployed": most,
         "compared_by": "price" if experiment.equal_cost == "price" else "instances",
         "best": plans[0].policy.label if plans[0].answer.fewest is not None else None,
