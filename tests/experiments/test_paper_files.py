@@ -151,3 +151,8 @@ def test_both_engines_give_the_papers_experiments_the_same_summaries(
         for name in ("summary.csv", "summary.json"):
             one, other = (tmp_path / engine / file.stem / name for engine in ("simpy", "auto"))
             assert one.read_bytes() == other.read_bytes(), f"{file.stem}/{name}"
+        used = {
+            cell["engine"]["name"]
+            for cell in json.loads((tmp_path / "auto" / file.stem / "manifest.json").read_text())["cells"]
+        }
+        assert used == {"simpy" if file.stem == "fig13" else "compiled"}, "its second service depends on our tasks"

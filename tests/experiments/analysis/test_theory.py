@@ -21,7 +21,7 @@ from experiments.figures.latency_vs_sweep import LatencyVsSweep
 from sim.distributions.families import Gamma
 from sim.theory import FirstOf, HedgedOnce, MMc, redundancy_d
 from tests.command import parm
-from tests.outcomes import outcome
+from tests.outcomes import outcome, with_tail
 
 FILES = Path(cli.__file__).parent
 RATE = "workload.arrivals.rate"
@@ -251,6 +251,17 @@ def test_the_advantage_is_a_paired_ratio() -> None:
     assert (found.value, found.lo, found.hi) == pytest.approx((2, 2, 2))
     assert times(cells, "coded", "other", where, "mean").value == pytest.approx(0.5)
     assert np.isnan(times(cells, "nobody", "coded", where, "mean").value)
+
+
+def test_the_advantage_at_a_percentile_is_that_of_all_trials_together() -> None:
+    """Every latency of one policy is twice the other's, in every trial: so are the percentiles of all queries."""
+    cells = [
+        with_tail(outcome(policy, trial, model=False, point={RATE: 50}), factor * scale, 5 * factor * scale)
+        for trial, scale in enumerate((0.01, 0.02, 0.03))
+        for policy, factor in (("coded", 1), ("other", 2))
+    ]
+    found = times(cells, "other", "coded", summary.point_key({RATE: 50}), "p999")
+    assert (found.value, found.lo, found.hi) == pytest.approx((2, 2, 2), rel=1e-6)
 
 
 def test_the_advantage_says_why_it_does_not_apply() -> None:
