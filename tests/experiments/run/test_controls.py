@@ -41,7 +41,7 @@ def test_cells_without_the_option_keep_their_ids_and_others_do_not() -> None:
 
 def made(generator: np.random.Generator, count: int) -> list[Outcome]:
     """Trials whose p99.9 is 40 ms + 100 times the control + noise."""
-    plain = outcome("a", 0, model=False, queries=10_000_000)
+    plain = dataclasses.replace(outcome("a", 0, model=False), queries=10_000_000)  # its latencies are replaced below
     known, noise = generator.normal(0, 0.02, count), generator.normal(0, 1, count)
     return [
         dataclasses.replace(with_tail(plain, 0.01, (40 + 100 * c + e) / 1000), trial=at, controls={"services": c})
