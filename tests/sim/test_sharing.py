@@ -16,6 +16,7 @@ from sim.cluster import Cluster
 from sim.distributions import Distribution
 from sim.distributions.families import Deterministic, Exponential
 from sim.engines import Engine
+from sim.network import Network
 from sim.policies import Coded, Replication
 from sim.shared import Shared
 from sim.simulation import simulate
@@ -127,6 +128,18 @@ def test_draws_of_a_straggler_are_its_own() -> None:
     shared = Shared()
     for probability in (0.1, 0.9):
         slow = [PerTask(slowdown=Deterministic(value=5.0), probability=probability)]
+        traces = [
+            simulate(cluster, Replication(), slow, poisson(50.0, 300, streams), streams)
+            for streams in (Streams(1), Streams(1, 0, shared))
+        ]
+        assert as_bytes(traces[0]) == as_bytes(traces[1])
+
+
+def test_lasting_backlogs_of_other_lengths_are_not_shared() -> None:
+    cluster = Cluster(instances=4, extra=2, service=Exponential(mean=0.01), network=Network(gbps=1.0))
+    shared = Shared()
+    for mean in (0.001, 0.05):
+        slow = [SHUFFLES.model_copy(update={"backlog": Exponential(mean=mean), "backlog_per": "flow"})]
         traces = [
             simulate(cluster, Replication(), slow, poisson(50.0, 300, streams), streams)
             for streams in (Streams(1), Streams(1, 0, shared))

@@ -107,6 +107,18 @@ def searched(late: dict[str, float], spread: float, seed: int, rule: Rule) -> Se
     return search
 
 
+def test_who_is_surely_no_better_than_the_leader_by_more_than_the_zone_gets_no_more_trials() -> None:
+    """b is as good as a for all that matters; c varies so much that it may be better than both."""
+    rule, generator = Rule(within=0.5, counts=looks(10, 60)), np.random.default_rng(3)
+    spreads = {"a": 0.1, "b": 0.1, "c": 6.0}
+    made = {name: trials(name, 40.0, generator.normal(0, spread, 60)) for name, spread in spreads.items()}
+    search = Selection(list(made), rule)
+    while search.look({policy: made[policy][:count] for policy, count in search.trials.items()}):
+        pass
+    assert min(search.trials["a"], search.trials["b"]) == 10
+    assert search.trials["c"] == max(search.trials["a"], search.trials["b"]) > 10
+
+
 def test_a_search_goes_on_with_those_that_may_be_best_only() -> None:
     rule = Rule(counts=looks(10, 400))
     search = searched({"a": 40.0, "b": 41.5, "c": 80.0}, 2.0, 5, rule)

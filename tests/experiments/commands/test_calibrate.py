@@ -12,8 +12,8 @@ import yaml
 from pydantic import ValidationError
 from typer.testing import CliRunner
 
-from experiments.calibration.fitting import fit, residuals, simulated, summary, total_loss, workers
-from experiments.calibration.options import Calibration
+from experiments.calibration.fitting import Residual, fit, residuals, simulated, summary, total_loss, workers
+from experiments.calibration.options import Aim, Calibration
 from experiments.calibration.profiles import TAIL, curve, profile_of
 from experiments.commands.calibrate import calibrate
 from experiments.config import loader
@@ -92,6 +92,18 @@ def test_processes_change_nothing() -> None:
     calibration = Calibration.model_validate(described())
     with workers(1) as alone, workers(2) as together:
         assert residuals(calibration, TRUTH, alone) == residuals(calibration, TRUTH, together)
+
+
+def test_an_error_counts_in_units_of_the_noise_and_is_met_by_the_tolerance() -> None:
+    aim = Aim(tolerance=0.05)
+    plain, exact = (Residual("none", "p50", "", 0.100, 0.104, aim, noise) for noise in (None, 0.01))
+    assert exact.loss == pytest.approx(plain.loss * (np.log(1.05) / np.log(1.01)) ** 2)
+    assert plain.met
+    assert exact.met
+    targets = [{**target, "noise": 0.01} for target in described()["targets"]]
+    with workers(1) as run:
+        found = residuals(Calibration.model_validate(described(targets=targets)), TRUTH, run)
+    assert {one.noise for one in found} == {0.01}
 
 
 def test_values_beyond_a_bound_are_never_returned() -> None:
