@@ -109,12 +109,12 @@ TABLES = (
         "is the longer arm of its 95% interval. One table for each sweep point.",
         (
             _POLICY,
+            Column(("standing",), "", f"Below the policy's name. {_STANDING}"),
             *(
                 Column(({"p999": "p99.9"}.get(name, name),), "ms", _LATENCY[name])
                 for name in _LATENCY
                 if name != "mean"
             ),
-            Column(("standing",), "", _STANDING),
             Column(("unavail.",), "%", _UNAVAILABLE),
             *(Column((f"A_{name[0]}",), "%", meaning) for name, meaning in _ACCURACY.items()),
             Column(("goodput",), "/s", f"{_GOODPUT['goodput']} Shown where there is such a time."),

@@ -100,14 +100,13 @@ def _table(rows: Sequence[Row], sign: str) -> RenderableType:
 
     title = describe(rows[0].point)
     table = Table(box=box.SIMPLE_HEAD, title=title or None, title_justify="left", title_style="bold", pad_edge=False)
-    table.add_column("policy")
+    # Below the name, where other columns have their margins: a column of its own would leave names no room.
+    standing = any(row.standing for row in rows)
+    table.add_column("policy,\nstanding" if standing else "policy")
     columns: list[list[str]] = []
     for metric, heading in LATE.items():
         table.add_column(heading, justify="right", no_wrap=True)
         columns.append(column(rows, metric, 1.0, sign))
-    if any(row.standing for row in rows):
-        table.add_column("standing", no_wrap=True)
-        columns.append([row.standing for row in rows])
     table.add_column("unavail.\n%", justify="right", no_wrap=True)
     columns.append(column(rows, "unavailable", 100.0, sign))
     if any(row.metrics["accuracy_overall"] is not None for row in rows):
@@ -124,7 +123,7 @@ def _table(rows: Sequence[Row], sign: str) -> RenderableType:
         table.add_column(heading, justify="right", no_wrap=True)
         columns.append([written(row) for row in rows])
     for row, cells in zip(rows, zip(*columns, strict=True), strict=True):
-        table.add_row(row.policy, *cells)
+        table.add_row(f"{row.policy}\n  {row.standing}" if standing else row.policy, *cells)
     return table
 
 

@@ -28,7 +28,7 @@ QUEUES = (
 
 
 def main() -> None:
-    """Print for each router p99.9 with equal instances and with a slow one, that one's share of tasks, and the speed."""
+    """Print each router's p99.9 with equal instances and with a slow one, that one's share of tasks, and the speed."""
     print("router            p99.9, ms, all alike   one slow   tasks there   queries per CPU second")
     streams = Streams(0)
     for queue in QUEUES:
