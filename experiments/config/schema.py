@@ -6,9 +6,18 @@ import difflib
 import os
 from collections.abc import Iterable, Iterator, Mapping
 from pathlib import Path
-from typing import Any, Literal, Self
+from typing import Annotated, Any, Literal, Self
 
-from pydantic import Field, PrivateAttr, ValidationError, ValidationInfo, field_validator, model_validator
+from pydantic import (
+    Discriminator,
+    Field,
+    PrivateAttr,
+    Tag,
+    ValidationError,
+    ValidationInfo,
+    field_validator,
+    model_validator,
+)
 from pydantic_core import InitErrorDetails, PydanticCustomError
 
 from backends import profiles
@@ -45,6 +54,11 @@ from workloads.sampling import Sampling, Uniform
 
 __all__ = ["Experiment", "Model", "Workload", "codes", "drawing"]
 
+
+_Swept = Annotated[
+    Annotated[tuple[Any, ...], Tag("list")] | Annotated[dict[str, Any], Tag("names")],
+    Discriminator(lambda given: "names" if isinstance(given, Mapping) else "list"),
+]
 
 NO_TIME = "goodput needs a time within which answers count: 'goodput: 100ms', or a cluster.deadline"
 
@@ -123,10 +137,11 @@ class Experiment(Options):
     equal_cost: Rule = "instances"
     """Measure of cost by which policies are compared: number of instances, price of the instances by `cluster.prices`
     (which also limits what a policy's budget buys), or busy seconds per query (compared in tables only)."""
-    sweep: dict[str, tuple[Any, ...]] = Field(default_factory=dict)
+    sweep: dict[str, _Swept] = Field(default_factory=dict)
     """Lists of values by key, such as `workload.arrivals.rate`; all combinations are run. Keys separated by commas
     change together: `cluster.instances, cluster.extra: [[12, 6], [24, 12]]` are two points. A range stands for a list:
-    `{from: 100, to: 400, steps: 7}`, with `scale: log` evenly spaced by ratio."""
+    `{from: 100, to: 400, steps: 7}`, with `scale: log` evenly spaced by ratio. A mapping gives names to values of any
+    form: `stragglers: {alike: [], a slow one: [{kind: heterogeneous, factors: [4, 1]}]}`."""
     figures: tuple[Figure, ...] | None = None
     """Figures to draw; default: all that apply."""
     reference: tuple[Reference, ...] = ()
@@ -271,7 +286,7 @@ class Experiment(Options):
         """
         data = self._plain()
         data |= {"sweep": {}, "figures": None, "reference": [], "claims": []}
-        for key, value in point.items():
+        for key, value in sweep.settings(self.sweep, point).items():
             put(data, key, value)
         return Experiment.model_validate(data, context=self.context)
 
@@ -395,10 +410,11 @@ class Experiment(Options):
         if not good:
             return
         for key, values in self.sweep.items():
-            for index, steps in enumerate(sweep.steps(key, values)):
+            places: Iterable[str | int] = values if isinstance(values, Mapping) else range(len(values))
+            for place, steps in zip(places, sweep.steps(key, values), strict=True):
                 for says in self._impossible(steps):
                     good = False
-                    yield ("sweep", key, index), says
+                    yield ("sweep", key, place), says
         if good and len(self.sweep) > 1:
             for point in self.points():
                 for says in self._impossible(point):
@@ -412,7 +428,7 @@ class Experiment(Options):
             self.at(point)
         except ValidationError as error:
             data = self.resolved()
-            for key, value in point.items():
+            for key, value in sweep.settings(self.sweep, point).items():
                 put(data, key, value)
             for loc, says in sentences(error, data, Experiment):
                 yield f"{spell(loc)} {says}"

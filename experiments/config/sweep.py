@@ -1,4 +1,8 @@
-"""The `sweep` of an experiment: all combinations of lists of values; the key `a, b` changes two options together."""
+"""The `sweep` of an experiment: all combinations of values; the key `a, b` changes two options together.
+
+The values of a key are a list of plain values, or a mapping from names to values of any form, such as lists of
+stragglers; a sweep point then holds the name.
+"""
 
 from __future__ import annotations
 
@@ -11,7 +15,10 @@ from typing import Any
 from experiments.analysis.outcome import Scalar
 from experiments.config.keys import Key, get, locate
 
-Sweep = Mapping[str, Sequence[Any]]
+Values = Sequence[Any] | Mapping[str, Any]
+"""What a key takes in turn: plain values, or values of any form by their names."""
+Sweep = Mapping[str, Values]
+_RANGE = ("from", "to", "steps", "scale")
 
 MOST_POINTS = 10_000
 """Sweeps with more points are rejected as mistakes."""
@@ -21,15 +28,19 @@ SWEEPABLE = ("model", "workload", "cluster", "stragglers", "policies")
 def written_out(sweep: Any) -> Any:
     """Return a sweep in which ranges, `{from: 100, to: 400, steps: 7}`, are lists; `scale: log` spaces them by ratio.
 
-    Raises ValueError for a range that cannot be one. What is no mapping of lists and ranges is returned as it is.
+    Raises ValueError for a range that cannot be one. What is no range is returned as it is.
     """
     if not isinstance(sweep, Mapping):
         return sweep
-    return {key: _values(key, each) if isinstance(each, Mapping) else each for key, each in sweep.items()}
+    return {key: _values(key, each) if _is_range(each) else each for key, each in sweep.items()}
+
+
+def _is_range(given: Any) -> bool:
+    return isinstance(given, Mapping) and any(name in _RANGE for name in given)
 
 
 def _values(key: str, given: Mapping[str, Any]) -> list[int | float]:
-    unknown = [name for name in given if name not in ("from", "to", "steps", "scale")]
+    unknown = [name for name in given if name not in _RANGE]
     low, high, count, scale = given.get("from"), given.get("to"), given.get("steps"), given.get("scale", "linear")
     ends = [one for one in (low, high) if isinstance(one, int | float) and not isinstance(one, bool)]
     if unknown or len(ends) < 2 or not isinstance(count, int) or isinstance(count, bool):
@@ -51,7 +62,7 @@ def _values(key: str, given: Mapping[str, Any]) -> list[int | float]:
     return [int(one) for one in found] if whole else found
 
 
-def keys(key: str, values: Sequence[Any]) -> list[str]:
+def keys(key: str, values: Values) -> list[str]:
     """Return the keys that one list changes: those between commas if its items are lists, else the one key."""
     together = any(isinstance(value, (list, tuple)) for value in values)
     return [part.strip() for part in key.split(",")] if together else [key]
@@ -62,8 +73,8 @@ def swept(sweep: Sweep) -> list[str]:
     return [one for key, values in sweep.items() for one in keys(key, values)]
 
 
-def steps(key: str, values: Sequence[Any]) -> list[dict[str, Scalar]]:
-    """Return the values that each item of one list sets, as {key: value}."""
+def steps(key: str, values: Values) -> list[dict[str, Scalar]]:
+    """Return the values that each item of one list sets, as {key: value}, and {key: name} where values have names."""
     names = keys(key, values)
     return [dict(zip(names, _row(value), strict=True)) for value in values]
 
@@ -72,6 +83,15 @@ def points(sweep: Sweep) -> list[dict[str, Scalar]]:
     """Return the points in order, each as {key: value}; one empty point for an empty sweep."""
     lists = [steps(key, values) for key, values in sweep.items()]
     return [{key: value for step in chosen for key, value in step.items()} for chosen in itertools.product(*lists)]
+
+
+def settings(sweep: Sweep, point: Mapping[str, Scalar]) -> dict[str, Any]:
+    """Return what a point sets, as {key: value}: in place of a name, the value that has it."""
+    found: dict[str, Any] = dict(point)
+    for key, values in sweep.items():
+        if isinstance(values, Mapping) and key in found:
+            found[key] = values[found[key]]
+    return found
 
 
 def problems(sweep: Sweep, data: dict[str, Any]) -> Iterator[tuple[Key, str]]:
@@ -94,8 +114,13 @@ def _row(value: Any) -> Sequence[Any]:
     return value if isinstance(value, (list, tuple)) else [value]
 
 
-def _of_list(data: dict[str, Any], key: str, values: Sequence[Any]) -> Iterator[tuple[Key, str]]:
+def _of_list(data: dict[str, Any], key: str, values: Values) -> Iterator[tuple[Key, str]]:
     at: Key = ("sweep", key)
+    if isinstance(values, Mapping):
+        if not values:
+            yield at, "needs at least one value"
+        yield from ((at, says) for says in _of_key(data, key))
+        return
     names = keys(key, values)
     if len(set(names)) < len(names):
         yield at, "names a key twice"
@@ -120,15 +145,26 @@ def _same(row: Sequence[Any], other: Sequence[Any]) -> bool:
     return all(one == two and type(one) is type(two) for one, two in zip(row, other, strict=True))
 
 
-def _of_key(data: dict[str, Any], key: str, values: Sequence[Any]) -> Iterator[str]:
+def _of_key(data: dict[str, Any], key: str, values: Sequence[Any] = ()) -> Iterator[str]:
+    """Yield why a key cannot take these plain values, or values of any form if there are none."""
     where = locate(data, key)
     if where is None:
         near = difflib.get_close_matches(key, _all_keys(data), n=1)
         yield f"there is no '{key}' to sweep" + (f"; did you mean '{near[0]}'?" if near else "")
-    elif where[0] not in SWEEPABLE or where[-1] == "kind" or (where[0], where[-1]) == ("policies", "name"):
+    elif (
+        where[0] not in SWEEPABLE
+        or where == ("policies",)
+        or where[-1] == "kind"
+        or (where[0], where[-1]) == ("policies", "name")
+    ):
         yield f"'{key}' cannot be swept; a sweep changes options under {', '.join(SWEEPABLE)}"
     elif _is_group(get(data, where)) and not all(isinstance(value, str) for value in values):
         yield f"'{key}' is not a single value; sweep one of its options"
+
+
+def _names_of_policies(data: dict[str, Any]) -> list[Key]:
+    """Return where the policies get their names, by which tables compare points."""
+    return [("policies",), *(("policies", index, "name") for index in range(len(data["policies"])))]
 
 
 def _is_group(value: Any) -> bool:

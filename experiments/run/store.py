@@ -361,8 +361,15 @@ def _keeps(key: str, old: Any, new: Any) -> bool:
     if key == "policies" and isinstance(old, list):
         return all(one in new for one in old)
     if key == "sweep" and isinstance(old, dict) and old.keys() == new.keys():
-        return all(isinstance(values, list) and all(one in new[name] for one in values) for name, values in old.items())
+        return all(_keeps_values(values, new[name]) for name, values in old.items())
     return bool(old == new)
+
+
+def _keeps_values(old: Any, new: Any) -> bool:
+    """Return whether a swept key has the old values among the new ones, and under their names if they have names."""
+    if isinstance(old, dict) and isinstance(new, dict):
+        return all(name in new and new[name] == value for name, value in old.items())
+    return isinstance(old, list) and isinstance(new, list) and all(one in new for one in old)
 
 
 def query_table(

@@ -16,6 +16,7 @@ from experiments.config import loader
 from experiments.config.keys import get, locate, put
 from experiments.config.messages import sentences
 from experiments.config.schema import Experiment
+from experiments.run.cells import cells
 from sim.policies import Coded
 
 PLAIN: dict[str, Any] = {
@@ -66,6 +67,43 @@ def test_a_point_changes_what_it_names_and_nothing_else() -> None:
     expected["workload"]["arrivals"]["rate"] = 95.0
     expected["policies"][1]["k"] = 4
     assert there.resolved() == expected
+
+
+SLOWNESS: dict[str, Any] = {
+    "none": [],
+    "slow": [{"kind": "slow_periods", "factor": 4, "mean_normal": 9, "mean_slow": 1}],
+}
+
+
+def test_named_values_of_any_form_are_swept_by_their_names() -> None:
+    swept = experiment(sweep={"stragglers": SLOWNESS, "workload.arrivals.rate": [60, 95]})
+    assert [point["stragglers"] for point in swept.points()] == ["none", "none", "slow", "slow"]
+    assert swept.at({"stragglers": "none", "workload.arrivals.rate": 60}).stragglers == ()
+    (slow,) = swept.at({"stragglers": "slow", "workload.arrivals.rate": 60}).stragglers
+    assert slow.name_in_yaml() == "slow_periods"
+    again = Experiment.model_validate(swept.resolved())
+    assert again.points() == swept.points()
+    assert again.at(again.points()[-1]) == swept.at(swept.points()[-1])
+
+
+def test_a_name_is_no_part_of_what_is_simulated() -> None:
+    one, other = (experiment(sweep={"stragglers": {name: SLOWNESS["slow"]}}) for name in ("slow", "sluggish"))
+    assert [cell.id for cell in cells(one)] == [cell.id for cell in cells(other)]
+
+
+@pytest.mark.parametrize(
+    ("values", "says"),
+    [
+        ({}, "needs at least one value"),
+        ({"slow": [{"kind": "slow_period"}]}, "did you mean 'slow_periods'"),
+        ({"from": 1, "slow": []}, "a range looks like"),
+    ],
+)
+def test_named_values_that_cannot_be_are_refused(values: dict[str, Any], says: str) -> None:
+    with pytest.raises(ValidationError, match=says):
+        experiment(sweep={"stragglers": values})
+    with pytest.raises(ValidationError, match="'policies' cannot be swept"):
+        experiment(sweep={"policies": {"one": ["none"]}})
 
 
 def test_a_whole_kind_can_be_swept_by_its_bare_name() -> None:

@@ -185,6 +185,17 @@ def test_a_longer_run_keeps_the_cells_that_are_the_same(tmp_path: Path) -> None:
             store.open(experiment(**({"sweep": {key: [30, 50, 90]}, "trials": 3, "policies": ["none"]} | shorter)))
 
 
+def test_a_longer_sweep_of_named_values_keeps_the_cells_that_are_the_same(tmp_path: Path) -> None:
+    none, slow = {"none": []}, {"slow": [{"kind": "heterogeneous", "factors": [3, 1]}]}
+    store, before = finished_run(tmp_path, sweep={"stragglers": none})
+    longer = experiment(sweep={"stragglers": none | slow})
+    store.open(longer)
+    assert set(store.finished(cells(longer), traces=True)[0]) == {cell.id for cell in before}
+    for other in (slow, {"none": slow["slow"]}):
+        with pytest.raises(ParmError, match=r"differs in .*sweep"):
+            store.open(experiment(sweep={"stragglers": other}))
+
+
 def test_the_cells_of_another_name_are_refused(tmp_path: Path) -> None:
     store, _ = finished_run(tmp_path)
     with pytest.raises(ParmError, match=r"differs in name.*--out.*--fresh"):
