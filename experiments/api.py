@@ -15,10 +15,11 @@ from html import escape
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
-from experiments.analysis import perfetto, selection, summary
+from experiments.analysis import perfetto, reversals, selection, summary
 from experiments.analysis.estimates import known_metric
 from experiments.analysis.outcome import LATENCIES, Outcome
 from experiments.analysis.quantiles import MS
+from experiments.analysis.reversals import Found, Reversals
 from experiments.analysis.selection import Mark, Rule
 from experiments.analysis.summary import Row
 from experiments.analysis.tables import describe
@@ -211,6 +212,17 @@ class Run:
 
         columns, lines = summary.difference_table(summary.differences(self.outcomes), self.rows)
         return self._categorical(pd.DataFrame(lines, columns=columns))
+
+    def reversals(self, against: Mapping[str, Any], metric: str = "p999", confidence: float = 0.95) -> Found:
+        """Return for each pair of policies and sweep point whether their order is that of the reference, or reversed.
+
+        `against` holds the reference's values of swept keys, each given as for `queries`. The answer's `frame()` has a
+        row for each pair whose order is certain at the reference, with the columns of `reversals.csv`. Raises ParmError
+        for what is not swept and for what is no metric.
+        """
+        keys = dict(_keys(against, list(self.points[0])))
+        given = {"against": keys, "metric": metric, "confidence": confidence}
+        return reversals.reversals(self.outcomes, loader.validated(Reversals, given, "reversals"))
 
     def queries(self, policy: str | None = None, columns: Sequence[str] | None = None, **point: Any) -> pd.DataFrame:
         """Return a row per query, of one policy or of all, at the sweep points where the swept keys have these values.

@@ -28,6 +28,7 @@ VERBS = {
     "trace": (RUN, "trace"),
     "compare": (RUN, "compare"),
     "claims": (RUN, "claims"),
+    "reversals": (RUN, "reversals"),
     "plan": (ASK, "plan"),
     "tune": (ASK, "tune"),
     "accuracy": (ASK, "accuracy"),

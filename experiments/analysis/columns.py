@@ -294,6 +294,31 @@ TABLES = (
         ),
     ),
     Table(
+        "parm reversals",
+        "Printed by `parm reversals`, and by `parm run` if an experiment has `reversals`: a row for each pair of "
+        "policies whose order at a sweep point is the reverse of that at its reference.",
+        (
+            Column(("at",), "", "The sweep point."),
+            Column(("better at the reference",), "", "The policy that is better at the reference."),
+            Column(("than",), "", "The policy that is worse there, and better here."),
+            Column(("by, there",), "ms, or fraction", "Its difference at the reference, and half of the interval."),
+            Column(("by, here",), "ms, or fraction", "The same here: below 0."),
+        ),
+    ),
+    Table(
+        "reversals.csv",
+        "Written by `parm run` if an experiment has `reversals`: a row for each pair of policies at each point whose "
+        "order is certain at the reference.",
+        (
+            _KEY,
+            Column(("better",), "", "The policy that is better at the reference."),
+            Column(("worse",), "", "The policy that is worse there."),
+            Column(("order",), "", "kept, reversed, or open: not certain here."),
+            _measured("there", "ms, or fraction", "Difference at the reference, above 0."),
+            _measured("here", "ms, or fraction", "Difference here: below 0 if the order is reversed."),
+        ),
+    ),
+    Table(
         "parm plan",
         "Printed: a row for each policy, the cheapest first.",
         (

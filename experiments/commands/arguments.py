@@ -3,8 +3,9 @@
 from __future__ import annotations
 
 import re
+from collections.abc import Sequence
 from pathlib import Path
-from typing import Annotated
+from typing import Annotated, Any
 
 import typer
 
@@ -83,3 +84,16 @@ ModelsFolder = Annotated[
     Path, typer.Option("--models", metavar="DIR", envvar="PARM_MODELS", help="Folder with trained models.")
 ]
 MODELS = Path(".parm/models")
+
+
+def point_of(option: str, given: Sequence[str]) -> dict[str, Any]:
+    """Return the values of swept keys that an option has as `KEY=VALUE`; raises ParmError for what looks otherwise."""
+    import yaml
+
+    point: dict[str, Any] = {}
+    for text in given:
+        key, equals, value = text.partition("=")
+        if not equals:
+            raise ParmError(f"{option} {text}: must look like rate=300.")
+        point[key] = yaml.safe_load(value)
+    return point

@@ -16,6 +16,7 @@ from pydantic_core import PydanticUndefined
 from experiments.accuracy.options import Known, StudiedCode, Study, Subject
 from experiments.analysis import columns
 from experiments.analysis.reference import Reference
+from experiments.analysis.reversals import Reversals
 from experiments.config.messages import fields_in_yaml, shown
 from experiments.config.schema import Backup, Experiment, Model, Workload
 from sim import recorded
@@ -37,6 +38,7 @@ _SECTIONS: dict[str, type[Options]] = {
     "coded.hedge": Hedging,
     "coded.backup": LastResort,
     "reference": Reference,
+    "reversals": Reversals,
     "study": Study,
     "study.models": Subject,
     "study.codes": StudiedCode,

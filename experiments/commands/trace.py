@@ -7,7 +7,7 @@ from typing import Annotated
 
 import typer
 
-from experiments.commands.arguments import Plugins
+from experiments.commands.arguments import Plugins, point_of
 
 
 def trace(
@@ -36,8 +36,8 @@ def trace(
     from experiments.run.store import writing
     from sim import atomic
 
-    run = open_run(folder, plugin or ())
-    excerpts = run.whole(policy, trial, **_point(at)) if whole else run.slowest(slowest, policy, trial, **_point(at))
+    run, point = open_run(folder, plugin or ()), point_of("--at", at or ())
+    excerpts = run.whole(policy, trial, **point) if whole else run.slowest(slowest, policy, trial, **point)
     file = out or folder / "trace.json.gz"
     with writing(file), atomic.replacing(file) as part, part.open("wb") as opened:
         events = perfetto.write(opened, excerpts, compressed=file.suffix == ".gz")
@@ -45,17 +45,3 @@ def trace(
         f"{events} events of {len(excerpts)} cell{'s' if len(excerpts) > 1 else ''}; open it in https://ui.perfetto.dev"
     )
     print(file)
-
-
-def _point(at: list[str] | None) -> dict[str, object]:
-    import yaml
-
-    from sim.errors import ParmError
-
-    point: dict[str, object] = {}
-    for text in at or ():
-        key, equals, value = text.partition("=")
-        if not equals:
-            raise ParmError(f"--at {text}: must look like rate=300.")
-        point[key] = yaml.safe_load(value)
-    return point

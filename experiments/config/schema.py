@@ -25,6 +25,7 @@ from experiments.analysis.claims import Claim
 from experiments.analysis.cost import Rule
 from experiments.analysis.outcome import Scalar
 from experiments.analysis.reference import Reference
+from experiments.analysis.reversals import Reversals
 from experiments.analysis.warmup import WarmupRule, warmup_queries
 from experiments.config import sweep
 from experiments.config.keys import FOLDER_NAME, Key, put, spell
@@ -148,6 +149,8 @@ class Experiment(Options):
     """Published measurements: hollow marks in `latency_vs_sweep`, compared in `reference.csv`."""
     claims: tuple[Claim, ...] = ()
     """Claims about the results, such as a paper's; `parm claims` tests them on the run."""
+    reversals: Reversals | None = None
+    """Say which pairs of policies are in another order than at a reference point of the sweep."""
     goodput: str | float | None = None
     """Time within which an answer counts for goodput, `100ms` or a number of seconds: the same for all policies.
     Default: the cluster's `deadline`; without either goodput is not measured."""
@@ -285,7 +288,7 @@ class Experiment(Options):
         Raises ValidationError if the values at this point are invalid.
         """
         data = self._plain()
-        data |= {"sweep": {}, "figures": None, "reference": [], "claims": []}
+        data |= {"sweep": {}, "figures": None, "reference": [], "claims": [], "reversals": None}
         for key, value in sweep.settings(self.sweep, point).items():
             put(data, key, value)
         return Experiment.model_validate(data, context=self.context)
@@ -401,6 +404,9 @@ class Experiment(Options):
             for key in claim.at:
                 if key not in swept:
                     yield ("claims", index, "at"), f"'{key}' is not swept"
+        for key in self.reversals.against if self.reversals else ():
+            if key not in swept:
+                yield ("reversals", "against"), f"'{key}' is not swept"
 
     def _sweep_problems(self) -> Iterator[tuple[Key, str]]:
         good = True

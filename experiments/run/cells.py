@@ -79,6 +79,7 @@ def _hashes(alone: Experiment, trials: int) -> Iterator[str]:
         "engine",
         "reference",
         "claims",
+        "reversals",
         "plugins",
     ):
         del data[key]

@@ -13,7 +13,7 @@ from time import monotonic
 from typing import TYPE_CHECKING, Any
 
 from backends.processes import WorkerKilledError
-from experiments.analysis import claims, frontier, latex, reference, selection, summary, tables
+from experiments.analysis import claims, frontier, latex, reference, reversals, selection, summary, tables
 from experiments.analysis.outcome import Outcome
 from experiments.analysis.theory import Theory, theory
 from experiments.config import precision
@@ -212,6 +212,11 @@ def conclude(
         store.write_text("reference.csv", reference.as_csv(compared))
         for sentence in reference.sentences(compared):
             say(sentence)
+    if experiment.reversals:
+        turned = reversals.reversals(outcomes, experiment.reversals)
+        store.write_text(reversals.FILE, reversals.as_text(turned))
+        if not quiet:
+            console().print(reversals.table(turned))
     if experiment.claims:
         judged = claims.judge(experiment.claims, outcomes)
         store.write_text(claims.FILE, claims.as_json(judged))

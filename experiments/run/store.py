@@ -5,7 +5,7 @@
     cells/*.json      one Outcome per finished cell; a cell is finished if and only if its file exists
     queries/*.parquet one row per query of each cell; tasks/*.parquet one row per task
     summary.csv, summary.json, summary.tex, differences.csv, figures/
-    reference.csv, claims.json, frontier.csv, selection.json where the experiment has such
+    reference.csv, claims.json, reversals.csv, frontier.csv, selection.json where the experiment has such
 
 The bytes of a trace depend only on the experiment and its seed, not on the time of day or the order of workers.
 """
@@ -68,6 +68,7 @@ _OURS = (
     "differences.csv",
     "reference.csv",
     "claims.json",
+    "reversals.csv",
     "frontier*.csv",
     "selection.json",
     CELLS,
@@ -81,7 +82,7 @@ _OURS = (
 _WHOLE = b"parm"
 """Metadata key of a query table for values of the whole cell."""
 _TASK_WORDS: dict[str, type[IntEnum]] = {"role": Role, "fate": TaskStatus}
-_COSMETIC = ("figures", "reference", "claims", "precision", "select", "plugins", "engine")
+_COSMETIC = ("figures", "reference", "claims", "reversals", "precision", "select", "plugins", "engine")
 """Options that may change between two runs in one directory: no cell depends on them."""
 _NAMED = 3
 """Most cells that an error message names."""

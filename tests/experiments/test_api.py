@@ -97,6 +97,17 @@ def test_figures_come_back_as_figures(finished: Run) -> None:
         finished.figure("advantage", nothing=1)
 
 
+def test_orders_of_policies_against_a_reference(finished: Run, capsys: pytest.CaptureFixture[str]) -> None:
+    found = finished.reversals({"queue": "single_queue"}, "p50")
+    assert found.asked.against == {"cluster.queue": "single_queue"}
+    assert len(found.pairs) + found.doubtful == 2
+    assert set(found.frame()["cluster.queue"]) <= {"round_robin"}
+    with pytest.raises(ParmError, match="there is no metric 'p9x'"):
+        finished.reversals({"queue": "single_queue"}, "p9x")
+    with pytest.raises(ParmError, match="'speed' names no swept key"):
+        finished.reversals({"speed": 1})
+
+
 def test_a_notebook_shows_the_verdict_and_the_summary(finished: Run) -> None:
     html = finished._repr_html_()
     assert "has the lowest p99.9" in html

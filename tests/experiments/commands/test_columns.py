@@ -33,6 +33,7 @@ figures: [frontier]
 goodput: 50ms
 reference: [{source: us, policy: two, key: workload.arrivals.rate, values: {60: 12}}]
 claims: [{kind: level, says: it is late, policy: two, above: 1}]
+reversals: {against: {workload.arrivals.rate: 60}, metric: accuracy_overall}
 """
 SWEPT = "workload.arrivals.rate"
 
@@ -83,8 +84,9 @@ def test_columns_of_a_run_and_of_what_compares_runs(
     words = ["--models", tmp_path / "models", "--workers", 1]
     assert parm("run", file, "--out", out, *words, monkeypatch=monkeypatch) == 0
     check("parm run", printed[0])
+    check("parm reversals", printed[-2])
     check("parm claims", printed[-1])
-    for name in ("summary.csv", "differences.csv", "reference.csv", "frontier.csv"):
+    for name in ("summary.csv", "differences.csv", "reference.csv", "frontier.csv", "reversals.csv"):
         check(name, header(out / name))
     for folder in ("queries", "tasks"):
         trace = next((out / folder).glob("*.parquet"))
@@ -97,7 +99,7 @@ def test_columns_of_a_run_and_of_what_compares_runs(
     assert parm("compare", out, copy, monkeypatch=monkeypatch) == 0
     check("parm compare", ["BASE" if name == "out" else name for name in printed[0]])
     plan = ["--slo", "p50=1s", "--trials", 2, "--most", 2, "--keep", tmp_path / "kept", "--set", "sweep={}"]
-    plan += ["--set", "claims=[]", "--set", "reference=[]"]
+    plan += ["--set", "claims=[]", "--set", "reference=[]", "--set", "reversals="]
     printed.clear()
     assert parm("plan", file, *plan, *words, monkeypatch=monkeypatch) == 0
     check("parm plan", printed[0])

@@ -129,6 +129,8 @@ def test_a_timeline_is_json_that_other_tools_open(
         (["report", "--slo", "p999=50"], "it needs a unit"),
         (["trace", "--policy", "three"], "there is no policy 'three'"),
         (["trace", "--at", "rate"], "--at rate: must look like rate=300."),
+        (["reversals", "--against", "rate"], "--against rate: must look like rate=300."),
+        (["reversals", "--against", "rate=1"], "there is no sweep point with workload.arrivals.rate = 1"),
         (["trace", "--trial", "7"], "there is no trial 7: the run has trials 0 to 1."),
     ],
 )
