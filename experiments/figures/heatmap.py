@@ -115,7 +115,7 @@ class Heatmap(Figure):
         size = style.points(7.5) * min(1.0, room)
         for one in records(frame):
             margin = max(one["hi"] - one["value"], one["value"] - one["lo"])
-            text = _short(one["value"], 3) + ("" if math.isnan(margin) or room < 0.8 else f"\n±{_short(margin, 2)}")
+            text = short(one["value"], 3) + ("" if math.isnan(margin) or room < 0.8 else f"\n±{short(margin, 2)}")
             met = self.slo_ms is not None and one["value"] < self.slo_ms and not one["hi"] >= self.slo_ms
             ax.text(
                 across.values.index(one[across.key]) + 0.5,
@@ -130,7 +130,7 @@ class Heatmap(Figure):
             )
 
 
-def _short(number: float, digits: int) -> str:
+def short(number: float, digits: int) -> str:
     """Return a number to so many significant digits, without an exponent."""
     return f"{float(f'{number:.{digits}g}'):.10g}"
 

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import dataclasses
 from itertools import pairwise
 
 import matplotlib.figure
@@ -14,6 +15,7 @@ from experiments.figures.accuracy import Accuracy
 from experiments.figures.frames import metrics, quantiles
 from experiments.figures.heatmap import Heatmap
 from experiments.figures.latency_vs_sweep import LatencyVsSweep
+from experiments.figures.ranking import Ranking
 from tests.experiments.figures.material import SWEEP, material, texts
 
 
@@ -95,6 +97,24 @@ def test_a_heat_map_has_every_point_or_says_which_are_left_out() -> None:
     assert Heatmap(down="x").reason(data) == "'x' is not swept"
     together = material([{"one": number, "two": 2 * number} for number in (1, 2)])
     assert Heatmap().reason(together) == "fewer than two keys are swept"
+
+
+def test_a_ranking_has_every_number_and_marks_the_least_of_each_row() -> None:
+    points = [point | {"k": k, "c": c} for point in SWEEP for k in (2, 3) for c in (1, 2)]
+    data = material(points)
+    figure = Ranking().draw(data)
+    assert figure is not None
+    shown = [text for ax in figure.axes for text in ax.texts if text.get_text()]
+    numbers = {row.point_key + row.policy: row.metrics["p999"].value for row in data.rows if row.metrics["p999"]}
+    assert sorted(float(text.get_text()) for text in shown) == pytest.approx(sorted(numbers.values()), rel=0.01)
+    assert sum(text.get_weight() == "bold" for text in shown) == len(points)
+    assert len([ax for ax in figure.axes if ax.get_visible() and ax.get_title(loc="left")]) == len(SWEEP)
+    apart = Ranking(apart="k").draw(data)
+    assert apart is not None
+    assert {ax.get_title(loc="left") for ax in apart.axes} >= {"k = 2", "k = 3"}
+    assert Ranking(apart="x").reason(data) == "'x' is not swept"
+    alone = [row for row in data.rows if row.policy == data.policies[0]]
+    assert Ranking().reason(dataclasses.replace(data, rows=alone)) == "there is one policy only"
 
 
 def test_crowded_ticks_do_not_touch_and_every_point_is_drawn() -> None:

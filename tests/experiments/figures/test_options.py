@@ -19,11 +19,12 @@ from experiments.figures.drawing import draw_all
 from experiments.figures.heatmap import Heatmap
 from experiments.figures.latency_accuracy import LatencyAccuracy
 from experiments.figures.latency_vs_sweep import LatencyVsSweep
+from experiments.figures.ranking import Ranking
 from sim.errors import ParmError
 from tests.experiments.figures.material import SWEEP, material, texts
 
 TWO_KEYS = [point | {"cluster.queue": queue} for point in SWEEP for queue in ("single_queue", "random")]
-KINDS: tuple[type[Figure], ...] = (LatencyVsSweep, Heatmap, Ccdf, Accuracy, LatencyAccuracy, Advantage)
+KINDS: tuple[type[Figure], ...] = (LatencyVsSweep, Heatmap, Ccdf, Accuracy, LatencyAccuracy, Advantage, Ranking)
 YAML = """\
 name: options
 workload: {arrivals: {kind: poisson, rate: 100}, queries: 2000}
