@@ -452,6 +452,7 @@ class RoutedPool(Pool):
         instance = first + place
         if avoid is not None:
             avoid.append(instance)
+        task.joined, task.found = self.clock.now, self._loads[place]
         self._loads[place] += 1
         task.instance = instance
         free, self._free[place] = self._free[place], False
@@ -505,7 +506,7 @@ class RoutedPool(Pool):
             self._move(instance)
 
     def _move(self, instance: int) -> None:
-        """Let the tasks that wait at a failed instance join other queues, unless all instances failed."""
+        """Let the tasks that wait at an instance join other queues, unless all instances failed."""
         if len(self._failed) == len(self._loads):
             return
         for queue in self._queues_at(instance):

@@ -21,14 +21,18 @@ from sim.kinds import Options
 from sim.pool import Conditions, RoutedPool
 from sim.recorder import Recorder
 from sim.streams import Stream
-from sim.task import Task
+from sim.task import RUNNING, Task
 
 
 class Learner(Chooser, Protocol):
     """A chooser that hears of answers."""
 
-    def heard(self, place: int, seconds: float, *, lost: bool) -> None:
-        """Take in that a task's answer is back from `place`, or that it was lost there, `seconds` after it was sent."""
+    def heard(self, place: int, found: int, seconds: float, *, lost: bool) -> bool:
+        """Take in that a task's answer is back from `place`, or that it was lost there.
+
+        It was sent there `seconds` ago, when there were `found` tasks outstanding. Returns whether the tasks that wait
+        there should join other queues.
+        """
         ...
 
 
@@ -58,17 +62,29 @@ class LearningPool(RoutedPool):
 
     def connect(self, on_done: Callable[[Task], None], on_lost: Callable[[Task], None]) -> None:
         """Set the callbacks for answers and lost tasks, which the router hears of first."""
-        heard, first, clock = self._chooser.heard, self.instances.start, self.clock
 
         def done(task: Task) -> None:
-            heard(task.instance - first, clock.now - task.queued, lost=False)
-            on_done(task)
+            self._hear(task, on_done, lost=False)
 
         def lost(task: Task) -> None:
-            heard(task.instance - first, clock.now - task.queued, lost=True)
-            on_lost(task)
+            self._hear(task, on_lost, lost=True)
 
         super().connect(done, lost)
+
+    def _hear(self, task: Task, then: Callable[[Task], None] | None, *, lost: bool) -> None:
+        instance = task.instance
+        seconds = self.clock.now - task.joined
+        moves = self._chooser.heard(instance - self.instances.start, task.found, seconds, lost=lost)
+        if then is not None:
+            then(task)
+        if moves:
+            self._move(instance)
+
+    def _lost_permanently(self, task: Task) -> None:
+        lost = [one for one in task.members or (task,) if one.state == RUNNING]
+        super()._lost_permanently(task)
+        for one in lost:
+            self._hear(one, None, lost=True)
 
 
 def sampled(numbers: Numbers, d: int, places: int, avoid: Sequence[int]) -> list[int]:
@@ -129,12 +145,13 @@ class _PeakEwma:
         cost = self._cost[place]
         return cost * math.exp((self._stamp[place] - self._clock.now) / self._decay) if cost else 0.0
 
-    def heard(self, place: int, seconds: float, *, lost: bool) -> None:
+    def heard(self, place: int, found: int, seconds: float, *, lost: bool) -> bool:
         now = self._clock.now
         weight = math.exp((self._stamp[place] - now) / self._decay)
         cost = self._cost[place]
         self._cost[place] = seconds if seconds > cost else cost * weight + seconds * (1 - weight)
         self._stamp[place] = now
+        return False
 
 
 class Ejection(Options):
@@ -153,6 +170,12 @@ class Ejection(Options):
     """Seconds of the longest ejection."""
     most: float = Field(default=0.1, gt=0, le=1)
     """Share of the instances that may be ejected at once; one always may."""
+    move: bool = False
+    """Whether tasks that wait at an instance when it is ejected join other queues; else they stay, as Envoy's do."""
+
+    def at_once(self, places: int) -> int:
+        """Return how many of so many instances may be ejected at once."""
+        return max(1, int(self.most * places))
 
 
 class LeastRequest(Learning):
@@ -212,22 +235,24 @@ class _LeastRequest:
                 elif self._times[place]:
                     self._times[place] -= 1
 
-    def heard(self, place: int, seconds: float, *, lost: bool) -> None:
+    def heard(self, place: int, found: int, seconds: float, *, lost: bool) -> bool:
         rules = self._rules
         if rules is None:
-            return
+            return False
         if not lost and seconds <= rules.timeout:
             self._failures[place] = 0
-            return
+            return False
         self._failures[place] += 1
         if self._failures[place] < rules.consecutive or place in self._out:
-            return
+            return False
         self._sweep(rules)
-        if len(self._out) < max(1, int(rules.most * len(self._failures))):
-            self._failures[place] = 0
-            self._times[place] += 1
-            self._out.add(place)
-            self._back[place] = self._clock.now + min(rules.base * self._times[place], rules.longest)
+        if len(self._out) >= rules.at_once(len(self._failures)):
+            return False
+        self._failures[place] = 0
+        self._times[place] += 1
+        self._out.add(place)
+        self._back[place] = self._clock.now + min(rules.base * self._times[place], rules.longest)
+        return rules.move
 
 
 class Prequal(Learning):
@@ -285,8 +310,8 @@ class _Probe:
 
 class _Prequal:
     __slots__ = (
-        "_begun", "_clock", "_due", "_kept", "_known", "_latest", "_numbers", "_oldest_next", "_options", "_owed",
-        "_pending", "_ready", "_sent", "_sorted", "_uses",
+        "_clock", "_due", "_kept", "_latest", "_medians", "_numbers", "_oldest_next", "_options", "_owed", "_pending",
+        "_ready", "_seen", "_sent", "_sorted", "_uses",
     )  # fmt: skip
 
     LATEST = 32
@@ -310,10 +335,10 @@ class _Prequal:
         self._oldest_next = False
         self._latest: deque[int] = deque()
         self._sorted: list[int] = []
-        self._begun: list[deque[int]] = [deque() for _ in range(places)]
-        """Requests that each outstanding task found at its instance, in the order of their starts."""
-        self._known: list[dict[int, list[float]]] = [{} for _ in range(places)]
+        self._seen: list[dict[int, deque[float]]] = [{} for _ in range(places)]
         """Latest latencies at each instance, by the requests that were found."""
+        self._medians: list[dict[int, float]] = [{} for _ in range(places)]
+        """The median of each."""
 
     def choose(self, loads: Sequence[int], avoid: Sequence[int]) -> int:
         now, options = self._clock.now, self._options
@@ -340,10 +365,6 @@ class _Prequal:
         while self._due >= 1:
             self._due -= 1
             self._remove()
-        begun = self._begun[place]
-        while len(begun) > loads[place]:  # tasks that were cancelled
-            begun.popleft()
-        begun.append(loads[place])
         return place
 
     def _probe(self, loads: Sequence[int], now: float) -> None:
@@ -352,22 +373,22 @@ class _Prequal:
         count = int(self._owed)
         self._owed -= count
         ready = now + options.round_trip
-        for place in sampled(self._numbers, count, len(loads), ()):
+        places = sampled(self._numbers, count, len(loads), ())
+        for place in places:
             whole = int(self._uses) if math.isfinite(self._uses) else 1 << 30
             part = self._uses - whole if math.isfinite(self._uses) else 0.0
             left = whole + (part > 0 and self._numbers.below(1 << 20) < part * (1 << 20))
             self._pending.append(_Probe(place, ready, loads[place], self._latency(place, loads[place]), left))
-        self._sent(count * options.bytes_each)
+        self._sent(len(places) * options.bytes_each)
 
     def _latency(self, place: int, rif: int) -> float:
-        """Return the median latency there of tasks that found `rif`, or the nearest number known; 0 if none is."""
-        known = self._known[place]
-        if not known:
+        """Return the median latency there of tasks that found `rif`, or the nearest number known, of two the lower; 0
+        if none is."""
+        medians = self._medians[place]
+        if not medians:
             return 0.0
-        seen = known.get(rif)
-        if seen is None:
-            seen = known[min(known, key=lambda one: abs(one - rif))]
-        return sorted(seen)[len(seen) // 2]
+        median = medians.get(rif)
+        return medians[min(medians, key=lambda one: (abs(one - rif), one))] if median is None else median
 
     def _report(self, rif: int) -> None:
         if len(self._latest) == self.LATEST:
@@ -400,13 +421,9 @@ class _Prequal:
             ready.remove(worst)
         self._oldest_next = not self._oldest_next
 
-    def heard(self, place: int, seconds: float, *, lost: bool) -> None:
-        begun = self._begun[place]
-        if not begun:
-            return
-        found = begun.popleft()
+    def heard(self, place: int, found: int, seconds: float, *, lost: bool) -> bool:
         if not lost:
-            seen = self._known[place].setdefault(found, [])
-            if len(seen) == self.SEEN:
-                del seen[0]
+            seen = self._seen[place].setdefault(found, deque(maxlen=self.SEEN))
             seen.append(seconds)
+            self._medians[place][found] = sorted(seen)[len(seen) // 2]
+        return False

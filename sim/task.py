@@ -48,11 +48,13 @@ class Task(Entry):
 
     A pool sets `queued` when the task is submitted, and `instance`, `sent`, `start` and `finish` when it is sent.
     `lane` is the pool to which it was submitted, where pools share instances, and `bundle` the batch in which it is
-    served, where instances form batches.
+    served, where instances form batches. Where each instance has a queue, `joined` is when the task joined that
+    of its instance, and `found` how many tasks were outstanding there.
     """
 
     __slots__ = (
-        "attempt", "avoid", "bundle", "finish", "instance", "lane", "owner", "queued", "sent", "start", "state",
+        "attempt", "avoid", "bundle", "finish", "found", "instance", "joined", "lane", "owner", "queued", "sent",
+        "start", "state",
     )  # fmt: skip
 
     queued: float
@@ -61,6 +63,8 @@ class Task(Entry):
     start: float
     finish: float
     lane: Any
+    joined: float
+    found: int
     bundle: Bundle | None
     members: Sequence[Task] = ()
     """The tasks of a `Bundle`."""

@@ -39,13 +39,27 @@ from sim.policies import (
 )
 from sim.policies.coded import LastResort
 from sim.policies.hedged import Hedging
+from sim.routing import Ejection, LeastRequest, PeakEwma, Prequal
 from sim.schedule import ClosedSchedule, OpenSchedule, Schedule
 from sim.simulation import check, simulate
 from sim.stragglers import Crashes, Heterogeneous, PerTask, Recorded, SlowPeriods, Sticky, Straggler
 from sim.streams import Streams
 from sim.trace import Trace
 
-DISCIPLINES = st.sampled_from([SingleQueue(), RoundRobin(), RandomQueue(), ShortestQueue(), BestOf(d=2), IdleQueue()])
+LEARNERS = st.sampled_from(
+    [
+        PeakEwma(decay=0.1),
+        PeakEwma(d=3, decay=0.001),
+        LeastRequest(ejection=Ejection(timeout=0.05, consecutive=2, interval=0.05, base=0.1, most=0.5)),
+        LeastRequest(ejection=Ejection(timeout=0.03, consecutive=1, interval=0.02, base=0.05, most=1, move=True)),
+        Prequal(probes=1.5, age=0.1, round_trip=0.001),
+        Prequal(probes=7, pool=3, removed=0.3, hot=0.5, round_trip=0.02),
+    ]
+)
+"""Routers that learn."""
+DISCIPLINES = (
+    st.sampled_from([SingleQueue(), RoundRobin(), RandomQueue(), ShortestQueue(), BestOf(d=2), IdleQueue()]) | LEARNERS
+)
 SERVICES = st.sampled_from([Deterministic(value=0.02), Exponential(mean=0.02), Uniform(low=0.0, high=0.04)])
 FORMED_AT = st.sampled_from(["instance", "frontend"])
 BATCHINGS = st.one_of(

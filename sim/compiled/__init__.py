@@ -10,11 +10,12 @@ Read in this order:
 - `layout`: the records that the kernel works on, and all of its numbers for kinds of events, policies and so on
 - `memory`: how compiled code reaches them
 - `heap`, `conditions`: `sim.clock`; stragglers, draws and travel
-- `tasks`, `routing`, `services`, `pools`: tasks and their ends; `sim.dispatching`; `sim.pool` and its lanes
+- `tasks`, `routing`, `learning`, `services`, `pools`: tasks and their ends; `sim.dispatching`; `sim.routing`;
+  `sim.pool` and its lanes
 - `answers`, `waiting`, `copies`, `coding`: what policies do
 - `loop`: arrivals, batches, deadlines, and the event loop, which is the function that is called
 - `world`: which simulations are possible, and their options as numbers
-- `engine`, `arrays`: memory, and the answers to what the kernel asks for
+- `engine`, `arrays`, `learners`: memory, and the answers to what the kernel asks for
 - `columns`: the trace
 - `cache`: the compiled kernel on disk
 

@@ -23,6 +23,7 @@ SOURCES = (
     "copies",
     "heap",
     "layout",
+    "learning",
     "loop",
     "memory",
     "pools",

@@ -55,7 +55,9 @@ def trace(arrays: Arrays, cluster: Cluster, policy: Policy, schedule: Schedule, 
         r=r,
         instances=sum(plan.instances for plan in plans),
         end=max(float(arrays.world["end"][0]), float(queries.reply.max())),
-        bytes=sum(network.bytes_to(role) * int(sent[role]) for role in Role) + network.reply_bytes * int(sent[3]),
+        bytes=sum(network.bytes_to(role) * int(sent[role]) for role in Role)
+        + network.reply_bytes * int(sent[3])
+        + int(sent[4]),
     )
 
 

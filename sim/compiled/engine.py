@@ -14,12 +14,15 @@ from sim.compiled import layout
 from sim.compiled.arrays import Arrays, Blocks, ChainLine, Line, TrafficLine
 from sim.compiled.cache import Kernel
 from sim.compiled.columns import columns, trace
+from sim.compiled.learners import Learners
 from sim.compiled.world import options
 from sim.dispatching import BestOf, IdleQueue, RandomQueue, RoundRobin, ShortestQueue, SingleQueue, uniform
 from sim.distributions import Distribution
 from sim.distributions.families import Deterministic
 from sim.policies import Hedged, Policy
+from sim.policies.base import PoolPlan
 from sim.recorder import UNANSWERED
+from sim.routing import Learning, LeastRequest
 from sim.schedule import ClosedSchedule, Schedule
 from sim.stragglers.base import Chains, Crashing, Draws, Effect, Factors, Pieces, Traffic
 from sim.streams import BLOCK, Stream, Streams
@@ -34,7 +37,10 @@ FIRST_ENTRIES = 1024
 FIRST_ATTEMPTS = 2
 """Attempts of a task to begin with."""
 
-OURS = (layout.NEED_ROWS, layout.NEED_HEAP, layout.NEED_COLUMNS, layout.NEED_ATTEMPTS)
+OURS = (
+    *(layout.NEED_ROWS, layout.NEED_HEAP, layout.NEED_COLUMNS, layout.NEED_ATTEMPTS),
+    *(layout.NEED_PROBES, layout.NEED_LATENCIES),
+)
 """What is asked for that calls no option's own code; it is there after an error, too, until the event has ended."""
 
 
@@ -106,6 +112,7 @@ class Engine:
         self._scratch: list[NDArray[Any]] = []
         count = first = 0
         self._homes: list[tuple[int, int]] = []
+        self._learners = Learners(arrays, len(plans), len(arrays["instances"]))
         for number, (plan, pool) in enumerate(zip(plans, pools, strict=True)):
             joins = number > 0 and plan.rank is not None
             pool["farm"] = 0 if joins else count
@@ -121,15 +128,8 @@ class Engine:
             farm["resting"] = plan.instances
             here = arrays["instances"][first : first + plan.instances]
             here["farm"], here["free"] = count, 1
-            if isinstance(queue, RandomQueue | BestOf):
-                farm["chooser"], farm["d"] = layout.BEST, queue.d if isinstance(queue, BestOf) else 1
-                farm["uniforms"] = self._blocks.add(self._streams.stream(uniform, "routing", plan.role, plan.row))
-                farm["scratch"] = self._address(np.zeros(int(farm["d"]), np.int64))
-            elif isinstance(queue, IdleQueue):
-                farm["chooser"] = layout.IDLE
-                farm["uniforms"] = self._blocks.add(self._streams.stream(uniform, "routing", plan.role, plan.row))
-            elif isinstance(queue, RoundRobin | ShortestQueue):
-                farm["chooser"] = layout.TURNS if isinstance(queue, RoundRobin) else layout.SHORTEST
+            if not shared:
+                self._route(count, plan)
             count += 1
             first += plan.instances
         queues = 0
@@ -139,6 +139,25 @@ class Engine:
         arrays["queues"] = np.zeros(queues, layout.QUEUE)
         arrays["queues"]["front"] = arrays["queues"]["back"] = -1
         self._limits()
+
+    def _route(self, number: int, plan: PoolPlan) -> None:
+        """Lay out what chooses among the queues of a farm's instances."""
+        farm, queue = self._arrays["farms"][number], self._cluster.queue
+        drawn = 0
+        match queue:
+            case RandomQueue():
+                farm["chooser"], farm["d"], drawn = layout.BEST, 1, 1
+            case BestOf() | LeastRequest(ejection=None):
+                farm["chooser"], farm["d"], drawn = layout.BEST, queue.d, queue.d
+            case Learning():
+                farm["chooser"], farm["d"], drawn = self._learners.add(number, queue, plan.instances)
+                self._arrays.world["learns"] = 1
+            case IdleQueue():
+                farm["chooser"] = layout.IDLE
+            case RoundRobin() | ShortestQueue():
+                farm["chooser"] = layout.TURNS if isinstance(queue, RoundRobin) else layout.SHORTEST
+        farm["uniforms"] = self._blocks.add(self._streams.stream(uniform, "routing", plan.role, plan.row))
+        farm["scratch"] = self._address(np.zeros(drawn, np.int64))
 
     def _limits(self) -> None:
         """Lay out the sizes of batches: one for each model where instances form them, else that of the deployed one."""
@@ -188,7 +207,7 @@ class Engine:
         for name in columns(arrays):
             make = np.zeros if name in layout.MOSTLY_ZERO else np.empty
             arrays[name] = make(room, layout.COLUMN_TYPES[name])
-        arrays["sent_bytes"] = np.zeros(4, np.int64)
+        arrays["sent_bytes"] = np.zeros(5, np.int64)
         arrays["reply"] = np.empty(n)
         arrays["route"] = np.zeros(n, np.uint8)
         arrays["used"] = np.zeros(n, np.int64)
@@ -301,6 +320,10 @@ class Engine:
                 table[farm, attempt] = self._blocks.add(stream(*self._homes[farm], attempt))
             case layout.NEED_ROWS:
                 self._grow_rows()
+            case layout.NEED_PROBES:
+                self._learners.more_probes(first, second)
+            case layout.NEED_LATENCIES:
+                self._learners.more_latencies(first, second)
             case layout.NEED_HEAP:
                 arrays.resize("heap", 2 * len(arrays["heap"]))
                 arrays.world["room"] = len(arrays["heap"])

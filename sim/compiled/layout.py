@@ -27,8 +27,11 @@ OWN, RECONSTRUCTION, REPLICA, BACKUP = range(4)
 ONE, REPLICAS, HEDGED, TIED, BACKUPS, CODED, COLLECTED = range(7)
 """What the policy does; CODED may hedge and ask backups besides."""
 
-TURNS, SHORTEST, BEST, IDLE = range(4)
-"""How a queue is chosen where every instance has one."""
+TURNS, SHORTEST, BEST, IDLE, PEAK, LEAST, PREQUAL = range(7)
+"""How a queue is chosen where every instance has one; the last three learn from answers."""
+
+UNHEARD, LATEST, SEEN = 1e6, 32, 9
+"""The constants of `sim.routing`."""
 
 PIECES, CHAIN, FACTOR, MULTIPLY, ADD = range(5)
 """How a straggler bends a service."""
@@ -39,7 +42,7 @@ PIECES, CHAIN, FACTOR, MULTIPLY, ADD = range(5)
 ) = range(15)  # fmt: skip
 """What happens at a moment. Only the first four can be cancelled."""
 
-SUBMITTED, MOVED, HAS_WAITED, RELEASED, IS_REPAIRED, IS_DETECTED = range(6)
+SUBMITTED, MOVED, HAS_WAITED, RELEASED, IS_REPAIRED, IS_DETECTED, EJECTED = range(7)
 """What happens at instances: to a task, and to an instance."""
 
 ALONE, PARTED = -1, -2
@@ -47,8 +50,8 @@ ALONE, PARTED = -1, -2
 
 (
     NEED_HEAP, NEED_ROWS, NEED_COLUMNS, NEED_ATTEMPTS, NEED_SERVICE, NEED_DRAW, NEED_BLOCK, NEED_LINE, NEED_TRAFFIC,
-    NEED_SUFFICIENT,
-) = range(10)  # fmt: skip
+    NEED_SUFFICIENT, NEED_PROBES, NEED_LATENCIES,
+) = range(12)  # fmt: skip
 """What the kernel asks Python for."""
 
 
@@ -70,7 +73,7 @@ WORLD = record(
     frontend="alone waiting first batch_count filled_to awaits_more live due awaiting has_deadline came queries count "
     "adapts max_size closed sent think thought arrivals sees_arrivals launched",
     pools="pools farms instances queues limits gathers meets attempts bends bend_count delays delay_count outages "
-    "outage_count",
+    "outage_count learns learners known",
     draws="streams latest ordered window seen oldest least",
     columns="ended column_room owner role row attempt task_size instance queued sent_at start finish "
     "back fate together sent_bytes reply route used answered sizes firsts dispatched batch_row defaults default_count",
@@ -78,9 +81,9 @@ WORLD = record(
 """Everything there is once: the clock, options, counts, and addresses."""
 
 TASK = record(
-    "queued_at sent start finish",
+    "queued_at joined_at sent start finish",
     rows="entry pool batch group owner first size attempt instance state loss before after copy bundle together waiter "
-    "moves",
+    "moves found",
 )
 """A task that has not ended. `entry` is its number in the heap, `before` and `after` are its neighbours in the queue,
 `copy` is the next copy of its batch; `loss` says whether it will be lost: 1, and then retried, or 2, for good.
@@ -113,6 +116,21 @@ MEET = record("send reply", rows="stream")
 
 FARM = record(rows="instances first ranks shared queues idle head resting failed chooser turn d uniforms drawn scratch")
 """The instances of a pool, or of several that share them; `idle` is a ring where they share a queue."""
+
+LEARNER = record(
+    "decay timeout interval base longest swept probes removed age hot round_trip owed due part",
+    rows="consecutive at_once moves out whole kept bytes_each pool answers pending head waiting room latest ordered "
+    "reports oldest_next",
+)
+"""A router that learns, by its farm: options, what it has ejected, `answers` of probes in its `pool`, those `waiting`
+in a ring of `room`, and the requests in flight that were reported last."""
+
+PROBE = record("ready latency", rows="place rif left")
+"""A probe's answer: when it is here, and how often it may still be used."""
+
+KNOWN = record("cost stamp back", rows="failures times out seen counts medians room most")
+"""What a router knows of an instance. `seen` are latencies by the tasks found there, `SEEN` of each of `room` numbers;
+`counts` says how many there ever were, `most` what the greatest such number is."""
 
 INSTANCE = record(rows="farm load free failed")
 """An instance; `load` counts its tasks, where it has a queue of its own, and `failed` says whether its failure has been

@@ -39,6 +39,7 @@ from sim.compiled.layout import (
     DECODED,
     DETECTED,
     DONE,
+    EJECTED,
     ENCODED,
     ENDED,
     FINISHED,
@@ -55,6 +56,7 @@ from sim.compiled.layout import (
     TOLD,
     WAITED,
 )
+from sim.compiled.learning import heard
 from sim.compiled.memory import (
     ask,
     batches,
@@ -210,11 +212,15 @@ def done(w: Any, t: int, together: int) -> None:
     if task.state == ENDED:
         end(w, t, CANCELLED, math.nan, together)
     else:
+        instance = task.instance
         end(w, t, DONE, w.now, together)
+        moves = w.learns != 0 and heard(w, t, False)
         if w.policy >= CODED:
             coded_done(w, task.pool, task.batch, group_of(w, t), task.attempt)
         else:
             copies_done(w, task.pool, task.batch, task.attempt)
+        if moves:
+            ask(w.at_instances, w.self, instance, EJECTED)
     free(w, t)
 
 
@@ -239,10 +245,13 @@ def lost(w: Any, t: int) -> None:
     for _ in range(together):
         task = tasks(w.tasks, t)
         following = task.after
+        moves = task.loss != 0 and w.learns != 0 and heard(w, t, True)
         if task.loss == 1 and w.policy >= CODED:
             coded_lost(w, task.pool, task.batch, group_of(w, t), task.attempt)
         elif task.loss == 1:
             copies_lost(w, task.pool, task.batch, task.attempt)
+        if moves:
+            ask(w.at_instances, w.self, instance, EJECTED)
         free(w, t)
         t = following
 

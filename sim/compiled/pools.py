@@ -8,16 +8,22 @@ from typing import Any
 from sim.compiled.conditions import down_until, next_crash
 from sim.compiled.heap import push
 from sim.compiled.layout import (
+    BEST,
     DETECTED,
+    EJECTED,
     HAS_WAITED,
+    IDLE,
     IS_REPAIRED,
     MOVED,
     QUEUED,
     RELEASED,
     REPAIRED,
+    SHORTEST,
     SUBMITTED,
+    TURNS,
     WAITED,
 )
+from sim.compiled.learning import choose_by_what_was_learnt
 from sim.compiled.memory import (
     ask,
     farms,
@@ -32,7 +38,18 @@ from sim.compiled.memory import (
     tasks,
     worlds,
 )
-from sim.compiled.routing import avoid, avoid_no_more, avoiding, avoids, choose, eligible, wrapped
+from sim.compiled.routing import (
+    avoid,
+    avoid_no_more,
+    avoiding,
+    avoids,
+    best_of_some,
+    eligible,
+    idle_at_random,
+    next_in_turn,
+    shortest,
+    wrapped,
+)
 from sim.compiled.services import start
 from sim.compiled.tasks import append, left, queue_of, unlink
 
@@ -50,7 +67,7 @@ def detection(w: Any, instance: int) -> float:
 
 @kernel
 def move(w: Any, instance: int) -> None:
-    """Let the tasks that wait at a failed instance join other queues, unless all instances failed."""
+    """Let the tasks that wait at an instance join other queues, unless all instances failed."""
     farm = farms(w.farms, instances(w.instances, instance).farm)
     if farm.failed == farm.instances:
         return
@@ -187,6 +204,21 @@ def offer(w: Any, t: int) -> None:
 
 
 @kernel
+def choose(w: Any, f: int, b: int, up: bool) -> int:
+    """Return the instance whose queue a task of batch row `b` joins."""
+    chooser = farms(w.farms, f).chooser
+    if chooser == TURNS:
+        return next_in_turn(w, f, b, up)
+    if chooser == SHORTEST:
+        return shortest(w, f, b, up)
+    if chooser == BEST:
+        return best_of_some(w, f, b, up)
+    if chooser == IDLE:
+        return idle_at_random(w, f, b, up)
+    return choose_by_what_was_learnt(w, f, b, up)
+
+
+@kernel
 def route(w: Any, t: int) -> int:
     """Return the instance whose queue the task joins: one that is not known to be down, if there is one."""
     f = pools(w.pools, tasks(w.tasks, t).pool).farm
@@ -209,6 +241,7 @@ def submit_routed(w: Any, t: int) -> None:
     instance = route(w, t)
     avoid(w, avoiding(w, t), instance)
     here = instances(w.instances, instance)
+    task.joined_at, task.found = w.now, here.load
     here.load += 1
     task.instance = instance
     was_free = here.free
@@ -302,6 +335,8 @@ def happens(world: int, item: int, what: int) -> int:
             submit_routed(w, item)
     elif what == MOVED:
         submit_routed(w, item)
+    elif what == EJECTED:
+        move(w, item)
     elif what == HAS_WAITED:
         if tasks(w.tasks, item).state == QUEUED:
             has_waited(w, item)

@@ -5,7 +5,6 @@ from __future__ import annotations
 from typing import Any
 
 from sim.compiled.conditions import draw
-from sim.compiled.layout import BEST, SHORTEST, TURNS
 from sim.compiled.memory import batches, farms, get_i8, instances, kernel, put_i8, tasks
 
 
@@ -71,19 +70,6 @@ def eligible(w: Any, f: int, b: int, up: bool) -> int:
     for instance in range(farm.first, farm.first + farm.instances):
         count += not barred(w, b, instance, up)
     return count
-
-
-@kernel
-def choose(w: Any, f: int, b: int, up: bool) -> int:
-    """Return the instance whose queue a task of batch row `b` joins."""
-    chooser = farms(w.farms, f).chooser
-    if chooser == TURNS:
-        return next_in_turn(w, f, b, up)
-    if chooser == SHORTEST:
-        return shortest(w, f, b, up)
-    if chooser == BEST:
-        return best_of_some(w, f, b, up)
-    return idle_at_random(w, f, b, up)
 
 
 @kernel

@@ -22,9 +22,13 @@ from sim.policies import (
     Tied,
     Uncoded,
 )
+from sim.routing import LeastRequest, PeakEwma, Prequal
 from sim.stragglers.base import Effect
 
-DISCIPLINES = (SingleQueue, RoundRobin, RandomQueue, ShortestQueue, BestOf, IdleQueue)
+DISCIPLINES = (
+    *(SingleQueue, RoundRobin, RandomQueue, ShortestQueue, BestOf, IdleQueue),
+    *(LeastRequest, PeakEwma, Prequal),
+)
 POLICIES: dict[type[Policy], int] = {
     Uncoded: layout.ONE,
     EqualResources: layout.ONE,

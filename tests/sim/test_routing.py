@@ -55,17 +55,17 @@ class TestPeakEwma:
 
     def test_a_peak_is_taken_as_it_is_and_others_are_averaged_in(self) -> None:
         learner, clock, _ = router(PeakEwma(decay=1.0), 2, 0.0, 0.6)
-        learner.heard(0, 0.1, lost=False)
-        learner.heard(1, 0.05, lost=False)
+        learner.heard(0, 0, 0.1, lost=False)
+        learner.heard(1, 0, 0.05, lost=False)
         clock.now = math.log(2)
-        learner.heard(0, 0.02, lost=False)  # 0.1 / 2 + 0.02 / 2 = 0.06, against 0.05 / 2 = 0.025
+        learner.heard(0, 0, 0.02, lost=False)  # 0.1 / 2 + 0.02 / 2 = 0.06, against 0.05 / 2 = 0.025
         assert learner.choose([0, 0], ()) == 1
         assert learner.choose([0, 1], ()) == 1  # 0.05 against 0.06
         assert learner.choose([0, 2], ()) == 0  # 0.075 against 0.06
 
     def test_an_instance_that_has_not_answered_yet_gets_one_task(self) -> None:
         learner, _, _ = router(PeakEwma(), 2, 0.0, 0.6)
-        learner.heard(1, 5.0, lost=False)
+        learner.heard(1, 0, 5.0, lost=False)
         assert learner.choose([0, 3], ()) == 0
         assert learner.choose([1, 3], ()) == 1
 
@@ -84,16 +84,16 @@ class TestLeastRequest:
 
     def fail(self, learner: Learner, place: int, times: int = 3) -> None:
         for _ in range(times):
-            learner.heard(place, 0.2, lost=False)
+            learner.heard(place, 0, 0.2, lost=False)
 
     def test_only_failures_in_a_row_eject(self) -> None:
         learner, _ = self.ejecting()
         loads = [0] + [1] * 9
         self.fail(learner, 0, 2)
-        learner.heard(0, 0.05, lost=False)
+        learner.heard(0, 0, 0.05, lost=False)
         self.fail(learner, 0, 2)
         assert learner.choose(loads, ()) == 0
-        learner.heard(0, math.nan, lost=True)  # a lost task is a failure, too
+        learner.heard(0, 0, math.nan, lost=True)  # a lost task is a failure, too
         assert learner.choose(loads, ()) != 0
 
     def test_it_comes_back_in_the_sweep_after_its_time_which_grows(self) -> None:
@@ -135,7 +135,7 @@ class TestPrequal:
         learner, clock, sent = router(Prequal(probes=4, pool=4, removed=0, hot=0.9, round_trip=0.01), 4, *places)
         for place, seconds in ((0, 0.001), (1, 0.03), (2, 0.02), (3, 0.04)):
             learner.choose([0] * 4, [other for other in range(4) if other != place])
-            learner.heard(place, seconds, lost=False)
+            learner.heard(place, 0, seconds, lost=False)
         clock.now = 1.5  # all earlier answers are too old
         learner.choose([9, 1, 1, 2], ())
         clock.now = 1.52
