@@ -307,11 +307,11 @@ def theory() -> Artist:
 
 
 def milliseconds(axes: Axes, which: str = "x", log: bool = False) -> None:
-    """Write the ticks of a latency axis as plain numbers, on a log axis at 1, 2 and 5."""
+    """Write the ticks of a latency axis as plain numbers, on a log axis, if any is positive, at 1, 2 and 5."""
     from matplotlib.ticker import FuncFormatter, LogLocator, NullLocator
 
     chosen = axes.xaxis if which == "x" else axes.yaxis
-    if log:
+    if log and chosen.get_data_interval()[1] > 0:
         (axes.set_xscale if which == "x" else axes.set_yscale)("log")
         low, high = axes.get_xlim() if which == "x" else axes.get_ylim()
         subs = (1.0, 2.0, 5.0) if high / low < 300 else (1.0,)

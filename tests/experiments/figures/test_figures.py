@@ -1,3 +1,4 @@
+import dataclasses
 import subprocess
 import sys
 
@@ -111,6 +112,17 @@ def test_policies_keep_their_colours_through_the_figures():
         colors = {line.get_color() for line in figure.axes[0].get_lines()}
         assert {look.color for look in looks.values()} <= colors
     assert len({(look.color, look.marker) for look in style.looks(map(str, range(40))).values()}) == 40
+
+
+@pytest.mark.filterwarnings("error")
+def test_latencies_that_are_all_zero_are_drawn_without_a_warning():
+    quick = [
+        dataclasses.replace(one, quantiles={**one.quantiles, "seconds": [0.0] * len(one.quantiles["seconds"])})
+        for one in material().outcomes
+    ]
+    ccdf = Ccdf().draw(FigureData(summary.rows(quick), quick))
+    assert ccdf is not None
+    ccdf.draw_without_rendering()
 
 
 def test_drawing_leaves_the_style_of_others_alone():
