@@ -296,13 +296,16 @@ TABLES = (
     Table(
         "parm reversals",
         "Printed by `parm reversals`, and by `parm run` if an experiment has `reversals`: a row for each pair of "
-        "policies whose order at a sweep point is the reverse of that at its reference.",
+        "policies whose order is reversed at some point of the sweep.",
         (
-            Column(("at",), "", "The sweep point."),
-            Column(("better at the reference",), "", "The policy that is better at the reference."),
-            Column(("than",), "", "The policy that is worse there, and better here."),
-            Column(("by, there",), "ms, or fraction", "Its difference at the reference, and half of the interval."),
-            Column(("by, here",), "ms, or fraction", "The same here: below 0."),
+            Column(("better at\nthe reference",), "", "The policy that is better at the reference."),
+            Column(("than",), "", "The policy that is worse there."),
+            Column(("reversed",), "count", "Points at which it is surely better than the first one."),
+            Column(("kept",), "count", "Points at which it is surely worse, as at the reference."),
+            Column(("open",), "count", "Points at which neither is certain."),
+            Column(("by, there",), "ms, or fraction", "Its difference at the reference, with its interval."),
+            Column(("by, here",), "ms, or fraction", "The same at the point in the last column: below 0."),
+            Column(("clearest reversal at",), "", "The point at which the reversal is furthest from being uncertain."),
         ),
     ),
     Table(

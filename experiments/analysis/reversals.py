@@ -110,9 +110,9 @@ class Found:
 
     @property
     def reversed(self) -> list[Pair]:
-        """The pairs whose order is reversed; first those with the greatest difference at either end."""
+        """The pairs whose order is reversed; first those of which both orders are furthest from being uncertain."""
         found = [pair for pair in self.pairs if pair.order is Order.REVERSED]
-        return sorted(found, key=lambda pair: -min(pair.there.value, -pair.here.value))
+        return sorted(found, key=lambda pair: -min(pair.there.lo, -pair.here.hi))
 
     def sentence(self) -> str:
         """Say how many orders are kept, open and reversed."""
@@ -193,18 +193,29 @@ def as_text(found: Found) -> str:
     return as_csv(found.columns, (pair.cells() for pair in found.pairs))
 
 
+def _short(number: float, digits: int) -> str:
+    """Return a number to so many significant digits, without an exponent."""
+    return f"{float(f'{number:.{digits}g}'):.10g}"
+
+
 def table(found: Found) -> Table:
-    """Return a rich table of the pairs whose order is reversed."""
+    """Return a rich table of the pairs whose order is reversed somewhere, each with its clearest reversal."""
     from rich import box
     from rich.table import Table
 
     words = {"ms": " ms", "/s": "/s"}.get(unit(found.asked.metric), "")
     drawn = Table(box=box.SIMPLE_HEAD, pad_edge=False, caption=found.sentence(), caption_justify="left")
-    for heading in ("at", "better at the reference", "than"):
+    for heading in ("better at\nthe reference", "than"):
         drawn.add_column(heading)
-    for heading in ("by, there", "by, here"):
+    for heading in ("reversed", "kept", "open", "by, there", "by, here"):
         drawn.add_column(heading, justify="right", no_wrap=True)
-    for pair in found.reversed:
-        by = (f"{one.value:.3g} ±{one.margin:.2g}{words}" for one in (pair.there, pair.here))
-        drawn.add_row(describe(pair.point), pair.better, pair.worse, *by)
+    drawn.add_column("clearest reversal at")
+    for better, worse in dict.fromkeys((pair.better, pair.worse) for pair in found.reversed):
+        theirs = [pair for pair in found.pairs if (pair.better, pair.worse) == (better, worse)]
+        counts = (
+            str(sum(pair.order is order for pair in theirs)) for order in (Order.REVERSED, Order.KEPT, Order.OPEN)
+        )
+        clearest = next(pair for pair in found.reversed if pair in theirs)
+        by = (f"{_short(one.value, 3)} ±{_short(one.margin, 2)}{words}" for one in (clearest.there, clearest.here))
+        drawn.add_row(better, worse, *counts, *by, describe(clearest.point))
     return drawn

@@ -18,6 +18,9 @@ def reversals(
     ],
     metric: Annotated[str, typer.Option(help="By what policies are ordered: a metric of the summary.")] = "p999",
     confidence: Annotated[float, typer.Option(help="Chance that every order that is called certain is right.")] = 0.95,
+    out: Annotated[
+        Path | None, typer.Option(metavar="FILE", help="Write all pairs at all points as CSV.", show_default=False)
+    ] = None,
     plugin: Plugins = None,
 ) -> None:
     """Show whose order is another than at a reference point.
@@ -27,6 +30,12 @@ def reversals(
     from experiments.analysis import reversals as turning
     from experiments.api import open_run
     from experiments.run.session import console
+    from experiments.run.store import writing
+    from sim import atomic
 
     found = open_run(folder, plugin or ()).reversals(point_of("--against", against), metric, confidence)
     console().print(turning.table(found))
+    if out is not None:
+        with writing(out):
+            atomic.write(out, turning.as_text(found))
+        print(out)
