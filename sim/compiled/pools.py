@@ -223,15 +223,14 @@ def route(w: Any, t: int) -> int:
     """Return the instance whose queue the task joins: one that is not known to be down, if there is one."""
     f = pools(w.pools, tasks(w.tasks, t).pool).farm
     b = avoiding(w, t)
-    if w.outage_count:
-        while eligible(w, f, b, True) > 0:
-            instance = choose(w, f, b, True)
-            here = instances(w.instances, instance)
-            if not here.free or detection(w, instance) > w.now:
-                return instance
-            here.free = 0
-            down(w, instance)
-    return choose(w, f, b, False)
+    while True:
+        up = w.outage_count != 0 and eligible(w, f, b, True) > 0
+        instance = choose(w, f, b, up)
+        here = instances(w.instances, instance)
+        if not up or not here.free or detection(w, instance) > w.now:
+            return instance
+        here.free = 0
+        down(w, instance)
 
 
 @kernel
