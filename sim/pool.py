@@ -50,6 +50,8 @@ class Conditions:
     """How many queries an instance serves together; None: each task is served alone. One object for each model."""
     max_wait: float = 0.0
     """Seconds for which an idle instance waits for a batch to fill, from when its first task was queued."""
+    steals: bool = False
+    """Whether instances with a queue of their own take tasks from other queues when theirs is empty."""
 
 
 class Pool(ABC):
@@ -458,11 +460,49 @@ class RoutedPool(Pool):
         free, self._free[place] = self._free[place], False
         if not free or (self._outages and self._down(instance)):  # if it is down, `_idle` is called at its repair
             self._queues[place].append(task)
+            if self._conditions.steals:
+                self._offer(task, place)
         elif self._max_wait:
             self._queues[place].append(task)
             self._free[place] = not self._take(instance)
         else:
             self._start(task, instance)
+
+    def _offer(self, task: Task, place: int) -> None:
+        """Let idle instances, in turn after the `place` where a task waits, look for tasks until it has started."""
+        for step in range(1, len(self._loads)):
+            if task.state != QUEUED:
+                return
+            other = (place + step) % len(self._loads)
+            if self._free[other]:
+                self._free[other] = False
+                self._idle(self.instances.start + other)
+
+    def _steal(self, instance: int) -> bool:
+        """Start a task that waits at the instance with the most tasks of those where one may leave; say whether there
+        was one. A batch that is waiting to fill stays."""
+        here = instance - self.instances.start
+        if any(task.state == QUEUED for task in self._queues[here]):
+            return False
+        most, stolen = 0, None
+        for place, load in enumerate(self._loads):
+            if load > most and not self._free[place]:
+                for task in self._queues[place]:
+                    if task.state == QUEUED and (task.avoid is None or instance not in task.avoid):
+                        most, stolen = load, task
+                        break
+        if stolen is None:
+            return False
+        self._where(stolen).remove(stolen)
+        self._left_queue(stolen)
+        if stolen.avoid is not None:
+            stolen.avoid.remove(stolen.instance)
+            stolen.avoid.append(instance)
+        stolen.joined, stolen.found = self.clock.now, self._loads[here]
+        self._loads[here] += 1
+        stolen.instance = instance
+        self._start(stolen, instance)
+        return True
 
     def _choose_up(self, barred: Sequence[int]) -> int:
         """Choose a place that is not known to be down, if there is one."""
@@ -548,7 +588,7 @@ class RoutedPool(Pool):
     def _idle(self, instance: int) -> None:
         if self._outages and self._down(instance):
             return
-        if not self._take(instance):
+        if not self._take(instance) and not (self._conditions.steals and self._steal(instance)):
             self._free[instance - self.instances.start] = True
 
     def _take(self, instance: int) -> bool:

@@ -16,7 +16,7 @@ from typing import Literal, Protocol
 from pydantic import Field, NonNegativeFloat, NonNegativeInt, PositiveFloat, PositiveInt
 
 from sim.clock import Clock
-from sim.dispatching import Chooser, Discipline, Numbers
+from sim.dispatching import Chooser, Numbers, QueueEach
 from sim.kinds import Options
 from sim.pool import Conditions, RoutedPool
 from sim.recorder import Recorder
@@ -36,7 +36,7 @@ class Learner(Chooser, Protocol):
         ...
 
 
-class Learning(Discipline):
+class Learning(QueueEach):
     """A queue discipline whose router learns."""
 
     def chooser(self, uniforms: Stream) -> Chooser | None:
