@@ -18,8 +18,9 @@ from pydantic import Field, NonNegativeFloat, NonNegativeInt, PositiveFloat, Pos
 from sim.clock import Clock
 from sim.dispatching import Chooser, Numbers, QueueEach
 from sim.kinds import Options
-from sim.pool import Conditions, RoutedPool
+from sim.pool import Conditions
 from sim.recorder import Recorder
+from sim.routed import RoutedPool
 from sim.streams import Stream
 from sim.task import RUNNING, Task
 

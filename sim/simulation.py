@@ -21,8 +21,9 @@ from sim.frontend import Frontend
 from sim.lanes import lane
 from sim.policies import Policy
 from sim.policies.base import PoolPlan
-from sim.pool import Conditions, Pool, RoutedPool, SharedPool
+from sim.pool import Conditions, Pool, SharedPool
 from sim.recorder import Recorder
+from sim.routed import RoutedPool
 from sim.routing import Learning, LearningPool
 from sim.schedule import ClosedSchedule, Schedule
 from sim.stragglers import Crashes, Straggler
