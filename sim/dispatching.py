@@ -40,7 +40,15 @@ class SingleQueue(Discipline):
         """Return None: all instances share the queue."""
 
 
-class RoundRobin(Discipline):
+class QueueEach(Discipline):
+    """A queue discipline with a queue at every instance."""
+
+    steal: bool = False
+    """Whether an instance that has no tasks takes one that waits at another: the first one in the queue of the instance
+    with the most (work stealing)."""
+
+
+class RoundRobin(QueueEach):
     """A queue per instance; tasks join them in turn."""
 
     kind: Literal["round_robin"] = "round_robin"
@@ -50,7 +58,7 @@ class RoundRobin(Discipline):
         return _Turns()
 
 
-class RandomQueue(Discipline):
+class RandomQueue(QueueEach):
     """A queue per instance; tasks join one chosen uniformly at random."""
 
     kind: Literal["random"] = "random"
@@ -60,7 +68,7 @@ class RandomQueue(Discipline):
         return _Best(Numbers(uniforms), 1)
 
 
-class ShortestQueue(Discipline):
+class ShortestQueue(QueueEach):
     """A queue per instance; tasks join the shortest one (join the shortest queue; ties are broken in turn)."""
 
     kind: Literal["shortest_queue"] = "shortest_queue"
@@ -70,7 +78,7 @@ class ShortestQueue(Discipline):
         return _Shortest()
 
 
-class BestOf(Discipline):
+class BestOf(QueueEach):
     """A queue per instance; tasks join the shortest of d queues chosen at random (power of d choices)."""
 
     kind: Literal["best_of"] = "best_of"
@@ -82,7 +90,7 @@ class BestOf(Discipline):
         return _Best(Numbers(uniforms), self.d)
 
 
-class IdleQueue(Discipline):
+class IdleQueue(QueueEach):
     """A queue per instance; tasks join that of an idle instance, or of any at random if none is (join the idle queue).
 
     Source: Lu, Xie, Kliot, Geller, Larus, Greenberg, "Join-Idle-Queue: A novel load balancing algorithm for dynamically

@@ -11,8 +11,9 @@ from collections import deque
 
 from sim.clock import Clock
 from sim.dispatching import Chooser
-from sim.pool import Conditions, Pool, RoutedPool, SharedPool
+from sim.pool import Conditions, Pool, SharedPool
 from sim.recorder import Recorder
+from sim.routed import RoutedPool
 from sim.task import Task
 
 

@@ -16,10 +16,11 @@ from typing import Literal, Protocol
 from pydantic import Field, NonNegativeFloat, NonNegativeInt, PositiveFloat, PositiveInt
 
 from sim.clock import Clock
-from sim.dispatching import Chooser, Discipline, Numbers
+from sim.dispatching import Chooser, Numbers, QueueEach
 from sim.kinds import Options
-from sim.pool import Conditions, RoutedPool
+from sim.pool import Conditions
 from sim.recorder import Recorder
+from sim.routed import RoutedPool
 from sim.streams import Stream
 from sim.task import RUNNING, Task
 
@@ -36,7 +37,7 @@ class Learner(Chooser, Protocol):
         ...
 
 
-class Learning(Discipline):
+class Learning(QueueEach):
     """A queue discipline whose router learns."""
 
     def chooser(self, uniforms: Stream) -> Chooser | None:

@@ -14,15 +14,16 @@ from sim import compiled
 from sim.batching import BatchSize
 from sim.clock import Call, Clock
 from sim.cluster import Cluster
-from sim.dispatching import uniform
+from sim.dispatching import QueueEach, uniform
 from sim.engines import Choice, Engine, choose
 from sim.errors import ParmError
 from sim.frontend import Frontend
 from sim.lanes import lane
 from sim.policies import Policy
 from sim.policies.base import PoolPlan
-from sim.pool import Conditions, Pool, RoutedPool, SharedPool
+from sim.pool import Conditions, Pool, SharedPool
 from sim.recorder import Recorder
+from sim.routed import RoutedPool
 from sim.routing import Learning, LearningPool
 from sim.schedule import ClosedSchedule, Schedule
 from sim.stragglers import Crashes, Straggler
@@ -171,11 +172,20 @@ def _never_full(cluster: Cluster, policy: Policy, queries: int, clients: int | N
 
 
 def _check_routing(cluster: Cluster, policy: Policy) -> None:
-    """Raise ValueError where a router that learns would choose for several models on the same instances."""
-    if isinstance(cluster.queue, Learning) and any(plan.rank is not None for plan in policy.pools(cluster)):
+    """Raise ValueError where tasks of several models on the same instances would be routed by what was learnt, or
+    stolen."""
+    queue = cluster.queue
+    if not isinstance(queue, QueueEach) or all(plan.rank is None for plan in policy.pools(cluster)):
+        return
+    if isinstance(queue, Learning):
         raise ValueError(
-            f"'{cluster.queue.name_in_yaml()}' does not choose for several models on the same instances: let the "
-            "policy's models have instances of their own, or take another queue"
+            f"'{queue.name_in_yaml()}' does not choose for several models on the same instances: let the policy's "
+            "models have instances of their own, or take another queue"
+        )
+    if queue.steal:
+        raise ValueError(
+            "'steal' does not move tasks between several models on the same instances: let the policy's models have "
+            "instances of their own, or leave it out"
         )
 
 
@@ -256,6 +266,7 @@ def _launch(
             model=plan.served_by,
             batch=sizes.setdefault(plan.serves, batching.start()) if at_instances else None,
             max_wait=batching.max_wait or 0.0 if at_instances else 0.0,
+            steals=isinstance(cluster.queue, QueueEach) and cluster.queue.steal,
         )
         label = recorder.label(plan.role, plan.row)
         uniforms = streams.stream(uniform, "routing", plan.role, plan.row)

@@ -57,8 +57,17 @@ LEARNERS = st.sampled_from(
     ]
 )
 """Routers that learn."""
+STEALING = st.sampled_from(
+    [
+        *(RoundRobin(steal=True), RandomQueue(steal=True), ShortestQueue(steal=True), PeakEwma(steal=True)),
+        LeastRequest(steal=True, ejection=Ejection(timeout=0.03, consecutive=1, interval=0.1, base=0.05, move=True)),
+    ]
+)
+"""Queues from which idle instances take tasks."""
 DISCIPLINES = (
-    st.sampled_from([SingleQueue(), RoundRobin(), RandomQueue(), ShortestQueue(), BestOf(d=2), IdleQueue()]) | LEARNERS
+    st.sampled_from([SingleQueue(), RoundRobin(), RandomQueue(), ShortestQueue(), BestOf(d=2), IdleQueue()])
+    | LEARNERS
+    | STEALING
 )
 SERVICES = st.sampled_from([Deterministic(value=0.02), Exponential(mean=0.02), Uniform(low=0.0, high=0.04)])
 FORMED_AT = st.sampled_from(["instance", "frontend"])

@@ -120,7 +120,7 @@ def theory(
 
 def _of_policy(policy: Policy, queue: object, rate: float, service: float, instances: int) -> Theory | None:
     """Return the result for a plain cluster. Types are compared exactly, since subclasses may behave differently."""
-    one_queue, by_chance = type(queue) is SingleQueue, type(queue) is RandomQueue
+    one_queue, by_chance = type(queue) is SingleQueue, type(queue) is RandomQueue and not queue.steal
     kind = type(policy)
     if kind in (Uncoded, EqualResources) and by_chance:
         return _known("M/M/1", MMc(rate / instances, service))

@@ -31,6 +31,7 @@ from experiments.validation.comparison import REPORTED, Latencies, Redrawn, Tria
 from parity.codes import LinearCode
 from sim import atomic
 from sim.cluster import Cluster
+from sim.dispatching import QueueEach
 from sim.distributions.profile import ServiceProfile
 from sim.errors import ParmError
 from sim.policies import Policy
@@ -341,6 +342,8 @@ def _possible(policy: Policy, cluster: Cluster) -> None:
         raise ParmError(f"policy '{policy.label}' has pools that share their instances, but a worker has one model.")
     if isinstance(cluster.queue, Learning):
         raise ParmError(f"validate does not run routers that learn, such as '{cluster.queue.name_in_yaml()}'.")
+    if isinstance(cluster.queue, QueueEach) and cluster.queue.steal:
+        raise ParmError("validate does not run queues from which other instances steal: leave 'steal' out.")
     for cancels in (policy, getattr(policy, "hedge", None)):
         if getattr(cancels, "cancel", None) == "all":
             raise ParmError(

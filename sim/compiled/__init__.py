@@ -11,7 +11,7 @@ Read in this order:
 - `memory`: how compiled code reaches them
 - `heap`, `conditions`: `sim.clock`; stragglers, draws and travel
 - `tasks`, `routing`, `learning`, `services`, `pools`: tasks and their ends; `sim.dispatching`; `sim.routing`;
-  `sim.pool` and its lanes
+  `sim.pool`, `sim.routed` and their lanes
 - `answers`, `waiting`, `copies`, `coding`: what policies do
 - `loop`: arrivals, batches, deadlines, and the event loop, which is the function that is called
 - `world`: which simulations are possible, and their options as numbers

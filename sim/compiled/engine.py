@@ -16,7 +16,7 @@ from sim.compiled.cache import Kernel
 from sim.compiled.columns import columns, trace
 from sim.compiled.learners import Learners
 from sim.compiled.world import options
-from sim.dispatching import BestOf, IdleQueue, RandomQueue, RoundRobin, ShortestQueue, SingleQueue, uniform
+from sim.dispatching import BestOf, IdleQueue, QueueEach, RandomQueue, RoundRobin, ShortestQueue, SingleQueue, uniform
 from sim.distributions import Distribution
 from sim.distributions.families import Deterministic
 from sim.policies import Hedged, Policy
@@ -143,6 +143,8 @@ class Engine:
     def _route(self, number: int, plan: PoolPlan) -> None:
         """Lay out what chooses among the queues of a farm's instances."""
         farm, queue = self._arrays["farms"][number], self._cluster.queue
+        assert isinstance(queue, QueueEach)
+        farm["steals"] = queue.steal
         drawn = 0
         match queue:
             case RandomQueue():

@@ -114,7 +114,9 @@ LIMIT = record("exact", rows="now")
 MEET = record("send reply", rows="stream")
 """What tasks of a pool meet, by size and attempt."""
 
-FARM = record(rows="instances first ranks shared queues idle head resting failed chooser turn d uniforms drawn scratch")
+FARM = record(
+    rows="instances first ranks shared steals queues idle head resting failed chooser turn d uniforms drawn scratch"
+)
 """The instances of a pool, or of several that share them; `idle` is a ring where they share a queue."""
 
 LEARNER = record(

@@ -223,15 +223,79 @@ def route(w: Any, t: int) -> int:
     """Return the instance whose queue the task joins: one that is not known to be down, if there is one."""
     f = pools(w.pools, tasks(w.tasks, t).pool).farm
     b = avoiding(w, t)
-    if w.outage_count:
-        while eligible(w, f, b, True) > 0:
-            instance = choose(w, f, b, True)
-            here = instances(w.instances, instance)
-            if not here.free or detection(w, instance) > w.now:
-                return instance
-            here.free = 0
-            down(w, instance)
-    return choose(w, f, b, False)
+    while True:
+        up = w.outage_count != 0 and eligible(w, f, b, True) > 0
+        instance = choose(w, f, b, up)
+        here = instances(w.instances, instance)
+        if not up or not here.free or detection(w, instance) > w.now:
+            return instance
+        here.free = 0
+        down(w, instance)
+
+
+@kernel
+def steal(w: Any, instance: int) -> bool:
+    """Start a task that waits at the instance with the most tasks of those where one may leave; say whether there was
+    one. A batch that is waiting to fill stays."""
+    here = instances(w.instances, instance)
+    farm = farms(w.farms, here.farm)
+    if queues(w.queues, farm.queues + instance - farm.first).front >= 0:
+        return False
+    most, stolen = 0, -1
+    for place in range(farm.instances):
+        there = instances(w.instances, farm.first + place)
+        if there.load > most and not there.free:
+            t = queues(w.queues, farm.queues + place).front
+            while t >= 0 and (tasks(w.tasks, t).moves or avoids(w, avoiding(w, t), instance)):
+                t = tasks(w.tasks, t).after
+            if t >= 0:
+                most, stolen = there.load, t
+    if stolen < 0:
+        return False
+    task = tasks(w.tasks, stolen)
+    b = avoiding(w, stolen)
+    unlink(w, queue_of(w, task.pool, task.instance), stolen)
+    left(w, stolen)
+    avoid_no_more(w, b, task.instance)
+    avoid(w, b, instance)
+    task.joined_at, task.found = w.now, here.load
+    here.load += 1
+    task.instance = instance
+    start(w, stolen, instance)
+    return True
+
+
+@kernel
+def idle(w: Any, instance: int) -> None:
+    """Give an instance its next task, of the first rank that has one, or let it wait."""
+    if w.outage_count and down(w, instance):
+        return
+    farm = farms(w.farms, instances(w.instances, instance).farm)
+    for rank in range(farm.ranks):
+        q = farm.queues + rank if farm.shared else farm.queues + rank * farm.instances + instance - farm.first
+        if take(w, q, farm.shared, instance):
+            return
+    if farm.steals and steal(w, instance):
+        return
+    if farm.shared:
+        put_i8(farm.idle, wrapped(farm.head + farm.resting, farm.instances), instance)
+        farm.resting += 1
+    else:
+        instances(w.instances, instance).free = 1
+
+
+@kernel
+def offer_in_turn(w: Any, t: int, instance: int) -> None:
+    """Let idle instances, in turn after the one where a task waits, look for tasks until it has started."""
+    farm = farms(w.farms, instances(w.instances, instance).farm)
+    place = instance - farm.first
+    for step in range(1, farm.instances):
+        if tasks(w.tasks, t).state != QUEUED:
+            return
+        other = instances(w.instances, farm.first + wrapped(place + step, farm.instances))
+        if other.free:
+            other.free = 0
+            idle(w, farm.first + wrapped(place + step, farm.instances))
 
 
 @kernel
@@ -249,6 +313,8 @@ def submit_routed(w: Any, t: int) -> None:
     q = queue_of(w, task.pool, instance)
     if not was_free or (w.outage_count and down(w, instance)):
         append(w, q, t)
+        if farms(w.farms, here.farm).steals:
+            offer_in_turn(w, t, instance)
     elif w.instance_wait > 0.0:
         append(w, q, t)
         here.free = 0 if take(w, q, 0, instance) else 1
@@ -278,23 +344,6 @@ def has_waited(w: Any, t: int) -> None:
     elif instances(w.instances, task.instance).free:
         instances(w.instances, task.instance).free = 0
         idle(w, task.instance)
-
-
-@kernel
-def idle(w: Any, instance: int) -> None:
-    """Give an instance its next task, of the first rank that has one, or let it wait."""
-    if w.outage_count and down(w, instance):
-        return
-    farm = farms(w.farms, instances(w.instances, instance).farm)
-    for rank in range(farm.ranks):
-        q = farm.queues + rank if farm.shared else farm.queues + rank * farm.instances + instance - farm.first
-        if take(w, q, farm.shared, instance):
-            return
-    if farm.shared:
-        put_i8(farm.idle, wrapped(farm.head + farm.resting, farm.instances), instance)
-        farm.resting += 1
-    else:
-        instances(w.instances, instance).free = 1
 
 
 @kernel

@@ -26,7 +26,7 @@ from experiments.run.manifest import git_revision, versions
 from sim import compiled
 from sim.batching import Fixed
 from sim.cluster import Cluster
-from sim.dispatching import IdleQueue, ShortestQueue
+from sim.dispatching import IdleQueue, RandomQueue, ShortestQueue
 from sim.distributions.families import Exponential, Gamma
 from sim.engines import Engine
 from sim.policies import (
@@ -43,6 +43,7 @@ from sim.policies import (
 )
 from sim.policies.coded import LastResort
 from sim.policies.hedged import Hedging
+from sim.routing import Ejection, LeastRequest, PeakEwma, Prequal
 from sim.simulation import simulate
 from sim.stragglers import Crashes, SlowPeriods, Straggler
 from sim.streams import Streams
@@ -143,6 +144,14 @@ def cases() -> Iterator[tuple[str, dict[str, Run]]]:
     for queue in (ShortestQueue(), IdleQueue()):
         cluster = PARM.model_copy(update={"queue": queue})
         yield f"equal_resources, {queue.kind}, crashes", contenders(cluster, EqualResources(), crashes, 270.0)
+    routers = (
+        *(PeakEwma(), LeastRequest(ejection=Ejection(timeout=0.2, move=True)), Prequal()),
+        *(RandomQueue(steal=True), Prequal(steal=True)),
+    )
+    for router in routers:
+        cluster = PARM.model_copy(update={"queue": router})
+        name = f"equal_resources, {router.kind}{', stealing' if router.steal else ''}"
+        yield name, contenders(cluster, EqualResources(), SLOW, 270.0)
 
 
 def name_of(policy: Policy) -> str:
@@ -216,6 +225,7 @@ def main() -> None:
     parser = argparse.ArgumentParser(description=__doc__)
     parser.add_argument("--rounds", type=int, default=5)
     parser.add_argument("--out", type=Path, help="folder for engines.json")
+    parser.add_argument("--only", default="", help="only cases with this in their names, and no memory or start-up")
     given = parser.parse_args()
     compiled.compile_kernel()
     print(
@@ -224,11 +234,15 @@ def main() -> None:
     )
     lines: list[Line] = []
     for case, runs in cases():
+        if given.only not in case:
+            continue
         print(case)
         new = race(case, runs, given.rounds)
         lines += new
         for line in new:
             print(f"  {line.contender:<42}{line.speed:>12,.0f} queries/s{line.ratio:>8.2f} x", flush=True)
+    if given.only:
+        return
     memory = {queries: coded_in_a_process(queries, FAST) for queries in (MILLION, 10 * MILLION)}
     for queries, (seconds, megabytes) in memory.items():
         print(f"{queries:,} coded queries, compiled: {seconds:.1f} CPU seconds, {megabytes:,.0f} MiB with their trace")

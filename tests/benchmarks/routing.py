@@ -7,7 +7,7 @@ import time
 import numpy as np
 
 from sim.cluster import Cluster
-from sim.dispatching import BestOf, ShortestQueue, SingleQueue
+from sim.dispatching import BestOf, Discipline, ShortestQueue, SingleQueue
 from sim.distributions.families import Exponential
 from sim.policies import Uncoded
 from sim.routing import Ejection, LeastRequest, PeakEwma, Prequal
@@ -22,14 +22,23 @@ QUEUES = (
     ShortestQueue(),
     BestOf(d=2),
     PeakEwma(),
+    BestOf(d=2, steal=True),
     LeastRequest(ejection=Ejection(timeout=0.2)),
+    LeastRequest(ejection=Ejection(timeout=0.2, move=True)),
     Prequal(),
+    Prequal(steal=True),
 )
+
+
+def named(queue: Discipline) -> str:
+    """Return a queue's kind, and whether tasks move."""
+    moves = getattr(getattr(queue, "ejection", None), "move", False)
+    return f"{queue.name_in_yaml()}{', move' * moves}{', steal' * getattr(queue, 'steal', False)}"
 
 
 def main() -> None:
     """Print each router's p99.9 with equal instances and with a slow one, that one's share of tasks, and the speed."""
-    print("router            p99.9, ms, all alike   one slow   tasks there   queries per CPU second")
+    print("router                       p99.9, ms, all alike   one slow   tasks there   queries per CPU second")
     streams = Streams(0)
     for queue in QUEUES:
         found = []
@@ -41,7 +50,7 @@ def main() -> None:
             p999 = 1e3 * float(np.quantile(trace.queries.latency, 0.999))
             found.append((p999, float(np.mean(trace.tasks.instance == 9)), speed))
         (alike, _, _), (late, share, speed) = found
-        print(f"{queue.name_in_yaml():16s} {alike:22.0f} {late:10.0f} {share:13.1%} {speed:24,.0f}")
+        print(f"{named(queue):27s} {alike:22.0f} {late:10.0f} {share:13.1%} {speed:24,.0f}")
 
 
 if __name__ == "__main__":

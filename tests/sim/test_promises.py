@@ -39,7 +39,7 @@ from sim.stragglers import SlowPeriods
 from sim.streams import Streams
 from sim.task import Batch, Task
 from sim.trace import Role, Route, TaskStatus, Trace
-from tests.worlds import World, poisson, worlds
+from tests.worlds import STEALING, World, poisson, worlds
 
 EXAMPLES = int(os.environ.get("PARM_EXAMPLES", "250"))
 """Random worlds per promise; more, and new ones at each run, with PARM_EXAMPLES=5000."""
@@ -185,8 +185,8 @@ def test_promise_4_an_instance_serves_one_batch_at_a_time(engine: Engine, world:
 
 @ENGINES
 @MANY
-@given(worlds(st.just(SingleQueue())))
-def test_promise_4_a_single_queue_never_idles_an_instance_while_work_waits(engine: Engine, world: World) -> None:
+@given(worlds(st.just(SingleQueue()) | STEALING))
+def test_promise_4_one_queue_or_stealing_never_idles_an_instance_while_work_waits(engine: Engine, world: World) -> None:
     """Whenever a task that may run on any instance waits, every instance of its pool is taken or down."""
     if world.stragglers and any(one.kind == "crashes" for one in world.stragglers):
         return

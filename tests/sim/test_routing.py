@@ -8,11 +8,9 @@ from typing import Any
 
 import numpy as np
 import pytest
-from hypothesis import given, settings
-from hypothesis import strategies as st
 
 from sim.cluster import Cluster
-from sim.dispatching import BestOf, Discipline
+from sim.dispatching import BestOf, Discipline, RandomQueue, RoundRobin
 from sim.distributions.families import Deterministic, Exponential
 from sim.policies import Coded, Hedged, Policy, Uncoded
 from sim.routing import Ejection, Learner, Learning, LeastRequest, PeakEwma, Prequal
@@ -20,9 +18,9 @@ from sim.schedule import OpenSchedule
 from sim.simulation import check, simulate
 from sim.stragglers import Crashes, Heterogeneous, Straggler
 from sim.streams import Streams
+from sim.theory import MMc
 from sim.trace import Trace
-from tests.sim import test_promises
-from tests.worlds import World, poisson, worlds
+from tests.worlds import poisson
 
 ROUTERS = (PeakEwma(), LeastRequest(ejection=Ejection(timeout=0.2)), Prequal())
 
@@ -156,24 +154,71 @@ class TestPrequal:
     def test_probes_of_more_instances_than_there_are_ask_each_once(self) -> None:
         cluster = Cluster(instances=2, service=Deterministic(value=0.01), queue=Prequal(probes=5))
         trace = simulate(cluster, Uncoded(), [], OpenSchedule(np.arange(100) * 0.01), Streams(0))
-        assert len(trace.queries) == 100
+        assert trace.bytes - 100 * (cluster.network.query_bytes + cluster.network.reply_bytes) == 100 * 2 * 200
+
+    def test_the_median_is_that_of_tasks_that_found_as_many_or_of_the_nearest_number(self) -> None:
+        learner, _, _ = router(Prequal(), 4, 0.1)
+        for found, seconds in ((0, 0.01), (0, 0.03), (0, 0.02), (4, 0.07), (2, 0.05)):
+            learner.heard(0, found, seconds, lost=False)
+        assert [learner._latency(0, rif) for rif in (0, 1, 2, 3, 9)] == [0.02, 0.02, 0.05, 0.05, 0.07]  # type: ignore[attr-defined]
+        for _ in range(5):
+            learner.heard(0, 0, 1.0, lost=False)
+        assert learner._latency(0, 0) == 1.0  # type: ignore[attr-defined]
 
 
-LEARNERS = st.sampled_from(
-    [
-        PeakEwma(decay=0.1),
-        LeastRequest(ejection=Ejection(timeout=0.05, consecutive=2, interval=0.05, base=0.1, most=0.5)),
-        Prequal(probes=1.5, age=0.1, round_trip=0.001),
-    ]
-)
+BURST = OpenSchedule(np.zeros(10))
+"""Ten queries at once."""
+TWO = Cluster(instances=2, service=Deterministic(value=0.1))
+"""Two instances that serve one query in 0.1 s."""
 
 
-@settings(max_examples=30, deadline=None)
-@given(worlds(LEARNERS))
-def test_promises_1_to_4_hold_where_routers_learn(world: World) -> None:
-    for name, promise in vars(test_promises).items():
-        if name.startswith(("test_promise_1_", "test_promise_2_", "test_promise_3_", "test_promise_4_an")):
-            promise.hypothesis.inner_test(engine="simpy", world=world)
+def replies(queue: Discipline, *stragglers: Straggler) -> list[float]:
+    """Return when the ten queries are answered by `TWO`, the second of which is a hundred times slower."""
+    slow = Heterogeneous(factors=(1.0, 100.0))
+    cluster = TWO.model_copy(update={"queue": queue})
+    trace = simulate(cluster, Uncoded(), [slow, *stragglers], BURST, Streams(1))
+    assert np.array_equal(np.sort(trace.tasks.owner[trace.tasks.fate == 0]), np.arange(10)), "each is served once"
+    return sorted(trace.queries.reply.round(9).tolist())
+
+
+class TestWorkThatMoves:
+    """Tasks that wait leave an instance that is ejected, and an instance that has none takes those of others."""
+
+    def ejecting(self, *, move: bool) -> LeastRequest:
+        return LeastRequest(ejection=Ejection(timeout=0.6, consecutive=1, most=1, move=move))
+
+    def test_what_waits_at_an_ejected_instance_moves_if_so_wanted(self) -> None:
+        five = [0.1, 0.2, 0.3, 0.4, 0.5]
+        assert replies(self.ejecting(move=False)) == [*five, 10.0, 20.0, 30.0, 40.0, 50.0]
+        assert replies(self.ejecting(move=True)) == [*five, 10.0, 10.1, 10.2, 10.3, 10.4]
+
+    def test_what_was_moved_is_no_failure_of_the_instance_that_it_moved_to(self) -> None:
+        """It is old, but it was not long there: the first instance is not ejected, so the last queries go there too."""
+        schedule = OpenSchedule(np.array([0.0] * 10 + [11.0, 11.1, 11.2]))
+        cluster = TWO.model_copy(update={"queue": self.ejecting(move=True)})
+        trace = simulate(cluster, Uncoded(), [Heterogeneous(factors=(1.0, 100.0))], schedule, Streams(1))
+        np.testing.assert_allclose(trace.queries.latency[-3:], 0.1)
+
+    def test_an_instance_without_tasks_takes_those_that_wait(self) -> None:
+        assert replies(RoundRobin(steal=True)) == [0.1, 0.2, 0.3, 0.4, 0.5, 0.6, 0.7, 0.8, 0.9, 10.0]
+        assert replies(RoundRobin())[-1] == 50.0
+
+    def test_random_queues_with_stealing_are_one_queue_for_exponential_service(self) -> None:
+        """An instance is never idle while a task waits, so the number in the system is that of M/M/3."""
+        cluster = Cluster(instances=3, service=Exponential(mean=0.01), queue=RandomQueue(steal=True))
+        means = []
+        for trial in range(8):
+            streams = Streams(3, trial)
+            trace = simulate(cluster, Uncoded(), [], poisson(240.0, 20_000, streams), streams)
+            means.append(trace.queries.latency.mean())
+        expected = MMc(240.0, 0.01, 3).mean()
+        assert abs(np.mean(means) - expected) < 3.5 * np.std(means, ddof=1) / math.sqrt(8)  # Student's t, 99%
+        assert np.std(means) < 0.1 * expected
+
+    def test_stealing_between_models_on_the_same_instances_is_refused(self) -> None:
+        cluster = Cluster(instances=4, extra=2, service=Exponential(mean=0.01), queue=RoundRobin(steal=True))
+        with pytest.raises(ValueError, match="'steal' does not move tasks between several models"):
+            check(cluster, Coded(k=2, parity_pool="low_priority"), [])
 
 
 @pytest.mark.parametrize("queue", ROUTERS, ids=lambda queue: str(queue.name_in_yaml()))

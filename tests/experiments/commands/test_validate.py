@@ -345,6 +345,8 @@ policies: [none, {kind: coded, k: 2}]
         ({"stragglers": "[{kind: crashes, mean_up: 10, repair: 1}]"}, "'crashes' takes machines down"),
         ({"policies.0": "{kind: replication, cancel: all}"}, "'replication' stops running tasks"),
         ({"policies.1.parity_pool": "low_priority"}, "pools that share their instances"),
+        ({"cluster.queue": "peak_ewma"}, "does not run routers that learn, such as 'peak_ewma'"),
+        ({"cluster.queue": "{kind: random, steal: true}"}, "other instances steal"),
         ({"policies.1.code": "learned"}, "not 'learned'"),
         ({"warmup": "5"}, "warmup leaves nothing of the 4 queries"),
     ],
