@@ -90,12 +90,12 @@ class Device:
         self.replays = 0
 
     def wait(self, what: str) -> None:
-        """Note a wait, which a capture does not permit."""
+        """Note a wait, which a capture does not permit; torch's own check comes first, and spoils nothing."""
+        if self.debug == 2:
+            raise RuntimeError(f"called a synchronizing CUDA operation: {what}")
         if self.capturing is not None:
             self.capturing.spoilt = True
             raise RuntimeError(f"operation not permitted when stream is capturing: {what}")
-        if self.debug == 2:
-            raise RuntimeError(f"called a synchronizing CUDA operation: {what}")
         self.waits.append((what, _line_of_ours()))
 
 
@@ -313,6 +313,7 @@ def generator(device: Any = "cpu") -> torch.Generator:
 class Stream:
     def __init__(self, device: Any = None) -> None:
         self.after: list[Stream] = []
+        self.device_index = 0
 
     def wait_stream(self, other: Stream) -> None:
         self.after.append(other)

@@ -225,7 +225,7 @@ def test_many_sizes_of_batches_are_all_recorded_or_it_is_said(device: Device, mo
     for size in range(1, 41):
         backend.runner(module)(backend.place(IMAGES[:size]))
     assert device.replays == 40
-    monkeypatch.setattr("backends.runner.MOST_SHAPES", 2)
+    monkeypatch.setattr("backends.graphs.MOST_SHAPES", 2)
     module = network()
     for size in (1, 2, 3):
         backend.runner(module)(backend.place(IMAGES[:size]))
@@ -285,14 +285,16 @@ def test_single_precision_is_no_tf32_and_half_is_weighed_against_it(device: Devi
     assert torch.backends.cudnn.allow_tf32
 
 
-def test_cudnns_fused_convolutions_answer_as_the_module(device: Device) -> None:
+@pytest.mark.parametrize("wide_stem", [False, True])
+def test_cudnns_fused_convolutions_answer_as_the_module(device: Device, wide_stem: bool) -> None:
     module = lived_in(convolutional())
     expected = TorchBackend("cpu").predict(copy.deepcopy(module), IMAGES)
-    runner = ModelRunner(module, torch.device("cuda"), half=False, way="cudnn")
+    runner = ModelRunner(module, torch.device("cuda"), half=False, way="cudnn", wide_stem=wide_stem)
     with torch.no_grad():
         outputs = runner.outputs(SAMPLES, lambda chunk: IMAGES[chunk]).cpu()
     torch.testing.assert_close(outputs, expected, rtol=1e-4, atol=1e-4)
     assert "13 of cuDNN's convolutions" in runner.how
+    assert ("1 of them given channels of zeros" in runner.how) == wide_stem
     assert device.kernels["aten::cudnn_convolution_add_relu"] > 0
 
 
