@@ -37,6 +37,7 @@ from sim.trace import Route, Trace
 from tests import pretend_cuda
 from tests.backends.test_answers import make_trace, random_trace
 from tests.backends.test_fusion import lived_in
+from tests.benchmarks.inference import ON_CUDA, Clock, Limits, race
 from tests.pretend_cuda import CUDA, Device, PlacementError
 from tests.pretend_cuda import pretend_cuda as pretended
 
@@ -296,6 +297,14 @@ def test_cudnns_fused_convolutions_answer_as_the_module(device: Device, wide_ste
     assert "13 of cuDNN's convolutions" in runner.how
     assert ("1 of them given channels of zeros" in runner.how) == wide_stem
     assert device.kernels["aten::cudnn_convolution_add_relu"] > 0
+
+
+def test_the_benchmark_lets_every_way_take_part(device: Device, capsys: pytest.CaptureFixture[str]) -> None:
+    backend = TorchBackend("cuda")
+    speeds = race(ResNet18(width=4), SHAPE, ON_CUDA, backend, Clock(backend), 1, 16, Limits(1, 1, 1, 1))
+    contenders = {speed.contender for speed in speeds}
+    assert {str(attempt) for attempt in ON_CUDA} | {"eager, single", "eager, TF32"} < contenders
+    assert "left out" not in capsys.readouterr().out
 
 
 def test_profiles_are_measured_in_the_precision_that_runs_settle_for(device: Device) -> None:
