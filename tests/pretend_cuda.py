@@ -62,6 +62,23 @@ class Graph:
 
     steps: list[tuple[Callable[..., Any], tuple[Any, ...], dict[str, Any], Any]] = field(default_factory=list)
     spoilt: bool = False
+    generators: list[torch.Generator] = field(default_factory=list)
+    before: dict[int, tuple[Any, Any]] = field(default_factory=dict)
+    """What storages held, by address: capturing computes nothing, so that it is put back in the end."""
+    drawn: list[Tensor] = field(default_factory=list)
+    """The state of each generator."""
+
+    def keep(self, tensors: list[PretendTensor]) -> None:
+        """Note what these tensors hold."""
+        for storage in (one.held.untyped_storage() for one in tensors):
+            self.before.setdefault(storage.data_ptr(), (storage, storage.clone()))
+
+    def put_back(self) -> None:
+        """Undo what was computed while capturing."""
+        for storage, content in self.before.values():
+            storage.copy_(content)
+        for generator, state in zip(self.generators, self.drawn, strict=True):
+            generator.set_state(state)
 
 
 @dataclass
@@ -193,6 +210,8 @@ def run(func: Any, args: tuple[Any, ...], kwargs: dict[str, Any]) -> Any:
         DEVICE.kernels[name] += 1
     if name == "aten::convolution" and args[0].dtype == torch.float32:
         DEVICE.tf32.add(torch.backends.cudnn.allow_tf32)
+    if DEVICE.capturing is not None:
+        DEVICE.capturing.keep(ours)
     inner_args, inner_kwargs = tree_map(_inner, (args, kwargs))
     inner_kwargs.pop("pin_memory", None)
     function = _REPLACED.get(name, func)
@@ -240,6 +259,9 @@ def _check_generators(kwargs: dict[str, Any], on_device: bool) -> None:
     for value in kwargs.values():
         if isinstance(value, torch.Generator) and (value._cdata in _GENERATORS) != on_device:
             raise PlacementError("a generator of another device")
+        known = [one._cdata for one in DEVICE.capturing.generators] if DEVICE.capturing is not None else None
+        if isinstance(value, torch.Generator) and known is not None and value._cdata not in known:
+            raise RuntimeError("the generator is not registered with the graph that is being captured")
 
 
 def _inner(value: Any) -> Any:
@@ -350,6 +372,9 @@ class CUDAGraph:
     def __init__(self) -> None:
         self.captured = Graph()
 
+    def register_generator_state(self, generator: torch.Generator) -> None:
+        self.captured.generators.append(generator)
+
     def pool(self) -> tuple[int, int]:
         return (0, 1)
 
@@ -373,11 +398,13 @@ class graph:  # noqa: N801 - torch's name
         if DEVICE.pool_open:
             raise RuntimeError("captures_underway.empty() INTERNAL ASSERT FAILED")
         DEVICE.streams.append(self.stream)
-        DEVICE.capturing, DEVICE.pool_open = Graph(), True
+        DEVICE.capturing, DEVICE.pool_open = self.graph.captured, True
+        DEVICE.capturing.drawn = [one.get_state() for one in DEVICE.capturing.generators]
 
     def __exit__(self, *_: object) -> None:
         captured, DEVICE.capturing = DEVICE.capturing, None
         assert captured is not None
+        captured.put_back()
         if captured.spoilt:
             raise RuntimeError("CUDA error: operation failed due to a previous error during capture")
         self.graph.captured, DEVICE.pool_open = captured, False

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import copy
+import math
 from collections import Counter
 from collections.abc import Iterator
 from dataclasses import astuple
@@ -22,8 +23,8 @@ from backends.torch_backend import TorchBackend
 from parity.codes import Addition, Approxifer, Concatenation, Conditional, Exact, InvNet, Learned, Nercc, TensorCode
 from parity.networks import Mlp, Network, ResNet18
 from parity.objectives import Objective, Reconstruction, Supervised, TrainingData
-from parity.recipes import Best
-from parity.training import train
+from parity.recipes import Best, Muon, Recipe
+from parity.training import Fit, train
 from sim.cluster import Cluster
 from sim.distributions.families import Deterministic
 from sim.distributions.profile import RoleName
@@ -348,23 +349,92 @@ def training_data(copies: int) -> TrainingData:
     )
 
 
-@pytest.mark.parametrize("name", ["addition", "conditional", "concatenation", "learned", "invnet"])
-def test_steps_of_training_wait_for_nothing(name: str, device: Device, tmp_path: Path) -> None:
+WAITS_PER_STEP = 0
+WAITS_PER_EPOCH = 3
+"""At most: for the mean loss, the score on held-out images, and the number of a parity model's view of the images."""
+TRAINED = ("addition", "conditional", "concatenation", "learned", "invnet")
+AT_FIRST = 40
+"""At most, for data, weights and constants of a code that are sent once."""
+
+
+@pytest.mark.parametrize(
+    ("name", "recipe"),
+    [
+        *((name, Best(shift=1, flip=True)) for name in TRAINED),
+        ("addition", Best(shift=1, flip=True, views=2, graphed=True)),
+        ("addition", Muon()),
+    ],
+    ids=lambda value: value if isinstance(value, str) else f"{value.kind}{' graphed' * bool(value.graphed)}",
+)
+def test_steps_of_training_wait_for_nothing(name: str, recipe: Recipe, device: Device, tmp_path: Path) -> None:
     code, k, r = CODES[name]
-    recipe, waits = Best(epochs=2, shift=1, flip=True, holdout=20, mixed=True), []
-    for copies in (4, 8, 16):  # in the first round, constants of the code are sent to the device
+    convolutional = ResNet18(width=2) if name == "addition" else None
+    waits = []
+    for epochs, copies in ((2, 4), (2, 8), (4, 4)):
+        changed = recipe.model_copy(update={"epochs": epochs, "holdout": 20, "mixed": True})
         data, part = training_data(copies), code.parts(k, r)[0]
         parity = part.build(Mlp(hidden=(20,)), SHAPE, CLASSES, lambda _module: None).cuda()
         objectives: list[tuple[Objective, nn.Module]] = [
-            (Supervised(data, recipe, CUDA), network(ResNet18(width=4)).cuda()),
-            (Reconstruction(data, network().cuda(), part, recipe, CUDA), parity),
+            (Supervised(data, changed, CUDA), network(convolutional).cuda()),
+            (Reconstruction(data, network().cuda(), part, changed, CUDA), parity),
         ]
-        device.clear()
-        for number, (objective, module) in enumerate(objectives):
-            state = (
-                tmp_path / f"{copies} {number}"
-            )  # which is not written: safetensors cannot look into pretended tensors
-            train(module, objective, recipe, 16, 0, state, lambda fit, loss, score: None, checkpoint_seconds=1e9)
-            assert all(value.is_cuda for value in module.parameters())
-        waits.append(Counter(line for _, line in device.waits))
-    assert waits[1] == waits[2], "twice as many steps"
+        waits.append([fitted(module, objective, changed, 40, tmp_path, device)[1] for objective, module in objectives])
+        assert all(value.is_cuda for _, module in objectives for value in module.parameters())
+    recorded = 2 * 2 if recipe.graphed else 0  # each of two sizes of a step, and where the data are views
+    for few, more_steps, more_epochs in zip(*waits, strict=True):
+        assert len(more_steps) - len(few) <= WAITS_PER_STEP, Counter(more_steps) - Counter(few)
+        assert len(more_epochs) - len(few) <= 2 * (WAITS_PER_EPOCH + recorded), Counter(more_epochs) - Counter(few)
+        assert len(few) <= AT_FIRST, Counter(few)
+
+
+def fitted(
+    module: nn.Module, objective: Objective, recipe: Recipe, batch: int, folder: Path, device: Device
+) -> tuple[Fit, list[tuple[str, str]], list[float]]:
+    """Train without a checkpoint, into which safetensors could not look; return the fit, the waits and the losses."""
+    device.clear()
+    losses: list[float] = []
+    state = folder / "state"
+    fit = train(module, objective, recipe, batch, 0, state, lambda fit, loss, score: losses.append(loss), 1e9)
+    return fit, list(device.waits), losses
+
+
+@pytest.mark.parametrize("views", [None, 2])
+def test_recorded_steps_learn_what_steps_as_they_are_learn(views: int | None, device: Device, tmp_path: Path) -> None:
+    code, k, r = CODES["addition"]
+    data, part = training_data(4), code.parts(k, r)[0]
+    found = []
+    for graphed in (None, True):
+        recipe = Best(epochs=3, holdout=20, shift=1, flip=True, views=views, graphed=graphed, weight_decay=1.0, lr=0.05)
+        module = network(ResNet18(width=2)).cuda()
+        objective = Reconstruction(data, network().cuda(), part, recipe, CUDA)
+        fit, _, losses = fitted(module, objective, recipe, 14, tmp_path, device)
+        assert fit.refused == ""
+        found.append((losses, {name: value.cpu() for name, value in module.state_dict().items()}, device.replays))
+    (losses, state, none), (others, other_state, replays) = found
+    steps = math.ceil(90 / 14)
+    assert none == 0
+    assert replays == 3 * (steps - 2), "but for the first of each of two sizes"
+    torch.testing.assert_close(losses, others, rtol=1e-5, atol=0)
+    torch.testing.assert_close(state, other_state, rtol=1e-4, atol=1e-5)
+
+
+@pytest.mark.parametrize("unnoticed", [False, True])
+def test_steps_that_cannot_be_recorded_are_taken_as_they_are(unnoticed: bool, device: Device, tmp_path: Path) -> None:
+    data, states = training_data(2), []
+    for graphed in (None, True):
+        recipe = Best(epochs=2, holdout=10, graphed=graphed, weight_decay=1.0)
+        module = Waiting(unnoticed=unnoticed).cuda()
+        fit, *_ = fitted(module, Supervised(data, recipe, CUDA), recipe, 10, tmp_path, device)
+        states.append({name: value.cpu() for name, value in module.state_dict().items()})
+        assert len(device.streams) == 1
+        assert device.debug == 0
+        assert not device.pool_open
+    assert fit.refused
+    torch.testing.assert_close(*states, rtol=1e-4, atol=1e-5)
+
+
+def test_an_optimiser_that_counts_on_the_host_is_not_recorded(device: Device, tmp_path: Path) -> None:
+    data = training_data(1)
+    recipe = Muon(epochs=1, holdout=10, graphed=True)
+    fit, *_ = fitted(network(ResNet18(width=2)).cuda(), Supervised(data, recipe, CUDA), recipe, 10, tmp_path, device)
+    assert fit.refused == "MuonOptimiser counts its steps on the host"
