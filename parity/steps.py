@@ -14,6 +14,15 @@ from parity.objectives import Objective
 from parity.recipes import Recipe
 
 
+def prepare(module: nn.Module, recipe: Recipe) -> None:
+    """Lay the module's weights out, and have it compiled if the recipe asks for it, before its optimiser is made."""
+    # With fewer than 16 channels torch 2.14's backward pass on several CPU threads crashes for some odd batches.
+    if min((one.out_channels for one in module.modules() if isinstance(one, nn.Conv2d)), default=0) >= 16:
+        module.to(memory_format=torch.channels_last)
+    if recipe.compiled:
+        module.compile()
+
+
 class Steps:
     """Changes a module by an optimiser's steps, without ever waiting for the device within an epoch."""
 
@@ -39,7 +48,8 @@ class Steps:
         if self.recorded and not all("capturable" in group for group in optimiser.param_groups):
             self._refuse(f"{type(optimiser).__name__} counts its steps on the host")
         if self.recorded:
-            self._stream: Any = torch.cuda.Stream(self.device)
+            cuda: Any = torch.cuda
+            self._stream = cuda.Stream(self.device)
             for group in optimiser.param_groups:  # a number would be recorded as it is
                 group["lr"] = torch.tensor(float(group["lr"]), device=self.device)
 
@@ -60,7 +70,7 @@ class Steps:
         losses = []
         # Recordings last for an epoch: the next one has another generator, and may have another view of the images.
         recordings: dict[torch.Size, _Recording | None] = {}
-        # Steps of nearly equal size: a last one of a row or two would be noise, and batch norm cannot take a single.
+        # Steps of nearly equal size: a last one of a row or two would be noise, and batch norm cannot take one row.
         for step, part in enumerate(rows.tensor_split(steps)):
             self._set_rate(self.recipe.rate((number + step / steps) / self.recipe.epochs))
             losses.append(self._replayed(part, generator, recordings) if self.recorded else self._step(part, generator))

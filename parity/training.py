@@ -25,7 +25,7 @@ from torch.optim import Optimizer
 
 from parity.objectives import Objective
 from parity.recipes import Recipe
-from parity.steps import Steps
+from parity.steps import Steps, prepare
 from sim.atomic import write as atomic_write
 from sim.errors import ParmError
 
@@ -93,11 +93,7 @@ def train(
     Raises ParmError where the checkpoint is damaged or the loss stops being finite.
     """
     device = next(module.parameters()).device
-    # With fewer than 16 channels torch 2.14's backward pass on several CPU threads crashes for some odd batches.
-    if min((one.out_channels for one in module.modules() if isinstance(one, nn.Conv2d)), default=0) >= 16:
-        module.to(memory_format=torch.channels_last)
-    if recipe.compiled:
-        module.compile()
+    prepare(module, recipe)
     optimiser = recipe.optimiser(module.parameters())
     fit, best = Fit(), _copy(module.state_dict())
     if checkpoint.exists():

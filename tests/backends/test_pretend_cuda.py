@@ -38,6 +38,7 @@ from sim.trace import Route, Trace
 from tests import pretend_cuda
 from tests.backends.test_answers import make_trace, random_trace
 from tests.backends.test_fusion import lived_in
+from tests.benchmarks import training
 from tests.benchmarks.inference import ON_CUDA, Clock, Limits, race
 from tests.pretend_cuda import CUDA, Device, PlacementError
 from tests.pretend_cuda import pretend_cuda as pretended
@@ -308,6 +309,17 @@ def test_the_benchmark_lets_every_way_take_part(device: Device, capsys: pytest.C
     assert "left out" not in capsys.readouterr().out
 
 
+def test_the_training_benchmark_records_its_steps(device: Device, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(training, "Generator", pretend_cuda.generator)
+    batches: dict[str, tuple[int, ...]] = {"deployed": (4,), "parity": (4,)}
+    chosen = training.recipes(compiled=False, on_cuda=True)
+    paces = training.measure(TorchBackend("cuda"), ResNet18(width=1), chosen, batches, 3, 1)
+    assert {(pace.role, pace.options, pace.refused) for pace in paces} == {
+        (role, options, "") for role in batches for options in ("single", "bfloat16", "bfloat16, recorded")
+    }
+    assert device.replays == 2 * 2 * 2, "all but the first step, two epochs, two roles"
+
+
 def test_profiles_are_measured_in_the_precision_that_runs_settle_for(device: Device) -> None:
     given: dict[RoleName, nn.Module] = {"deployed": nn.Sequential(nn.Flatten(), nn.Linear(64, CLASSES))}
     with torch.no_grad():
@@ -369,7 +381,7 @@ AT_FIRST = 40
 def test_steps_of_training_wait_for_nothing(name: str, recipe: Recipe, device: Device, tmp_path: Path) -> None:
     code, k, r = CODES[name]
     convolutional = ResNet18(width=2) if name == "addition" else None
-    waits = []
+    waits: list[list[list[tuple[str, str]]]] = []
     for epochs, copies in ((2, 4), (2, 8), (4, 4)):
         changed = recipe.model_copy(update={"epochs": epochs, "holdout": 20, "mixed": True})
         data, part = training_data(copies), code.parts(k, r)[0]
@@ -378,8 +390,12 @@ def test_steps_of_training_wait_for_nothing(name: str, recipe: Recipe, device: D
             (Supervised(data, changed, CUDA), network(convolutional).cuda()),
             (Reconstruction(data, network().cuda(), part, changed, CUDA), parity),
         ]
-        waits.append([fitted(module, objective, changed, 40, tmp_path, device)[1] for objective, module in objectives])
-        assert all(value.is_cuda for _, module in objectives for value in module.parameters())
+        waits.append([])
+        for objective, module in objectives:
+            device.clear()
+            fitted(module, objective, changed, 40, tmp_path)
+            waits[-1].append(list(device.waits))
+            assert all(value.is_cuda for value in module.parameters())
     recorded = 2 * 2 if recipe.graphed else 0  # each of two sizes of a step, and where the data are views
     for few, more_steps, more_epochs in zip(*waits, strict=True):
         assert len(more_steps) - len(few) <= WAITS_PER_STEP, Counter(more_steps) - Counter(few)
@@ -388,14 +404,13 @@ def test_steps_of_training_wait_for_nothing(name: str, recipe: Recipe, device: D
 
 
 def fitted(
-    module: nn.Module, objective: Objective, recipe: Recipe, batch: int, folder: Path, device: Device
-) -> tuple[Fit, list[tuple[str, str]], list[float]]:
-    """Train without a checkpoint, into which safetensors could not look; return the fit, the waits and the losses."""
-    device.clear()
+    module: nn.Module, objective: Objective, recipe: Recipe, batch: int, folder: Path
+) -> tuple[Fit, list[float]]:
+    """Train without a checkpoint, since safetensors cannot look into pretended tensors; return the losses as well."""
     losses: list[float] = []
     state = folder / "state"
     fit = train(module, objective, recipe, batch, 0, state, lambda fit, loss, score: losses.append(loss), 1e9)
-    return fit, list(device.waits), losses
+    return fit, losses
 
 
 @pytest.mark.parametrize("views", [None, 2])
@@ -407,7 +422,8 @@ def test_recorded_steps_learn_what_steps_as_they_are_learn(views: int | None, de
         recipe = Best(epochs=3, holdout=20, shift=1, flip=True, views=views, graphed=graphed, weight_decay=1.0, lr=0.05)
         module = network(ResNet18(width=2)).cuda()
         objective = Reconstruction(data, network().cuda(), part, recipe, CUDA)
-        fit, _, losses = fitted(module, objective, recipe, 14, tmp_path, device)
+        device.clear()
+        fit, losses = fitted(module, objective, recipe, 14, tmp_path)
         assert fit.refused == ""
         found.append((losses, {name: value.cpu() for name, value in module.state_dict().items()}, device.replays))
     (losses, state, none), (others, other_state, replays) = found
@@ -424,7 +440,7 @@ def test_steps_that_cannot_be_recorded_are_taken_as_they_are(unnoticed: bool, de
     for graphed in (None, True):
         recipe = Best(epochs=2, holdout=10, graphed=graphed, weight_decay=1.0)
         module = Waiting(unnoticed=unnoticed).cuda()
-        fit, *_ = fitted(module, Supervised(data, recipe, CUDA), recipe, 10, tmp_path, device)
+        fit, _ = fitted(module, Supervised(data, recipe, CUDA), recipe, 10, tmp_path)
         states.append({name: value.cpu() for name, value in module.state_dict().items()})
         assert len(device.streams) == 1
         assert device.debug == 0
@@ -436,5 +452,5 @@ def test_steps_that_cannot_be_recorded_are_taken_as_they_are(unnoticed: bool, de
 def test_an_optimiser_that_counts_on_the_host_is_not_recorded(device: Device, tmp_path: Path) -> None:
     data = training_data(1)
     recipe = Muon(epochs=1, holdout=10, graphed=True)
-    fit, *_ = fitted(network(ResNet18(width=2)).cuda(), Supervised(data, recipe, CUDA), recipe, 10, tmp_path, device)
+    fit, _ = fitted(network(ResNet18(width=2)).cuda(), Supervised(data, recipe, CUDA), recipe, 10, tmp_path)
     assert fit.refused == "MuonOptimiser counts its steps on the host"

@@ -1,6 +1,6 @@
 """What is owed on a CUDA device, in three commands that each end within nine minutes and write at most eight files.
 
-    python -m tests.benchmarks.device check --out DIR                correctness, and all ways to run a network
+    python -m tests.benchmarks.device check --out DIR                correctness, all ways to run and to train a network
     python -m tests.benchmarks.device train --data DATA --out DIR    CIFAR-10, trained and measured
     python -m tests.benchmarks.device serve --data DATA --out DIR    a million queries jointly, profiles, in the loop
 
@@ -67,11 +67,14 @@ def parts(command: str, folder: Path, data: Path | None, device: str, tiny: bool
             program = [sys.executable, "-m", "tests.benchmarks.inference", *on, *options, *small]
             return Part(name, [*program, "--out", str(folder / name)], kept, most)
 
+        steps = ["--width", "16", "--batches", "16", "--steps", "2", "--rounds", "1"] if tiny else []
+        training = [sys.executable, "-m", "tests.benchmarks.training", *on, *steps, "--out", str(folder / "steps")]
         tests = [sys.executable, "-m", "pytest", "-p", "no:cacheprovider", "tests/backends/test_cuda.py"]
         return [
             Part("tests", tests, most=150),
             inference("inference", ("*.json", "*.png"), 200),
             inference("searched", ("*.json",), 90, *widest, "--search"),
+            Part("steps", training, ("*.json",), 90),
             inference("compiled", ("*.json",), LIMIT, *widest, "--compiled", "--images", "8192"),
         ]
     if command == "train":
