@@ -8,6 +8,8 @@ from collections import Counter
 from collections.abc import Iterator
 from dataclasses import astuple
 from pathlib import Path
+from typing import Literal
+from unittest import mock
 
 import numpy as np
 import pytest
@@ -15,6 +17,7 @@ import torch
 from torch import nn
 
 from backends.answers import Predictor
+from backends.contention import contending
 from backends.loop import HardwareInTheLoop
 from backends.measuring import measure
 from backends.real.service import NetworkService
@@ -278,6 +281,37 @@ def test_half_precision_that_overflows_falls_back_to_single(device: Device, monk
     chosen = Predictor(TorchBackend("cuda", precision="half"), cell.deployed, IMAGES, LABELS, default_answer=3)
     with pytest.raises(ParmError, match="not finite"):
         cell.answer(chosen, 0)
+
+
+def test_samples_that_no_task_ran_fall_back_to_single_precision_too(
+    device: Device, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    module, brightest = overflowing(1), int(IMAGES.flatten(1).sum(1).argmax())
+    monkeypatch.setattr(TorchBackend, "agreement", lambda *given: 1.0)
+    backend = TorchBackend("cuda")
+    backend.settle(module, lambda: IMAGES)
+    loop = HardwareInTheLoop(backend, module, IMAGES, LABELS, np.array([brightest]), default_answer=3)
+    expected = TorchBackend("cpu").predict(copy.deepcopy(module), IMAGES[[brightest]])
+    assert torch.equal(loop._deployed_outputs(np.array([brightest])), expected)
+    assert not backend.runner(module).half
+
+
+def test_what_contends_runs_in_the_precision_of_what_is_measured(
+    device: Device, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    started: list[tuple[object, ...]] = []
+    monkeypatch.setattr("backends.contention.start", lambda *given: started.append(given[2:]) or _no_process())
+    precisions: tuple[Literal["single", "half"], ...] = ("single", "half")
+    for precision in precisions:
+        with contending(1, network(), (4, *SHAPE), TorchBackend("cuda", precision=precision)):
+            pass
+    assert started == [((4, *SHAPE), "cuda", "single"), ((4, *SHAPE), "cuda", "half")]
+
+
+def _no_process() -> tuple[mock.Mock, mock.Mock]:
+    process = mock.Mock()
+    process.is_alive.return_value = False
+    return process, mock.Mock()
 
 
 def test_single_precision_is_no_tf32_and_half_is_weighed_against_it(device: Device) -> None:
