@@ -22,10 +22,12 @@ def capture(
 
     Nothing is computed: the result's tensors are filled by the graph's `replay`. The same work has to have run before
     on that stream, so that kernels are chosen and workspaces made. `generators` are those besides the default one that
-    it draws from. Raises RuntimeError where it waits for the device, and leaves stream and allocator as they were.
+    it draws from. Raises RuntimeError where it waits for the device, and leaves stream, allocator and generators as
+    they were.
     """
     cuda: Any = torch.cuda
     graph = cuda.CUDAGraph()
+    before = [(one, one.clone_state()) for one in (*generators, cuda.default_generators[stream.device_index])]
     for generator in generators:
         graph.register_generator_state(generator)
     # The outer block brings the stream back where the inner one fails, which then leaves that out.
@@ -37,6 +39,8 @@ def capture(
             with contextlib.suppress(Exception):  # torch leaves the allocator in the middle of the recording
                 end: Any = torch._C._cuda_endAllocateToPool
                 end(stream.device_index, graph.pool())
+            for generator, state in before:  # torch 2.11 leaves them in it as well
+                generator.graphsafe_set_state(state)
             raise
     return result, graph
 

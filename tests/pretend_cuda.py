@@ -259,6 +259,8 @@ def _check_generators(kwargs: dict[str, Any], on_device: bool) -> None:
     for value in kwargs.values():
         if isinstance(value, torch.Generator) and (value._cdata in _GENERATORS) != on_device:
             raise PlacementError("a generator of another device")
+        if isinstance(value, torch.Generator) and value._cdata in _STUCK:
+            raise RuntimeError("Offset increment outside graph capture encountered unexpectedly.")
         known = [one._cdata for one in DEVICE.capturing.generators] if DEVICE.capturing is not None else None
         if isinstance(value, torch.Generator) and known is not None and value._cdata not in known:
             raise RuntimeError("the generator is not registered with the graph that is being captured")
@@ -306,6 +308,7 @@ _REPLACED: dict[str, Callable[..., Any]] = {
 
 _GENERATORS: set[int] = set()
 _KEPT: list[torch.Generator] = []  # so that no number in `_GENERATORS` is given to another one
+_STUCK: set[int] = set()  # which a capture that failed still has
 _generator = torch.Generator
 
 
@@ -325,6 +328,13 @@ class _PretendGenerator(torch.Generator):
     @property
     def device(self) -> torch.device:
         return CUDA
+
+    def clone_state(self) -> torch.Generator:
+        return _generator("cpu").set_state(self.get_state())
+
+    def graphsafe_set_state(self, state: torch.Generator) -> None:
+        _STUCK.discard(self._cdata)
+        self.set_state(state.get_state())
 
 
 def generator(device: Any = "cpu") -> torch.Generator:
@@ -388,7 +398,7 @@ class CUDAGraph:
 
 
 class graph:  # noqa: N801 - torch's name
-    """As in torch 2.14: where capturing failed, neither the stream nor the allocator is put back."""
+    """As in torch 2.14, and 2.11 for generators: where capturing failed, nothing is put back."""
 
     def __init__(self, graph: CUDAGraph, pool: Any = None, stream: Stream | None = None) -> None:
         self.graph, self.stream = graph, stream
@@ -406,6 +416,7 @@ class graph:  # noqa: N801 - torch's name
         assert captured is not None
         captured.put_back()
         if captured.spoilt:
+            _STUCK.update(one._cdata for one in captured.generators)
             raise RuntimeError("CUDA error: operation failed due to a previous error during capture")
         self.graph.captured, DEVICE.pool_open = captured, False
         DEVICE.streams.pop()
@@ -456,6 +467,7 @@ def pretend_cuda() -> Iterator[Device]:
         "stream": _on_stream,
         "set_sync_debug_mode": _set_debug,
         "get_sync_debug_mode": lambda: DEVICE.debug,
+        "default_generators": (generator("cuda"),),
         "Stream": Stream,
         "Event": Event,
         "CUDAGraph": CUDAGraph,

@@ -24,7 +24,7 @@ from backends.real.service import NetworkService
 from backends.runner import ModelRunner
 from backends.torch_backend import TorchBackend
 from parity.codes import Addition, Approxifer, Concatenation, Conditional, Exact, InvNet, Learned, Nercc, TensorCode
-from parity.networks import Mlp, Network, ResNet18
+from parity.networks import LeNet5, Mlp, Network, ResNet18
 from parity.objectives import Objective, Reconstruction, Supervised, TrainingData
 from parity.recipes import Best, Muon, Recipe
 from parity.training import Fit, train
@@ -414,14 +414,14 @@ AT_FIRST = 40
 )
 def test_steps_of_training_wait_for_nothing(name: str, recipe: Recipe, device: Device, tmp_path: Path) -> None:
     code, k, r = CODES[name]
-    convolutional = ResNet18(width=2) if name == "addition" else None
+    kind = ResNet18(width=2) if recipe.graphed else LeNet5() if recipe.kind == "muon" else None
     waits: list[list[list[tuple[str, str]]]] = []
     for epochs, copies in ((2, 4), (2, 8), (4, 4)):
         changed = recipe.model_copy(update={"epochs": epochs, "holdout": 20, "mixed": True})
         data, part = training_data(copies), code.parts(k, r)[0]
         parity = part.build(Mlp(hidden=(20,)), SHAPE, CLASSES, lambda _module: None).cuda()
         objectives: list[tuple[Objective, nn.Module]] = [
-            (Supervised(data, changed, CUDA), network(convolutional).cuda()),
+            (Supervised(data, changed, CUDA), network(kind).cuda()),
             (Reconstruction(data, network().cuda(), part, changed, CUDA), parity),
         ]
         waits.append([])
@@ -472,7 +472,7 @@ def test_recorded_steps_learn_what_steps_as_they_are_learn(views: int | None, de
 def test_steps_that_cannot_be_recorded_are_taken_as_they_are(unnoticed: bool, device: Device, tmp_path: Path) -> None:
     data, states = training_data(2), []
     for graphed in (None, True):
-        recipe = Best(epochs=2, holdout=10, graphed=graphed, weight_decay=1.0)
+        recipe = Best(epochs=2, holdout=10, shift=1, graphed=graphed, weight_decay=1.0)
         module = Waiting(unnoticed=unnoticed).cuda()
         fit, _ = fitted(module, Supervised(data, recipe, CUDA), recipe, 10, tmp_path)
         states.append({name: value.cpu() for name, value in module.state_dict().items()})
