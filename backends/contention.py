@@ -15,20 +15,24 @@ from sim.errors import ParmError
 if TYPE_CHECKING:
     from torch import nn
 
+    from backends.torch_backend import Precision, TorchBackend
+
 PATIENCE = 120.0
 """Seconds within which an interfering process has to have made its first pass."""
 
 
 @contextlib.contextmanager
-def contending(count: int, module: nn.Module, shape: Sequence[int], batch: int, device: str) -> Iterator[None]:
-    """Keep `count` processes busy on `device` with passes of `module` over batches (batch, *shape) of noise.
+def contending(count: int, module: nn.Module, shape: Sequence[int], backend: TorchBackend) -> Iterator[None]:
+    """Keep `count` processes busy on the backend's device with passes of `module` over batches `shape` of noise.
 
-    All of them are running when the block is entered, and ended after it. Raises ParmError where one does not start.
+    They run it in the precision in which the backend does. All of them are running when the block is entered, and ended
+    after it. Raises ParmError where one does not start.
     """
     given = copy.deepcopy(module).cpu() if count else module
+    device, precision = str(backend.device), "half" if count and backend.runner(module).half else "single"
     started: list[tuple[BaseProcess, Connection]] = []
     try:
-        started.extend(start(_interfere, given, (batch, *shape), device) for _ in range(count))
+        started.extend(start(_interfere, given, tuple(shape), device, precision) for _ in range(count))
         for process, pipe in started:
             try:
                 if not pipe.poll(PATIENCE):
@@ -44,13 +48,13 @@ def contending(count: int, module: nn.Module, shape: Sequence[int], batch: int, 
             pipe.close()
 
 
-def _interfere(pipe: Connection, module: nn.Module, shape: tuple[int, ...], device: str) -> None:
+def _interfere(pipe: Connection, module: nn.Module, shape: tuple[int, ...], device: str, precision: Precision) -> None:
     die_with_parent()
     import torch
 
     from backends.torch_backend import TorchBackend
 
-    backend = TorchBackend(device)
+    backend = TorchBackend(device, precision=precision)
     inputs = backend.place(torch.randn(shape, generator=torch.Generator().manual_seed(0)))
     backend.serve(module, inputs)
     pipe.send(None)

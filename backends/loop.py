@@ -131,8 +131,7 @@ class HardwareInTheLoop:
         passes = self._passes | {"deployed": self._passes["deployed"] + len(missing)}
         reused = {"deployed": len(np.setdiff1d(self.samples[~ran], missing)), "parity": 0, "backup": 0}
 
-        computed = self.backend.predict_samples(self.deployed, self.images, torch.from_numpy(missing))
-        check_finite(computed, "deployed")
+        computed = self._deployed_outputs(missing)
         returned = self._returned(trace, Role.DEPLOYED, computed.shape[1])
         by_sample = torch.full((len(self.labels), computed.shape[1]), torch.nan)
         by_sample[torch.from_numpy(missing)] = computed
@@ -167,8 +166,16 @@ class HardwareInTheLoop:
     def _interfere(self, size: int) -> None:
         """Start the processes that contend for the device."""
         count, self.contention = self.contention, 0
-        shape, device = self.images.shape[1:], str(self.backend.device)
-        self._interference.enter_context(contending(count, self.deployed, shape, size, device))
+        batch = (size, *self.images.shape[1:])
+        self._interference.enter_context(contending(count, self.deployed, batch, self.backend))
+
+    def _deployed_outputs(self, samples: Ints) -> Tensor:
+        """Return what the deployed model answers to samples of the test set, (n, classes)."""
+        outputs = self.backend.predict_samples(self.deployed, self.images, torch.from_numpy(samples))
+        if not outputs.isfinite().all() and self.backend.distrust_half(self.deployed):
+            return self._deployed_outputs(samples)
+        check_finite(outputs, "deployed")
+        return outputs
 
     def _module(self, role: Role, row: int) -> nn.Module:
         if role == Role.DEPLOYED:

@@ -69,7 +69,7 @@ def measure(
         works: dict[tuple[str, int], Work] = {}
         for size in sizes:
             works |= _works(backend, modules, shape, size, codings)
-    with contending(contention, first, shape, sizes[-1], str(backend.device)), torch.inference_mode():
+    with contending(contention, first, (sizes[-1], *shape), backend), torch.inference_mode():
         times = take_turns(works, repeats, warmup, clock_of(backend.device))
     under = f", while {contention} processes ran batches of {sizes[-1]} on the same device" if contention else ""
     ways = {role: backend.runner(module).how for role, module in modules.items()}

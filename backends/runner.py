@@ -4,18 +4,16 @@ from __future__ import annotations
 
 import contextlib
 import copy
-import operator
-from collections import Counter
 from collections.abc import Callable, Iterator
-from dataclasses import dataclass
 from pathlib import Path
-from typing import Any, Literal
+from typing import Literal
 
 import torch
-from torch import Tensor, fx, nn
-from torch.nn.utils.fusion import fuse_conv_bn_eval
+from torch import Tensor, nn
 
 from backends import onnx
+from backends.fusion import trusted_copy
+from backends.graphs import Graphs
 
 Precision = Literal["auto", "half", "single"]
 """Of forward passes. `auto` is half precision on CUDA where a model's answers bear it, and single elsewhere."""
@@ -33,12 +31,6 @@ ONNX_BATCH = 64
 
 Gather = Callable[[slice], Tensor]
 """Returns the inputs of these rows, on the device; called once per batch."""
-
-Forward = Callable[[Tensor], Tensor]
-
-MOST_SHAPES = 512
-"""Each recording keeps its inputs and outputs on the device; shapes beyond this many run without one, and `Graphs`
-says so."""
 
 Way = Literal["onnx", "folded", "cudnn", "compiled"]
 """How a network is run: by ONNX Runtime, as a copy with batch norm folded away, with cuDNN's fused convolutions too, or
@@ -61,11 +53,13 @@ class ModelRunner:
         batch: int | None = None,
         exports: Path | None = None,
         way: Way | None = None,
+        wide_stem: bool = False,
     ) -> None:
         """Prepare to run `module`; `batch` is the number of samples per pass, chosen from the first inputs if None.
 
         `exports` is the folder for exports to ONNX. `way` is how a convolutional network is run, by default by
-        ONNX Runtime in single precision on the CPU and as a folded copy elsewhere.
+        ONNX Runtime in single precision on the CPU and as a folded copy elsewhere; `wide_stem` gives its first
+        convolution channels of zeros, up to a multiple of eight.
         """
         self.device = device
         self.half = half
@@ -76,6 +70,7 @@ class ModelRunner:
         self.agreement: float | None = None
         """Share of the held samples on which half and single precision agree, where that decided."""
         self.way: Way = way or ("onnx" if device.type == "cpu" and not half else "folded")
+        self._wide_stem = wide_stem
         self._exports = exports
         self._given = module.eval().to(device)
         self._state = _state(module)
@@ -116,13 +111,14 @@ class ModelRunner:
             try:
                 self._forward = onnx.optimised(module, inputs, self._exports)
             except ValueError as reason:
-                module, how = trusted_copy(module, inputs[:1], cudnn=False)
+                module, how = trusted_copy(module, inputs[:1])
                 self._done = f"{how}; not by ONNX Runtime: {reason}"
             else:
                 self._done, self._channels_last = "by ONNX Runtime", False
                 return self._forward(inputs)
         elif self._convolves:
-            module, self._done = trusted_copy(module, inputs[:1].float(), cudnn=self.way == "cudnn")
+            example, cudnn = inputs[:1].float(), self.way == "cudnn"
+            module, self._done = trusted_copy(module, example, cudnn=cudnn, wide_stem=self._wide_stem)
         if self.half:
             module = copy.deepcopy(module).to(self._type)
         if self._channels_last:
@@ -208,21 +204,6 @@ def _full_single_precision(device: torch.device) -> Iterator[None]:
         torch.backends.cudnn.allow_tf32 = allowed
 
 
-def trusted_copy(module: nn.Module, inputs: Tensor, *, cudnn: bool) -> tuple[nn.Module, str]:
-    """Return a fused copy of `module` and what was done to it, once it has answered `inputs` (n, *shape) alike.
-
-    Where it does not, return a plain copy: a network can do what tracing does not show.
-    """
-    made, how = fused(module, cudnn=cudnn)
-    plain = module(inputs)
-    try:
-        error = float((made(inputs) - plain).abs().max())
-    except RuntimeError as problem:
-        return copy.deepcopy(module), f"as it is: fused, it says {str(problem).splitlines()[0]}"
-    allowed = 1e-4 * max(1.0, float(plain.abs().max()))
-    return (made, how) if error <= allowed else (copy.deepcopy(module), f"as it is: fused, it is off by {error:.1e}")
-
-
 def largest_activation(module: nn.Module, run: Callable[[], Tensor]) -> int:
     """Return the bytes of the largest tensor that any part of `module` returns while `run` runs."""
     largest = 0
@@ -246,200 +227,3 @@ def _state(module: nn.Module) -> tuple[tuple[int, int], ...]:
     tensors = [*module.parameters(), *module.buffers()]
     written = ((tensor.data_ptr(), 0 if tensor.is_inference() else tensor._version) for tensor in tensors)
     return (torch.get_num_threads(), 0), *written
-
-
-def fused(module: nn.Module, *, cudnn: bool) -> tuple[nn.Module, str]:
-    """Return a copy of `module` for inference and, in words, what was done to it; the module itself is not changed.
-
-    At inference batch norm is a fixed affine map of a convolution's channels, so it folds into that convolution's
-    weights (Jacob et al. 2018, section 3.2). `cudnn` also takes each convolution, the sum and the ReLU that follow it
-    as one operator of cuDNN's, which runs on CUDA only.
-
-    A network whose forward pass depends on its inputs cannot be traced; it is then a plain copy.
-    """
-    copied = copy.deepcopy(module).eval().requires_grad_(False)
-    try:
-        traced = fx.symbolic_trace(copied)
-    except Exception as error:  # its forward pass ran on a stand-in for its inputs, and could do anything
-        return copied, f"as it is: {type(error).__name__} when it was traced"
-    folded = _fold_batch_norm(traced)
-    done = f"batch norm folded into {folded} convolutions"
-    if cudnn:
-        done += f", {_use_cudnn(traced)} of cuDNN's convolutions with ReLU"
-    traced.delete_all_unused_submodules()
-    traced.recompile()
-    return traced, done
-
-
-class FusedConvolution(nn.Module):
-    """A convolution by cuDNN, plus `other` where there is one, under a ReLU."""
-
-    def __init__(self, convolution: nn.Conv2d) -> None:
-        super().__init__()
-        self.weight, self.bias = convolution.weight, convolution.bias
-        assert not isinstance(convolution.padding, str)
-        self.geometry = (convolution.stride, convolution.padding, convolution.dilation, convolution.groups)
-
-    def forward(self, x: Tensor, other: Tensor | None = None) -> Tensor:
-        """(n, before, h, w) -> (n, after, h', w'), the shape that `other` has as well."""
-        if other is None:
-            return torch.cudnn_convolution_relu(x, self.weight, self.bias, *self.geometry)
-        return torch.cudnn_convolution_add_relu(x, self.weight, other, 1.0, self.bias, *self.geometry)
-
-
-def _fold_batch_norm(traced: fx.GraphModule) -> int:
-    """Fold every batch norm that follows a convolution of its own; return how many."""
-    parts, calls = dict(traced.named_modules()), _calls(traced)
-    done = 0
-    for node in _calling(traced, parts, nn.BatchNorm2d):
-        before = node.args[0]
-        if not (isinstance(before, fx.Node) and before in _calling(traced, parts, nn.Conv2d)):
-            continue
-        convolution, norm = parts[str(before.target)], parts[str(node.target)]
-        if len(before.users) > 1 or calls[str(before.target)] > 1 or norm.running_mean is None:
-            continue
-        assert isinstance(convolution, nn.Conv2d)
-        assert isinstance(norm, nn.BatchNorm2d)
-        _replace(traced, before, fuse_conv_bn_eval(convolution, norm))
-        node.replace_all_uses_with(before)
-        traced.graph.erase_node(node)
-        done += 1
-    return done
-
-
-def _use_cudnn(traced: fx.GraphModule) -> int:
-    """Replace convolutions under a ReLU, with the sum between where there is one; return how many."""
-    parts, calls = dict(traced.named_modules()), _calls(traced)
-    done = 0
-    for node in _calling(traced, parts, nn.Conv2d):
-        convolution = parts[str(node.target)]
-        assert isinstance(convolution, nn.Conv2d)
-        if calls[str(node.target)] > 1 or convolution.padding_mode != "zeros" or isinstance(convolution.padding, str):
-            continue
-        total = _only_user(node)
-        other = _addend(node, total)
-        chain = [node] if total is None or other is None else [node, total]
-        relu = _only_user(chain[-1])
-        if relu is None or relu not in _calling(traced, parts, nn.ReLU):
-            continue
-        _replace(traced, node, FusedConvolution(convolution))
-        done += 1
-        with traced.graph.inserting_before(relu):
-            given = (node.args[0],) if other is None else (node.args[0], other)
-            together = traced.graph.call_module(str(node.target), given)
-        relu.replace_all_uses_with(together)
-        for gone in (relu, *reversed(chain)):
-            traced.graph.erase_node(gone)
-    return done
-
-
-def _calling(traced: fx.GraphModule, parts: dict[str, nn.Module], *kinds: type[nn.Module]) -> list[fx.Node]:
-    """Return the calls of modules of exactly one of these classes: a subclass may compute something else."""
-    called = (node for node in traced.graph.nodes if node.op == "call_module")
-    return [node for node in called if type(parts[str(node.target)]) in kinds]
-
-
-def _calls(traced: fx.GraphModule) -> Counter[str]:
-    return Counter(str(node.target) for node in traced.graph.nodes if node.op == "call_module")
-
-
-def _only_user(node: fx.Node) -> fx.Node | None:
-    return next(iter(node.users)) if len(node.users) == 1 else None
-
-
-def _addend(node: fx.Node, user: fx.Node | None) -> fx.Node | None:
-    """Return what `user` adds to `node`, if it does that and nothing else."""
-    if user is None or user.target not in (operator.add, torch.add) or user.kwargs or len(user.args) != 2:
-        return None
-    (other,) = [argument for argument in user.args if argument is not node] or (None,)
-    return other if isinstance(other, fx.Node) else None
-
-
-def _replace(traced: fx.GraphModule, node: fx.Node, module: nn.Module) -> None:
-    parent, _, name = str(node.target).rpartition(".")
-    setattr(traced.get_submodule(parent), name, module)
-
-
-@dataclass(frozen=True, slots=True)
-class Recording:
-    """A recorded forward pass: `replay` computes `outputs` from the present content of `inputs`."""
-
-    inputs: Tensor
-    outputs: Tensor
-    replay: Callable[[], Any]
-    pool: Any = None
-
-
-def record(forward: Forward, inputs: Tensor, pool: Any = None) -> Recording:
-    """Record `forward` on CUDA for inputs of this shape, with intermediate results in `pool` where that is given.
-
-    Raises RuntimeError where it waits for the device, and leaves stream and allocator as they were.
-    """
-    held = inputs.clone()
-    cuda: Any = torch.cuda
-    aside = cuda.Stream(inputs.device)
-    aside.wait_stream(torch.cuda.current_stream(inputs.device))
-    checked = cuda.get_sync_debug_mode()
-    with torch.cuda.stream(aside):
-        try:
-            forward(held)  # kernels are chosen, and workspaces made, before anything is recorded
-            cuda.set_sync_debug_mode("error")  # most of what cannot be recorded is refused here, with nothing to mend
-            for _ in range(2):
-                forward(held)
-        finally:
-            cuda.set_sync_debug_mode(checked)
-    torch.cuda.current_stream(inputs.device).wait_stream(aside)
-    graph = cuda.CUDAGraph()
-    # The outer block brings the stream back where the inner one fails, which then leaves that out.
-    with torch.cuda.stream(aside):
-        try:
-            with cuda.graph(graph, pool=pool, stream=aside):  # its own stream would be the current device's
-                outputs = forward(held)
-        except RuntimeError:
-            with contextlib.suppress(Exception):  # torch leaves the allocator in the middle of the recording
-                end: Any = torch._C._cuda_endAllocateToPool
-                end(inputs.device.index or 0, graph.pool())
-            raise
-    return Recording(held, outputs, graph.replay, graph.pool())
-
-
-class Graphs:
-    """A forward pass that replays CUDA graphs: a module's kernels recorded once per shape of its inputs.
-
-    A network of small layers on a big GPU spends more time on launching kernels than on running them. All recordings
-    share one pool for their intermediate results. The recording is a function that is handed in, so that everything
-    around it is tested where there is no CUDA.
-    """
-
-    def __init__(self, forward: Forward, record: Callable[[Forward, Tensor, Any], Recording] = record) -> None:
-        """Wrap `forward`; `record` makes a recording of it."""
-        self._forward = forward
-        self._record = record
-        self._recordings: dict[tuple[Any, ...], Recording] = {}
-        self.refused: str | None = None
-        """Why the module, or another shape of inputs, is not recorded; it then runs as it is."""
-
-    def __call__(self, inputs: Tensor) -> Tensor:
-        """Return the outputs, which hold only until the next call. Raises OutOfMemoryError, after which to try less."""
-        key = (inputs.shape, inputs.stride(), inputs.dtype)
-        if key not in self._recordings:
-            if self.refused is None and len(self._recordings) == MOST_SHAPES:
-                self.refused = f"only {MOST_SHAPES} shapes of inputs are recorded"
-            if self.refused is not None:
-                return self._forward(inputs)
-            pool = next((one.pool for one in self._recordings.values()), None)
-            try:
-                self._recordings[key] = self._record(self._forward, inputs, pool)
-            except torch.OutOfMemoryError:
-                raise
-            except RuntimeError as error:
-                self.refused = str(error)
-                return self._forward(inputs)
-        recording = self._recordings[key]
-        recording.inputs.copy_(inputs)
-        recording.replay()
-        return recording.outputs
-
-    def clear(self) -> None:
-        """Give the recordings' memory back."""
-        self._recordings.clear()

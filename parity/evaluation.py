@@ -10,7 +10,7 @@ from random import Random
 import torch
 from torch import Generator, Tensor, nn
 
-from parity.codes.base import TensorCode
+from parity.codes.base import TensorCode, sent
 from parity.tasks import LearningTask
 
 EVALUATION_BATCH = 1024
@@ -75,6 +75,8 @@ def degraded(
     lost = list(combinations(range(k) if code.systematic else at, losses))
     if len(lost) > PATTERNS:
         lost = sorted(Random(0).sample(lost, PATTERNS))
+    # Which slots are judged, sent to the device once.
+    judged_slots = [sent(torch.tensor(pattern if code.systematic else range(k)), outputs.device) for pattern in lost]
     right = agrees = torch.zeros((), dtype=torch.float64, device=outputs.device)
     judged = 0
     with torch.no_grad():
@@ -89,14 +91,14 @@ def degraded(
                 parities[:, there[0]] = first
                 for row in there[1:]:
                     parities[:, row] = answering[row](coded[:, row])
-            for pattern in lost:
+            for pattern, slots in zip(lost, judged_slots, strict=True):
                 base = (1 << k) - 1 if code.systematic else 0
                 returned = (base | sum(1 << bit for bit in at)) & ~sum(1 << bit for bit in pattern)
-                slots = list(pattern) if code.systematic else list(range(k))
                 masks = torch.full((len(members),), returned, dtype=torch.int64)
                 decoded = coder.decode(own, parities, masks)[:, slots]
                 wanted = members[:, slots]
                 right = right + task.quality(decoded, labels[wanted]).sum().double()
                 agrees = agrees + task.quality(decoded, answers[wanted]).sum().double()
                 judged += wanted.numel()
-    return Degraded(float(right) / judged, float(agrees) / judged)
+    rights, agreements = torch.stack([right, agrees]).tolist()
+    return Degraded(rights / judged, agreements / judged)

@@ -51,6 +51,9 @@ class Recipe(Kind):
 
     compiled: bool | None = None
     """Compile the network before training: a minute or more at first, then faster steps; needs a C++ compiler."""
+    graphed: bool | None = None
+    """On CUDA, record a step as a CUDA graph and replay it: for small networks and batches, whose kernels take longer
+    to launch than to run. Where that cannot be done, steps run as they are, and the model's card says why."""
 
     @property
     def augments(self) -> bool:

@@ -300,6 +300,7 @@ class ModelStore:
             "test": work.measure(module),
             "validation": {"score": fit.best_score, "epoch": fit.best_epoch, "epochs": fit.epoch},
             "seconds": fit.seconds,
+            **({"not_graphed": fit.refused} if fit.refused else {}),
             "device": _device_name(self.device),
             "versions": {"python": platform.python_version(), "torch": torch.__version__},
             "weights_sha256": hashlib.sha256(weights).hexdigest(),

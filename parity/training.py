@@ -25,6 +25,7 @@ from torch.optim import Optimizer
 
 from parity.objectives import Objective
 from parity.recipes import Recipe
+from parity.steps import Steps, prepare
 from sim.atomic import write as atomic_write
 from sim.errors import ParmError
 
@@ -66,6 +67,8 @@ class Fit:
     """The epoch whose weights are kept; of equally good ones the last."""
     best_score: float = -1.0
     seconds: float = 0.0
+    refused: str = ""
+    """Why steps were not recorded although the recipe asks for it."""
 
 
 def seed_of(*parts: object) -> int:
@@ -90,15 +93,12 @@ def train(
     Raises ParmError where the checkpoint is damaged or the loss stops being finite.
     """
     device = next(module.parameters()).device
-    # With fewer than 16 channels torch 2.14's backward pass on several CPU threads crashes for some odd batches.
-    if min((one.out_channels for one in module.modules() if isinstance(one, nn.Conv2d)), default=0) >= 16:
-        module.to(memory_format=torch.channels_last)
-    if recipe.compiled:
-        module.compile()
+    prepare(module, recipe)
     optimiser = recipe.optimiser(module.parameters())
     fit, best = Fit(), _copy(module.state_dict())
     if checkpoint.exists():
         fit, best = load_checkpoint(checkpoint, module, optimiser)
+    steps = Steps(module, objective, recipe, optimiser, batch)
     before, started = fit.seconds, time.perf_counter()
     written = started
     while fit.epoch < recipe.epochs and not _stale(fit, recipe):
@@ -106,7 +106,7 @@ def train(
         generator = Generator(device).manual_seed(chance)
         with torch.random.fork_rng([device] if device.type == "cuda" else []):
             torch.manual_seed(chance)  # for random layers of a user's own network, such as dropout
-            loss = _epoch(module, objective, recipe, optimiser, batch, fit.epoch, generator)
+            loss = steps.epoch(fit.epoch, generator)
         if not math.isfinite(loss):
             raise ParmError(
                 f"training diverged in epoch {fit.epoch + 1} (loss {loss}): set the recipe's lr below {recipe.lr}"
@@ -124,39 +124,12 @@ def train(
         report(fit, loss, score)
     module.load_state_dict(best)
     module.eval()
+    fit.refused = steps.refused
     return fit
 
 
 def _stale(fit: Fit, recipe: Recipe) -> bool:
     return recipe.patience is not None and fit.epoch - fit.best_epoch >= recipe.patience
-
-
-def _epoch(
-    module: nn.Module,
-    objective: Objective,
-    recipe: Recipe,
-    optimiser: Optimizer,
-    batch: int,
-    epoch: int,
-    generator: Generator,
-) -> float:
-    """One pass; returns the mean loss."""
-    module.train()
-    device = next(module.parameters()).device.type
-    rows = objective.rows(generator)
-    steps = math.ceil(len(rows) / batch)
-    losses = []
-    # Steps of nearly equal size: a last one of a row or two would be noise, and batch norm cannot take a single row.
-    for step, part in enumerate(rows.tensor_split(steps)):
-        for group in optimiser.param_groups:
-            group["lr"] = recipe.rate((epoch + step / steps) / recipe.epochs)
-        with torch.autocast(device, torch.bfloat16, enabled=recipe.mixed):
-            loss = objective.loss(module, part, generator)
-        optimiser.zero_grad(set_to_none=True)
-        loss.backward()  # type: ignore[no-untyped-call]
-        optimiser.step()
-        losses.append(loss.detach())
-    return float(torch.stack(losses).mean())
 
 
 def save_checkpoint(path: Path, module: nn.Module, optimiser: Optimizer, best: dict[str, Tensor], fit: Fit) -> None:

@@ -62,6 +62,23 @@ class Graph:
 
     steps: list[tuple[Callable[..., Any], tuple[Any, ...], dict[str, Any], Any]] = field(default_factory=list)
     spoilt: bool = False
+    generators: list[torch.Generator] = field(default_factory=list)
+    before: dict[int, tuple[Any, Any]] = field(default_factory=dict)
+    """What storages held, by address: capturing computes nothing, so that it is put back in the end."""
+    drawn: list[Tensor] = field(default_factory=list)
+    """The state of each generator."""
+
+    def keep(self, tensors: list[PretendTensor]) -> None:
+        """Note what these tensors hold."""
+        for storage in (one.held.untyped_storage() for one in tensors):
+            self.before.setdefault(storage.data_ptr(), (storage, storage.clone()))
+
+    def put_back(self) -> None:
+        """Undo what was computed while capturing."""
+        for storage, content in self.before.values():
+            storage.copy_(content)
+        for generator, state in zip(self.generators, self.drawn, strict=True):
+            generator.set_state(state)
 
 
 @dataclass
@@ -90,12 +107,12 @@ class Device:
         self.replays = 0
 
     def wait(self, what: str) -> None:
-        """Note a wait, which a capture does not permit."""
+        """Note a wait, which a capture does not permit; torch's own check comes first, and spoils nothing."""
+        if self.debug == 2:
+            raise RuntimeError(f"called a synchronizing CUDA operation: {what}")
         if self.capturing is not None:
             self.capturing.spoilt = True
             raise RuntimeError(f"operation not permitted when stream is capturing: {what}")
-        if self.debug == 2:
-            raise RuntimeError(f"called a synchronizing CUDA operation: {what}")
         self.waits.append((what, _line_of_ours()))
 
 
@@ -193,6 +210,8 @@ def run(func: Any, args: tuple[Any, ...], kwargs: dict[str, Any]) -> Any:
         DEVICE.kernels[name] += 1
     if name == "aten::convolution" and args[0].dtype == torch.float32:
         DEVICE.tf32.add(torch.backends.cudnn.allow_tf32)
+    if DEVICE.capturing is not None:
+        DEVICE.capturing.keep(ours)
     inner_args, inner_kwargs = tree_map(_inner, (args, kwargs))
     inner_kwargs.pop("pin_memory", None)
     function = _REPLACED.get(name, func)
@@ -240,6 +259,11 @@ def _check_generators(kwargs: dict[str, Any], on_device: bool) -> None:
     for value in kwargs.values():
         if isinstance(value, torch.Generator) and (value._cdata in _GENERATORS) != on_device:
             raise PlacementError("a generator of another device")
+        if isinstance(value, torch.Generator) and value._cdata in _STUCK:
+            raise RuntimeError("Offset increment outside graph capture encountered unexpectedly.")
+        known = [one._cdata for one in DEVICE.capturing.generators] if DEVICE.capturing is not None else None
+        if isinstance(value, torch.Generator) and known is not None and value._cdata not in known:
+            raise RuntimeError("the generator is not registered with the graph that is being captured")
 
 
 def _inner(value: Any) -> Any:
@@ -284,6 +308,7 @@ _REPLACED: dict[str, Callable[..., Any]] = {
 
 _GENERATORS: set[int] = set()
 _KEPT: list[torch.Generator] = []  # so that no number in `_GENERATORS` is given to another one
+_STUCK: set[int] = set()  # which a capture that failed still has
 _generator = torch.Generator
 
 
@@ -304,6 +329,13 @@ class _PretendGenerator(torch.Generator):
     def device(self) -> torch.device:
         return CUDA
 
+    def clone_state(self) -> torch.Generator:
+        return _generator("cpu").set_state(self.get_state())
+
+    def graphsafe_set_state(self, state: torch.Generator) -> None:
+        _STUCK.discard(self._cdata)
+        self.set_state(state.get_state())
+
 
 def generator(device: Any = "cpu") -> torch.Generator:
     """Return a generator of the device or of the CPU."""
@@ -313,6 +345,7 @@ def generator(device: Any = "cpu") -> torch.Generator:
 class Stream:
     def __init__(self, device: Any = None) -> None:
         self.after: list[Stream] = []
+        self.device_index = 0
 
     def wait_stream(self, other: Stream) -> None:
         self.after.append(other)
@@ -349,6 +382,9 @@ class CUDAGraph:
     def __init__(self) -> None:
         self.captured = Graph()
 
+    def register_generator_state(self, generator: torch.Generator) -> None:
+        self.captured.generators.append(generator)
+
     def pool(self) -> tuple[int, int]:
         return (0, 1)
 
@@ -362,7 +398,7 @@ class CUDAGraph:
 
 
 class graph:  # noqa: N801 - torch's name
-    """As in torch 2.14: where capturing failed, neither the stream nor the allocator is put back."""
+    """As in torch 2.14, and 2.11 for generators: where capturing failed, nothing is put back."""
 
     def __init__(self, graph: CUDAGraph, pool: Any = None, stream: Stream | None = None) -> None:
         self.graph, self.stream = graph, stream
@@ -372,12 +408,15 @@ class graph:  # noqa: N801 - torch's name
         if DEVICE.pool_open:
             raise RuntimeError("captures_underway.empty() INTERNAL ASSERT FAILED")
         DEVICE.streams.append(self.stream)
-        DEVICE.capturing, DEVICE.pool_open = Graph(), True
+        DEVICE.capturing, DEVICE.pool_open = self.graph.captured, True
+        DEVICE.capturing.drawn = [one.get_state() for one in DEVICE.capturing.generators]
 
     def __exit__(self, *_: object) -> None:
         captured, DEVICE.capturing = DEVICE.capturing, None
         assert captured is not None
+        captured.put_back()
         if captured.spoilt:
+            _STUCK.update(one._cdata for one in captured.generators)
             raise RuntimeError("CUDA error: operation failed due to a previous error during capture")
         self.graph.captured, DEVICE.pool_open = captured, False
         DEVICE.streams.pop()
@@ -428,6 +467,7 @@ def pretend_cuda() -> Iterator[Device]:
         "stream": _on_stream,
         "set_sync_debug_mode": _set_debug,
         "get_sync_debug_mode": lambda: DEVICE.debug,
+        "default_generators": (generator("cuda"),),
         "Stream": Stream,
         "Event": Event,
         "CUDAGraph": CUDAGraph,

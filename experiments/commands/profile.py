@@ -22,7 +22,7 @@ def profile(
     batches: Annotated[str, typer.Option(metavar="B,B,...", help="Batch sizes to measure.")] = "1",
     repeats: Annotated[int, typer.Option(min=1, help="Measurements per batch size.")] = 500,
     contention: Annotated[int, typer.Option(min=0, help="Processes that load the device meanwhile.")] = 0,
-    half: Annotated[bool, typer.Option("--half", help="Measure half precision.")] = False,
+    half: Annotated[bool, typer.Option("--half", help="Half precision; else as a run settles.")] = False,
     out: Annotated[Path, typer.Option(metavar="FILE", help="The profile to write.")] = Path("profile.json"),
     overrides: Overrides = None,
     data: DataFolder = None,
@@ -45,7 +45,7 @@ def profile(
     from experiments.calibration.profiling import Effort, measure_model, measure_network, parse_network
     from experiments.config import loader
 
-    effort = Effort(device, sizes, repeats, "half" if half else "single", contention)
+    effort = Effort(device, sizes, repeats, "half" if half else "auto", contention)
     if file is not None:
         experiment = loader.load(file, overrides or (), plugin or ())
         if experiment.model is None:

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import copy
+from pathlib import Path
 
 import pytest
 import torch
@@ -12,8 +13,10 @@ from backends.answers import Predictor
 from backends.runner import ModelRunner, Way
 from backends.torch_backend import TorchBackend
 from parity.networks import Network, ResNet18
+from parity.objectives import Reconstruction, Supervised
+from parity.recipes import Best
 from tests.backends.test_fusion import lived_in
-from tests.backends.test_pretend_cuda import CODES, IMAGES, SAMPLES, Cell, Waiting, network
+from tests.backends.test_pretend_cuda import CODES, IMAGES, SAMPLES, Cell, Waiting, fitted, network, training_data
 
 pytestmark = pytest.mark.skipif(not torch.cuda.is_available(), reason="there is no CUDA device")
 
@@ -76,12 +79,13 @@ def test_many_sizes_of_batches_share_a_pool_and_answer_alike() -> None:
     assert "without CUDA graphs" not in str(backend.how(module))
 
 
-@pytest.mark.parametrize("way", ["folded", "cudnn", "compiled"])
-def test_every_way_gives_the_classes_of_single_precision(way: Way) -> None:
+@pytest.mark.parametrize("wide_stem", [False, True])
+@pytest.mark.parametrize("way", ["folded", "cudnn"])
+def test_every_way_gives_the_outputs_of_single_precision(way: Way, wide_stem: bool) -> None:
     module = lived_in(network(ResNet18(width=16)))
     here, _ = both(copy.deepcopy(module))
     for half in (False, True):
-        runner = ModelRunner(copy.deepcopy(module), torch.device("cuda"), half=half, way=way)
+        runner = ModelRunner(copy.deepcopy(module), torch.device("cuda"), half=half, way=way, wide_stem=wide_stem)
         with torch.inference_mode():
             outputs = runner.outputs(SAMPLES, lambda chunk: IMAGES[chunk]).cpu()
         torch.testing.assert_close(outputs, here, rtol=2e-2, atol=2e-2 if half else 1e-4)
@@ -91,3 +95,37 @@ def test_half_precision_is_settled_and_said() -> None:
     backend, module = TorchBackend("cuda"), network(ResNet18(width=16))
     backend.settle(module, lambda: IMAGES)
     assert "of the held samples" in str(backend.how(module))
+
+
+@pytest.mark.parametrize("views", [None, 2])
+def test_recorded_steps_learn_what_steps_as_they_are_learn(views: int | None, tmp_path: Path) -> None:
+    code, k, r = CODES["addition"]
+    data, part, found = training_data(4), code.parts(k, r)[0], []
+    for graphed in (None, True):
+        recipe = Best(epochs=3, holdout=20, shift=1, flip=True, views=views, graphed=graphed)
+        module = network(ResNet18(width=16)).cuda()
+        objective = Reconstruction(data, network().cuda(), part, recipe, torch.device("cuda"))
+        fit, losses = fitted(module, objective, recipe, 14, tmp_path / str(graphed))
+        assert fit.refused == ""
+        found.append(losses)
+    torch.testing.assert_close(*found, rtol=0.02, atol=0)
+
+
+@pytest.mark.parametrize("unnoticed", [False, True])
+def test_after_a_refused_step_training_goes_on_and_random_layers_draw(unnoticed: bool, tmp_path: Path) -> None:
+    recipe = Best(epochs=2, holdout=10, shift=1, graphed=True)
+    module = nn.Sequential(Waiting(unnoticed=unnoticed), nn.Dropout()).cuda()
+    objective = Supervised(training_data(2), recipe, torch.device("cuda"))
+    fit, losses = fitted(module, objective, recipe, 10, tmp_path)
+    assert fit.refused
+    assert len(losses) == 2
+    assert torch.rand(3, device="cuda").shape == (3,)
+
+
+def test_a_compiled_network_gives_the_outputs_of_single_precision() -> None:
+    module = lived_in(network(ResNet18(width=16)))  # the last test, since it takes longest
+    here, _ = both(copy.deepcopy(module))
+    runner = ModelRunner(module, torch.device("cuda"), half=True, way="compiled")
+    with torch.inference_mode():
+        outputs = runner.outputs(SAMPLES, lambda chunk: IMAGES[chunk]).cpu()
+    torch.testing.assert_close(outputs, here, rtol=2e-2, atol=2e-2)

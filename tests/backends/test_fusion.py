@@ -9,7 +9,7 @@ import pytest
 import torch
 from torch import Tensor, nn
 
-from backends.runner import fused, trusted_copy
+from backends.fusion import fused, trusted_copy
 from parity.networks import LeNet5, MobileNetV2, Network, ResNet18
 
 
@@ -72,7 +72,7 @@ def test_every_network_answers_as_before_and_is_not_touched(
 ) -> None:
     module = lived_in(network.build(shape, 7))
     before = copy.deepcopy(module.state_dict())
-    made, how = fused(module, cudnn=False)
+    made, how = fused(module)
     assert f"folded into {folded} convolutions" in how
     assert not any(isinstance(part, nn.BatchNorm2d) for part in made.modules())
     assert all(torch.equal(value, before[name]) for name, value in module.state_dict().items())
@@ -83,21 +83,37 @@ def test_every_network_answers_as_before_and_is_not_touched(
     assert torch.equal(plain.argmax(1), fast.argmax(1))
 
 
+@pytest.mark.parametrize(
+    ("network", "shape", "widened"), [(ResNet18(width=4), (3, 32, 32), 1), (LeNet5(), (1, 28, 28), 1)], ids=str
+)
+def test_channels_of_zeros_change_no_answer(network: Network, shape: tuple[int, int, int], widened: int) -> None:
+    module, inputs = lived_in(network.build(shape, 7)), torch.randn(20, *shape)
+    made, how = fused(module, wide_stem=True)
+    assert f"{widened} of them given channels of zeros" in how
+    first = next(part for part in made.modules() if isinstance(part, nn.Conv2d))
+    assert first.weight.shape[1] == first.in_channels == 8
+    with torch.inference_mode():
+        wide = torch.cat([inputs, torch.zeros(20, 8 - shape[0], *shape[1:])], dim=1)
+        for given in (inputs, wide):
+            torch.testing.assert_close(made(given), module(inputs), rtol=1e-5, atol=1e-5)
+
+
 @pytest.mark.parametrize("name", PATTERNS)
 def test_what_only_looks_like_a_pattern_is_answered_as_before(name: str) -> None:
     module = lived_in(Two(PATTERNS[name]))
     inputs = torch.randn(5, 3, 6, 6)
     with torch.inference_mode():
         kept = inputs.clone()
-        made, how = trusted_copy(module, inputs, cudnn=False)
-        assert not how.startswith("as it is"), "it was not even recognised as what it is"
-        torch.testing.assert_close(made(inputs), module(inputs))
-        assert torch.equal(inputs, kept)
+        for wide_stem in (False, True):
+            made, how = trusted_copy(module, inputs, wide_stem=wide_stem)
+            assert not how.startswith("as it is"), "it was not even recognised as what it is"
+            torch.testing.assert_close(made(inputs), module(inputs))
+            assert torch.equal(inputs, kept)
 
 
 def test_a_forward_pass_that_depends_on_its_input_is_run_as_it_is() -> None:
     module = Two(lambda a, b, n, x: a(x) if x.sum() > 0 else b(x))
-    made, how = fused(module, cudnn=False)
+    made, how = fused(module)
     assert how.startswith("as it is: TraceError")
     for sign in (1, -1):
         inputs = sign * torch.rand(4, 3, 6, 6)
@@ -106,12 +122,12 @@ def test_a_forward_pass_that_depends_on_its_input_is_run_as_it_is() -> None:
 
 def test_a_copy_that_answers_otherwise_is_not_trusted(monkeypatch: pytest.MonkeyPatch) -> None:
     module, inputs = lived_in(Two(PATTERNS["a number is added"])), torch.randn(4, 3, 6, 6)
-    monkeypatch.setattr("backends.runner.fused", lambda module, cudnn: (nn.Flatten(), "wrongly"))
+    monkeypatch.setattr("backends.fusion.fused", lambda module, **options: (nn.Flatten(), "wrongly"))
     with torch.inference_mode():
-        made, how = trusted_copy(module, inputs, cudnn=False)
+        made, how = trusted_copy(module, inputs)
         assert torch.equal(made(inputs), module(inputs))
         assert "it is off by" in how
-        monkeypatch.setattr("backends.runner.fused", lambda module, cudnn: (nn.Linear(1, 1), "wrongly"))
-        made, how = trusted_copy(module, inputs, cudnn=False)
+        monkeypatch.setattr("backends.fusion.fused", lambda module, **options: (nn.Linear(1, 1), "wrongly"))
+        made, how = trusted_copy(module, inputs)
         assert torch.equal(made(inputs), module(inputs))
         assert "fused, it says" in how

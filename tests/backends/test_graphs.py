@@ -6,8 +6,8 @@ import pytest
 import torch
 from torch import Tensor
 
-from backends import runner
-from backends.runner import Forward, Graphs, Recording
+from backends import graphs
+from backends.graphs import Forward, Graphs, Recording
 
 
 def doubled(inputs: Tensor) -> Tensor:
@@ -46,7 +46,7 @@ def test_another_type_or_layout_is_another_recording() -> None:
 
 
 def test_shapes_beyond_the_most_run_without_a_recording(monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr(runner, "MOST_SHAPES", 2)
+    monkeypatch.setattr(graphs, "MOST_SHAPES", 2)
     recorder = Recorder()
     run = Graphs(doubled, recorder)
     for rows in (1, 2, 3, 4, 1):

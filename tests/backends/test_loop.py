@@ -373,8 +373,8 @@ def test_contention_lasts_from_the_first_task_to_the_answers(
     log: list[tuple[object, ...]] = []
 
     @contextlib.contextmanager
-    def contending(count: int, module: nn.Module, shape: Sequence[int], batch: int, device: str) -> Iterator[None]:
-        log.append((count, module, tuple(shape), batch, device, len(clock.took)))
+    def contending(count: int, module: nn.Module, shape: Sequence[int], backend: TorchBackend) -> Iterator[None]:
+        log.append((count, module, shape, backend, len(clock.took)))
         yield
         log.append(("gone", len(clock.took)))
 
@@ -384,7 +384,7 @@ def test_contention_lasts_from_the_first_task_to_the_answers(
     )
     assert log == []
     trace = world.run(loop, Uncoded(), batching=BATCHINGS["threes"])
-    assert log == [(3, world.deployed, (1, 4, 4), 3, "cpu", 0)]
+    assert log == [(3, world.deployed, (3, 1, 4, 4), world.backend, 0)]
     loop.answers(trace)
     assert log[1:] == [("gone", len(clock.took))]
     alone = world.loop()

@@ -114,7 +114,7 @@ def test_cudas_events_enclose_the_work(monkeypatch: pytest.MonkeyPatch) -> None:
 
 def test_contention_runs_while_it_is_measured_and_no_longer() -> None:
     before = set(multiprocessing.active_children())
-    with contending(1, module(), (1, 4, 4), 2, "cpu"):
+    with contending(1, module(), (2, 1, 4, 4), TorchBackend("cpu")):
         (process,) = set(multiprocessing.active_children()) - before
         assert process.pid is not None
         used = _cpu_ticks(process.pid)
@@ -123,14 +123,14 @@ def test_contention_runs_while_it_is_measured_and_no_longer() -> None:
             time.sleep(0.02)
         assert _cpu_ticks(process.pid) > used + 2, "it is not at work"
     assert set(multiprocessing.active_children()) == before
-    with contending(0, module(), (1, 4, 4), 2, "cpu"):
+    with contending(0, module(), (2, 1, 4, 4), TorchBackend("cpu")):
         assert set(multiprocessing.active_children()) == before
 
 
 def test_an_interfering_process_that_dies_is_told(capfd: pytest.CaptureFixture[str]) -> None:
     with (
         pytest.raises(ParmError, match=r"an interfering process did not start \(exit status 1\)"),
-        contending(1, module(), (1,), 1, "cpu"),
+        contending(1, module(), (1, 1), TorchBackend("cpu")),
     ):
         raise AssertionError("nothing interferes")
     assert "shapes cannot be multiplied" in capfd.readouterr().err

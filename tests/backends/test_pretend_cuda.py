@@ -3,10 +3,13 @@
 from __future__ import annotations
 
 import copy
+import math
 from collections import Counter
 from collections.abc import Iterator
 from dataclasses import astuple
 from pathlib import Path
+from typing import Literal
+from unittest import mock
 
 import numpy as np
 import pytest
@@ -14,16 +17,17 @@ import torch
 from torch import nn
 
 from backends.answers import Predictor
+from backends.contention import contending
 from backends.loop import HardwareInTheLoop
 from backends.measuring import measure
 from backends.real.service import NetworkService
 from backends.runner import ModelRunner
 from backends.torch_backend import TorchBackend
 from parity.codes import Addition, Approxifer, Concatenation, Conditional, Exact, InvNet, Learned, Nercc, TensorCode
-from parity.networks import Mlp, Network, ResNet18
+from parity.networks import LeNet5, Mlp, Network, ResNet18
 from parity.objectives import Objective, Reconstruction, Supervised, TrainingData
-from parity.recipes import Best
-from parity.training import train
+from parity.recipes import Best, Muon, Recipe
+from parity.training import Fit, train
 from sim.cluster import Cluster
 from sim.distributions.families import Deterministic
 from sim.distributions.profile import RoleName
@@ -37,6 +41,8 @@ from sim.trace import Route, Trace
 from tests import pretend_cuda
 from tests.backends.test_answers import make_trace, random_trace
 from tests.backends.test_fusion import lived_in
+from tests.benchmarks import training
+from tests.benchmarks.inference import ON_CUDA, Clock, Limits, race
 from tests.pretend_cuda import CUDA, Device, PlacementError
 from tests.pretend_cuda import pretend_cuda as pretended
 
@@ -225,7 +231,7 @@ def test_many_sizes_of_batches_are_all_recorded_or_it_is_said(device: Device, mo
     for size in range(1, 41):
         backend.runner(module)(backend.place(IMAGES[:size]))
     assert device.replays == 40
-    monkeypatch.setattr("backends.runner.MOST_SHAPES", 2)
+    monkeypatch.setattr("backends.graphs.MOST_SHAPES", 2)
     module = network()
     for size in (1, 2, 3):
         backend.runner(module)(backend.place(IMAGES[:size]))
@@ -277,6 +283,37 @@ def test_half_precision_that_overflows_falls_back_to_single(device: Device, monk
         cell.answer(chosen, 0)
 
 
+def test_samples_that_no_task_ran_fall_back_to_single_precision_too(
+    device: Device, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    module, brightest = overflowing(1), int(IMAGES.flatten(1).sum(1).argmax())
+    monkeypatch.setattr(TorchBackend, "agreement", lambda *given: 1.0)
+    backend = TorchBackend("cuda")
+    backend.settle(module, lambda: IMAGES)
+    loop = HardwareInTheLoop(backend, module, IMAGES, LABELS, np.array([brightest]), default_answer=3)
+    expected = TorchBackend("cpu").predict(copy.deepcopy(module), IMAGES[[brightest]])
+    assert torch.equal(loop._deployed_outputs(np.array([brightest])), expected)
+    assert not backend.runner(module).half
+
+
+def test_what_contends_runs_in_the_precision_of_what_is_measured(
+    device: Device, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    started: list[tuple[object, ...]] = []
+    monkeypatch.setattr("backends.contention.start", lambda *given: started.append(given[2:]) or _no_process())
+    precisions: tuple[Literal["single", "half"], ...] = ("single", "half")
+    for precision in precisions:
+        with contending(1, network(), (4, *SHAPE), TorchBackend("cuda", precision=precision)):
+            pass
+    assert started == [((4, *SHAPE), "cuda", "single"), ((4, *SHAPE), "cuda", "half")]
+
+
+def _no_process() -> tuple[mock.Mock, mock.Mock]:
+    process = mock.Mock()
+    process.is_alive.return_value = False
+    return process, mock.Mock()
+
+
 def test_single_precision_is_no_tf32_and_half_is_weighed_against_it(device: Device) -> None:
     assert torch.backends.cudnn.allow_tf32
     module = convolutional()
@@ -285,15 +322,36 @@ def test_single_precision_is_no_tf32_and_half_is_weighed_against_it(device: Devi
     assert torch.backends.cudnn.allow_tf32
 
 
-def test_cudnns_fused_convolutions_answer_as_the_module(device: Device) -> None:
+@pytest.mark.parametrize("wide_stem", [False, True])
+def test_cudnns_fused_convolutions_answer_as_the_module(device: Device, wide_stem: bool) -> None:
     module = lived_in(convolutional())
     expected = TorchBackend("cpu").predict(copy.deepcopy(module), IMAGES)
-    runner = ModelRunner(module, torch.device("cuda"), half=False, way="cudnn")
+    runner = ModelRunner(module, torch.device("cuda"), half=False, way="cudnn", wide_stem=wide_stem)
     with torch.no_grad():
         outputs = runner.outputs(SAMPLES, lambda chunk: IMAGES[chunk]).cpu()
     torch.testing.assert_close(outputs, expected, rtol=1e-4, atol=1e-4)
     assert "13 of cuDNN's convolutions" in runner.how
+    assert ("1 of them given channels of zeros" in runner.how) == wide_stem
     assert device.kernels["aten::cudnn_convolution_add_relu"] > 0
+
+
+def test_the_benchmark_lets_every_way_take_part(device: Device, capsys: pytest.CaptureFixture[str]) -> None:
+    backend = TorchBackend("cuda")
+    speeds = race(ResNet18(width=4), SHAPE, ON_CUDA, backend, Clock(backend), 1, 16, Limits(1, 1, 1, 1))
+    contenders = {speed.contender for speed in speeds}
+    assert {str(attempt) for attempt in ON_CUDA} | {"eager, single", "eager, TF32"} < contenders
+    assert "left out" not in capsys.readouterr().out
+
+
+def test_the_training_benchmark_records_its_steps(device: Device, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(training, "Generator", pretend_cuda.generator)
+    batches: dict[str, tuple[int, ...]] = {"deployed": (4,), "parity": (4,)}
+    chosen = training.recipes(compiled=False, on_cuda=True)
+    paces = training.measure(TorchBackend("cuda"), ResNet18(width=1), chosen, batches, 3, 1)
+    assert {(pace.role, pace.options, pace.refused) for pace in paces} == {
+        (role, options, "") for role in batches for options in ("single", "bfloat16", "bfloat16, recorded")
+    }
+    assert device.replays == 2 * 2 * 2, "all but the first step, two epochs, two roles"
 
 
 def test_profiles_are_measured_in_the_precision_that_runs_settle_for(device: Device) -> None:
@@ -337,23 +395,96 @@ def training_data(copies: int) -> TrainingData:
     )
 
 
-@pytest.mark.parametrize("name", ["addition", "conditional", "concatenation", "learned", "invnet"])
-def test_steps_of_training_wait_for_nothing(name: str, device: Device, tmp_path: Path) -> None:
+WAITS_PER_STEP = 0
+WAITS_PER_EPOCH = 3
+"""At most: for the mean loss, the score on held-out images, and the number of a parity model's view of the images."""
+TRAINED = ("addition", "conditional", "concatenation", "learned", "invnet")
+AT_FIRST = 40
+"""At most, for data, weights and constants of a code that are sent once."""
+
+
+@pytest.mark.parametrize(
+    ("name", "recipe"),
+    [
+        *((name, Best(shift=1, flip=True)) for name in TRAINED),
+        ("addition", Best(shift=1, flip=True, views=2, graphed=True)),
+        ("addition", Muon()),
+    ],
+    ids=lambda value: value if isinstance(value, str) else f"{value.kind}{' graphed' * bool(value.graphed)}",
+)
+def test_steps_of_training_wait_for_nothing(name: str, recipe: Recipe, device: Device, tmp_path: Path) -> None:
     code, k, r = CODES[name]
-    recipe, waits = Best(epochs=2, shift=1, flip=True, holdout=20, mixed=True), []
-    for copies in (4, 8, 16):  # in the first round, constants of the code are sent to the device
+    kind = ResNet18(width=2) if recipe.graphed else LeNet5() if recipe.kind == "muon" else None
+    waits: list[list[list[tuple[str, str]]]] = []
+    for epochs, copies in ((2, 4), (2, 8), (4, 4)):
+        changed = recipe.model_copy(update={"epochs": epochs, "holdout": 20, "mixed": True})
         data, part = training_data(copies), code.parts(k, r)[0]
         parity = part.build(Mlp(hidden=(20,)), SHAPE, CLASSES, lambda _module: None).cuda()
         objectives: list[tuple[Objective, nn.Module]] = [
-            (Supervised(data, recipe, CUDA), network(ResNet18(width=4)).cuda()),
-            (Reconstruction(data, network().cuda(), part, recipe, CUDA), parity),
+            (Supervised(data, changed, CUDA), network(kind).cuda()),
+            (Reconstruction(data, network().cuda(), part, changed, CUDA), parity),
         ]
-        device.clear()
-        for number, (objective, module) in enumerate(objectives):
-            state = (
-                tmp_path / f"{copies} {number}"
-            )  # which is not written: safetensors cannot look into pretended tensors
-            train(module, objective, recipe, 16, 0, state, lambda fit, loss, score: None, checkpoint_seconds=1e9)
+        waits.append([])
+        for objective, module in objectives:
+            device.clear()
+            fitted(module, objective, changed, 40, tmp_path)
+            waits[-1].append(list(device.waits))
             assert all(value.is_cuda for value in module.parameters())
-        waits.append(Counter(line for _, line in device.waits))
-    assert waits[1] == waits[2], "twice as many steps"
+    recorded = 2 * 2 if recipe.graphed else 0  # each of two sizes of a step, and where the data are views
+    for few, more_steps, more_epochs in zip(*waits, strict=True):
+        assert len(more_steps) - len(few) <= WAITS_PER_STEP, Counter(more_steps) - Counter(few)
+        assert len(more_epochs) - len(few) <= 2 * (WAITS_PER_EPOCH + recorded), Counter(more_epochs) - Counter(few)
+        assert len(few) <= AT_FIRST, Counter(few)
+
+
+def fitted(
+    module: nn.Module, objective: Objective, recipe: Recipe, batch: int, folder: Path
+) -> tuple[Fit, list[float]]:
+    """Train without a checkpoint, since safetensors cannot look into pretended tensors; return the losses as well."""
+    losses: list[float] = []
+    state = folder / "state"
+    fit = train(module, objective, recipe, batch, 0, state, lambda fit, loss, score: losses.append(loss), 1e9)
+    return fit, losses
+
+
+@pytest.mark.parametrize("views", [None, 2])
+def test_recorded_steps_learn_what_steps_as_they_are_learn(views: int | None, device: Device, tmp_path: Path) -> None:
+    code, k, r = CODES["addition"]
+    data, part = training_data(4), code.parts(k, r)[0]
+    found = []
+    for graphed in (None, True):
+        recipe = Best(epochs=3, holdout=20, shift=1, flip=True, views=views, graphed=graphed, weight_decay=1.0, lr=0.05)
+        module = network(ResNet18(width=2)).cuda()
+        objective = Reconstruction(data, network().cuda(), part, recipe, CUDA)
+        device.clear()
+        fit, losses = fitted(module, objective, recipe, 14, tmp_path)
+        assert fit.refused == ""
+        found.append((losses, {name: value.cpu() for name, value in module.state_dict().items()}, device.replays))
+    (losses, state, none), (others, other_state, replays) = found
+    steps = math.ceil(90 / 14)
+    assert none == 0
+    assert replays == 3 * (steps - 2), "but for the first of each of two sizes"
+    torch.testing.assert_close(losses, others, rtol=1e-5, atol=0)
+    torch.testing.assert_close(state, other_state, rtol=1e-4, atol=1e-5)
+
+
+@pytest.mark.parametrize("unnoticed", [False, True])
+def test_steps_that_cannot_be_recorded_are_taken_as_they_are(unnoticed: bool, device: Device, tmp_path: Path) -> None:
+    data, states = training_data(2), []
+    for graphed in (None, True):
+        recipe = Best(epochs=2, holdout=10, shift=1, graphed=graphed, weight_decay=1.0)
+        module = Waiting(unnoticed=unnoticed).cuda()
+        fit, _ = fitted(module, Supervised(data, recipe, CUDA), recipe, 10, tmp_path)
+        states.append({name: value.cpu() for name, value in module.state_dict().items()})
+        assert len(device.streams) == 1
+        assert device.debug == 0
+        assert not device.pool_open
+    assert fit.refused
+    torch.testing.assert_close(*states, rtol=1e-4, atol=1e-5)
+
+
+def test_an_optimiser_that_counts_on_the_host_is_not_recorded(device: Device, tmp_path: Path) -> None:
+    data = training_data(1)
+    recipe = Muon(epochs=1, holdout=10, graphed=True)
+    fit, _ = fitted(network(ResNet18(width=2)).cuda(), Supervised(data, recipe, CUDA), recipe, 10, tmp_path)
+    assert fit.refused == "MuonOptimiser counts its steps on the host"

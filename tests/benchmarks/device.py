@@ -1,6 +1,6 @@
 """What is owed on a CUDA device, in three commands that each end within nine minutes and write at most eight files.
 
-    python -m tests.benchmarks.device check --out DIR                correctness, and the ways to run a network
+    python -m tests.benchmarks.device check --out DIR                correctness, all ways to run and to train a network
     python -m tests.benchmarks.device train --data DATA --out DIR    CIFAR-10, trained and measured
     python -m tests.benchmarks.device serve --data DATA --out DIR    a million queries jointly, profiles, in the loop
 
@@ -47,6 +47,8 @@ class Part:
     arguments: Sequence[str]
     kept: Sequence[str] = ()
     """Of the files that it writes in its folder, those that are wanted, as patterns."""
+    most: float = LIMIT
+    """Seconds that it may take, so that something is left for the others."""
 
 
 def parts(command: str, folder: Path, data: Path | None, device: str, tiny: bool) -> list[Part]:
@@ -59,13 +61,21 @@ def parts(command: str, folder: Path, data: Path | None, device: str, tiny: bool
 
     if command == "check":
         small = ["--rounds", "1", "--images", "32"] if tiny else []
+        widest = ["--only", f"resnet18, width {16 if tiny else 64}"]
+
+        def inference(name: str, kept: Sequence[str], most: float, *options: str) -> Part:
+            program = [sys.executable, "-m", "tests.benchmarks.inference", *on, *options, *small]
+            return Part(name, [*program, "--out", str(folder / name)], kept, most)
+
+        steps = ["--width", "16", "--batches", "16", "--steps", "2", "--rounds", "1"] if tiny else []
+        training = [sys.executable, "-m", "tests.benchmarks.training", *on, *steps, "--out", str(folder / "steps")]
+        tests = [sys.executable, "-m", "pytest", "-p", "no:cacheprovider", "tests/backends/test_cuda.py"]
         return [
-            Part("tests", [sys.executable, "-m", "pytest", "-p", "no:cacheprovider", "tests/backends/test_cuda.py"]),
-            Part(
-                "inference",
-                [sys.executable, "-m", "tests.benchmarks.inference", *on, *small, "--out", str(folder / "inference")],
-                ("*.json", "*.png"),
-            ),
+            Part("tests", tests, most=150),
+            inference("inference", ("*.json", "*.png"), 200),
+            inference("searched", ("*.json",), 90, *widest, "--search"),
+            Part("steps", training, ("*.json",), 90),
+            inference("compiled", ("*.json",), LIMIT, *widest, "--compiled", "--images", "8192"),
         ]
     if command == "train":
         study, only = "experiments/paper/beyond.yaml", ("--only", "CIFAR-10")
@@ -117,7 +127,11 @@ def main() -> None:
             print(f"\n== {part.name}: {' '.join(part.arguments)}", flush=True)
             began = time.monotonic()
             try:
-                status = str(subprocess.run(part.arguments, timeout=max(1.0, ends - began), check=False).returncode)
+                status = str(
+                    subprocess.run(
+                        part.arguments, timeout=max(1.0, min(part.most, ends - began)), check=False
+                    ).returncode
+                )
             except subprocess.TimeoutExpired:
                 status = "ran out of time"
             files = sorted({file for pattern in part.kept for file in (folder / part.name).rglob(pattern)})

@@ -23,7 +23,7 @@ MARKS = {
     "cudnn, half": "v",
     "compiled, half": "*",
 }
-"""Ways to run a network over large batches; what runs one image at a time is not drawn."""
+"""Ways to run a network over large batches; their variants, and what runs one image at a time, are not drawn."""
 
 
 def draw(speeds: Sequence[Speed], peak: Limits, device: str, file: Path) -> None:

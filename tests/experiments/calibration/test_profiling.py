@@ -9,10 +9,12 @@ import pytest
 import torch
 
 from experiments.calibration.profiling import Effort, measure_network
+from experiments.commands.profile import profile
 from parity.codes import Conditional, Exact
 from parity.networks import LeNet5, Mlp
 from sim.cluster import Cluster
 from sim.distributions.profile import Profile
+from sim.errors import ParmError
 from sim.policies import Coded, Uncoded
 
 ONCE = Effort("cpu", (1, 2), repeats=3)
@@ -49,3 +51,16 @@ def test_the_codes_of_an_experiments_policies_are_measured_with_their_own_parity
     )
     assert cluster.encode.mean() == pytest.approx(profile.roles[f"encode {codes[0]}"][1].mean, rel=1e-6)
     assert cluster.decode.mean() == pytest.approx(profile.roles[f"decode {codes[1]}"][1].mean, rel=1e-6)
+
+
+@pytest.mark.parametrize(("half", "precision"), [(False, "auto"), (True, "half")])
+def test_the_command_leaves_precision_to_what_runs_settle_for(
+    half: bool, precision: str, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    def measured(network: object, shape: object, outputs: object, effort: Effort) -> None:
+        assert effort.precision == precision
+        raise ParmError("seen")
+
+    monkeypatch.setattr("experiments.calibration.profiling.measure_network", measured)
+    with pytest.raises(ParmError, match="seen"):
+        profile(network="mlp", half=half, out=tmp_path / "profile.json")
