@@ -9,7 +9,7 @@ Read in this order:
 
 - `layout`: the records that the kernel works on, and all of its numbers for kinds of events, policies and so on
 - `memory`: how compiled code reaches them
-- `heap`, `conditions`: `sim.clock`; stragglers, draws and travel
+- `heap`, `conditions`, `tenants`: `sim.clock`; stragglers, draws and travel; second services that depend on us
 - `tasks`, `routing`, `services`, `pools`: tasks and their ends; `sim.dispatching`; `sim.pool` and its lanes
 - `answers`, `waiting`, `copies`, `coding`: what policies do
 - `loop`: arrivals, batches, deadlines, and the event loop, which is the function that is called
