@@ -7,7 +7,7 @@ import hashlib
 import itertools
 import json
 import math
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field
 from typing import TYPE_CHECKING, Any, Self
 
@@ -131,6 +131,13 @@ class Outcome(Measured):
 
 def _checksum(fields: Mapping[str, Any]) -> str:
     return hashlib.sha256(json.dumps(fields).encode()).hexdigest()[:16]
+
+
+def common(*policies: Sequence[Outcome]) -> list[list[Outcome]]:
+    """Return of each policy the trials that all of them have, in the order of the first."""
+    by_trial = [{outcome.trial: outcome for outcome in trials} for trials in policies]
+    kept = [trial for trial in by_trial[0] if all(trial in other for other in by_trial[1:])]
+    return [[trials[trial] for trial in kept] for trials in by_trial]
 
 
 def measure(
