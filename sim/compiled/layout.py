@@ -127,9 +127,9 @@ BEND = record(rows="how values")
 TENANCY = record(
     "slowdown lag", rows="mutual shared count places lines states room starts finishes fronts backs paces ends"
 )
-"""A second service on `count` instances, whose numbers there `places` has: the arrivals and work of its queues in `lines`,
-and two `STATE` rows. Each of its instances has a row of `room` spans of our tasks, of which those from its `fronts` to
-its `backs` are not over. `paces` and `ends` are those of its queries during a step."""
+"""A second service on `count` instances, which `places` numbers: the arrivals and work of its queues in `lines`, and
+two `STATE` rows. Each of its instances has a row of `room` spans of our tasks, of which those from its `fronts` to its
+`backs` are not over. `paces` and `ends` are those of its queries during a step."""
 
 STATE = record("now", rows="left taken seen idle head resting")
 """A second service at a moment: the work left on each instance, how many queries of each queue have begun and have
