@@ -11,7 +11,7 @@ import numpy as np
 from pydantic import AfterValidator, BeforeValidator
 
 from experiments.analysis import percentiles
-from experiments.analysis.outcome import Measured, Outcome
+from experiments.analysis.outcome import Measured, Outcome, common
 from experiments.analysis.quantiles import CONFIDENCE, MS, Latencies, Sample, difference
 from experiments.analysis.statistics import Interval, sectioning
 from experiments.analysis.summary import FRACTIONS, METRICS, RATES, value
@@ -113,13 +113,6 @@ def gain(metric: str, sign: float, one: Sequence[Outcome], other: Sequence[Outco
     better, worse = (sample(metric, trials) for trials in common(one, other))
     found = difference(better, worse).interval
     return found if sign > 0 else Interval(-found.value, -found.hi, -found.lo)
-
-
-def common(*policies: Sequence[Outcome]) -> list[list[Outcome]]:
-    """Return of each policy the trials that all of them have, in the order of the first."""
-    by_trial = [{outcome.trial: outcome for outcome in trials} for trials in policies]
-    kept = [trial for trial in by_trial[0] if all(trial in other for other in by_trial[1:])]
-    return [[trials[trial] for trial in kept] for trials in by_trial]
 
 
 def sample(metric: str, trials: Sequence[Outcome], confidence: float = CONFIDENCE) -> Sample:

@@ -2,12 +2,11 @@
 
 from __future__ import annotations
 
-import dataclasses
 import hashlib
 import itertools
 import json
 import math
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field
 from typing import TYPE_CHECKING, Any, Self
 
@@ -44,6 +43,9 @@ TOLD = (0.5, 0.99, 0.999)
 
 ROUNDING = 1e-9
 """A default answer comes at the deadline but for rounding, which is no lateness."""
+
+_DEGRADED = np.isin(np.arange(len(Route)), UNAVAILABLE)
+"""By route, whether it stands for an unavailable prediction."""
 
 GRID = np.concatenate([np.linspace(0.0, 0.99, 200), 1.0 - np.logspace(-2, -5, 151)[1:], [1.0]])
 """Probabilities of the stored quantiles: linear in the body, logarithmic in the tail from 1% to 0.001%."""
@@ -113,15 +115,16 @@ class Outcome(Measured):
 
     def to_json(self) -> str:
         """Return the outcome as one line of JSON, with a checksum."""
-        fields = dataclasses.asdict(self)
-        return json.dumps({"sha256": _checksum(fields), **fields}, allow_nan=False)
+        fields = vars(self) | {"blocks": [vars(block) for block in self.blocks]}
+        text = json.dumps(fields, allow_nan=False)
+        return f'{{"sha256": "{_checksum(text)}", {text[1:]}'
 
     @classmethod
     def from_json(cls, text: str) -> Self:
         """Read the text that `to_json` wrote. Raises ParmError if it was changed or is something else."""
         try:
             fields = json.loads(text)
-            if fields.pop("sha256") != _checksum(fields):
+            if fields.pop("sha256") != _checksum(json.dumps(fields)):
                 raise ValueError("its checksum is another")
             blocks = tuple(Measured(**block) for block in fields.pop("blocks"))
             return cls(**fields, blocks=blocks)
@@ -129,8 +132,15 @@ class Outcome(Measured):
             raise ParmError(f"this is not the outcome of a cell: {problem}") from problem
 
 
-def _checksum(fields: Mapping[str, Any]) -> str:
-    return hashlib.sha256(json.dumps(fields).encode()).hexdigest()[:16]
+def _checksum(text: str) -> str:
+    return hashlib.sha256(text.encode()).hexdigest()[:16]
+
+
+def common(*policies: Sequence[Outcome]) -> list[list[Outcome]]:
+    """Return of each policy the trials that all of them have, in the order of the first."""
+    by_trial = [{outcome.trial: outcome for outcome in trials} for trials in policies]
+    kept = [trial for trial in by_trial[0] if all(trial in other for other in by_trial[1:])]
+    return [[trials[trial] for trial in kept] for trials in by_trial]
 
 
 def measure(
@@ -195,7 +205,7 @@ def _measured(
     counts = np.bincount(route, minlength=len(Route))
     accuracy: dict[str, int] | None = None
     if answers is not None:
-        degraded = np.isin(route, UNAVAILABLE)
+        degraded = _DEGRADED[route]
         accuracy = {}
         for name, chosen in (("available", ~degraded), ("degraded", degraded)):
             accuracy[name] = int(np.count_nonzero(chosen))

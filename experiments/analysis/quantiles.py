@@ -9,7 +9,7 @@ from __future__ import annotations
 
 import math
 from collections.abc import Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from functools import cached_property
 
 import numpy as np
@@ -43,12 +43,27 @@ class Latencies:
     """One policy's latencies at one sweep point, in all its trials."""
 
     trials: Sequence[Outcome]
+    _known: dict[tuple[str, float], Sample] = field(default_factory=dict, init=False, repr=False, compare=False)
 
     def sample(self, metric: str, confidence: float = CONFIDENCE) -> Sample:
         """Return one of `LATENCIES` or another percentile, in ms; a single trial's interval is that of its sections."""
         if len(self.trials) == 1:
             return self._of_sections(metric, confidence)
-        return self._controlled(self._sample(metric, confidence), confidence)
+        if (metric, confidence) not in self._known:  # all of them take hardly longer than one
+            found = self._samples(LATENCIES if metric in LATENCIES else (metric,), confidence)
+            self._known.update({(name, confidence): one for name, one in found.items()})
+        return self._known[metric, confidence]
+
+    def _samples(self, metrics: Sequence[str], confidence: float) -> dict[str, Sample]:
+        """Return metrics of several trials by name."""
+        names = [name for metric in metrics for name in {"gap": ("p999", "p50"), "mean": ()}.get(metric, (metric,))]
+        wanted = np.array([percentiles.probability(name) for name in dict.fromkeys(names)])
+        found = dict(zip(dict.fromkeys(names), self._percentiles(wanted, confidence), strict=True))
+        if "mean" in metrics:
+            found["mean"] = self._mean(confidence)
+        if "gap" in metrics:
+            found["gap"] = difference(found["p999"], found["p50"])
+        return {metric: self._controlled(found[metric], confidence) for metric in metrics}
 
     def _controlled(self, found: Sample, confidence: float) -> Sample:
         """Regress on the trials' control variates, if they have any and are many (Lavenberg and Welch 1981)."""
@@ -71,27 +86,25 @@ class Latencies:
         spread = math.sqrt(before / float(left @ left)) * share if float(left @ left) > 0 else 0.0
         return Sample(Interval(value, value - share * low, value + share * high), tuple((spread * left).tolist()))
 
-    def _sample(self, metric: str, confidence: float) -> Sample:
-        """Return a latency metric of several trials."""
-        if metric == "gap":
-            return difference(self._sample("p999", confidence), self._sample("p50", confidence))
-        if metric == "mean":
-            values = [trial.latency["mean"] * MS for trial in self.trials]
-            found = student_t(values, confidence)
-            return Sample(found, tuple(value - found.value for value in values))
-        return self._percentile(percentiles.probability(metric), confidence)
+    def _mean(self, confidence: float) -> Sample:
+        values = [trial.latency["mean"] * MS for trial in self.trials]
+        found = student_t(values, confidence)
+        return Sample(found, tuple(value - found.value for value in values))
 
-    def at(self, probability: float) -> Interval:
-        """Return the quantile at any probability, in ms; without an interval for a single trial.
+    def curve(self, probabilities: Floats) -> list[Interval]:
+        """Return the quantiles at any probabilities, in ms; without an interval for a single trial.
 
         At 0 it is the least latency seen, and its own interval.
         """
-        if probability <= 0:
-            least = MS * self.quantile(0.0)
-            return Interval(least, least, least)
         if len(self.trials) == 1:
-            return Interval(MS * self.quantile(probability), math.nan, math.nan)
-        return self._controlled(self._percentile(probability, CONFIDENCE), CONFIDENCE).interval
+            values = MS * self.quantiles(probabilities)
+            found = [Interval(value, math.nan, math.nan) for value in values.tolist()]
+        else:
+            every = self._percentiles(np.maximum(probabilities, 0.0), CONFIDENCE)
+            found = [self._controlled(one, CONFIDENCE).interval for one in every]
+        least = MS * self.quantile(0.0)
+        start = Interval(least, least, least)
+        return [one if probability > 0 else start for one, probability in zip(found, probabilities, strict=True)]
 
     def _of_sections(self, metric: str, confidence: float) -> Sample:
         (trial,) = self.trials
@@ -112,78 +125,98 @@ class Latencies:
         every = [trial.quantiles for trial in self.trials]
         return np.array(every[0]["probabilities"]), np.array([one["seconds"] for one in every])
 
+    @cached_property
+    def _pieces(self) -> tuple[Floats, Floats, Floats]:
+        """The share of each trial's queries below a latency, piece by piece: from where, from which share, how steep.
+
+        Shape (trials, n + 1): piece i is entered at latency i - 1. Before the first and after the last it is flat.
+        """
+        known, seconds = self._functions
+        begins, width = np.concatenate([seconds[:, :1], seconds], axis=1), np.diff(seconds, axis=1)
+        slopes = np.zeros_like(begins)
+        np.divide(np.diff(known), width, out=slopes[:, 1:-1], where=width > 0)
+        return begins, np.tile(np.append(known[0], known), (len(seconds), 1)), slopes
+
     def quantile(self, probability: float) -> float:
-        """Return the least latency, in seconds, that at least this share of all queries do not exceed.
+        """Return the least latency, in seconds, that at least this share of all queries do not exceed."""
+        return float(self.quantiles(np.array([probability]))[0])
+
+    def quantiles(self, probabilities: Floats) -> Floats:
+        """Return what `quantile` does for each of several probabilities, which takes hardly longer than for one.
 
         The share that do not exceed a latency is piecewise linear, and is inverted by false position (Dowell and
         Jarratt 1971, the Illinois algorithm), with halvings for where it jumps.
         """
-        probabilities, seconds = self._functions
-        theirs = np.array([np.interp(probability, probabilities, one) for one in seconds])
-        low, high = float(theirs.min()), float(theirs.max())
-        first = max(int(np.count_nonzero(seconds <= low, axis=1).min()) - 1, 0)
-        last = len(probabilities) - int(np.count_nonzero(seconds > high, axis=1).min())
-        near = probabilities[first : last + 1], np.ascontiguousarray(seconds[:, first : last + 1])
-        missing = probability - float(self._weights @ _below(low, *near))
-        beyond = float(self._weights @ _below(high, *near)) - probability
-        if missing <= _EXACT:
-            return low
-        raised: bool | None = None
+        theirs = np.array([np.interp(probabilities, self._functions[0], one) for one in self._functions[1]])
+        low, high = theirs.min(axis=0), theirs.max(axis=0)
+        missing, beyond = probabilities - self._share(low), self._share(high) - probabilities
+        found: Floats = np.where(missing <= _EXACT, low, high)
+        left = np.flatnonzero(missing > _EXACT)
+        wanted, low, high, missing, beyond = (one[left] for one in (probabilities, low, high, missing, beyond))
+        again_low = again_high = np.ones(len(left))
         for step in range(_STEPS):
-            if high - low <= 1e-13 * high or beyond <= _EXACT:
+            with np.errstate(divide="ignore"):  # of those that are narrow
+                share = 0.5 if step % 8 == 7 else missing / (missing + beyond)
+            at = low + np.minimum(share, 1.0) * (high - low)
+            over = self._share(at) - wanted
+            narrow = (high - low <= 1e-13 * high) | (beyond <= _EXACT)
+            done = narrow | (np.abs(over) <= _EXACT)
+            if done.any():
+                found[left[done]] = np.where(narrow, high, at)[done]
+                left, every = left[~done], (wanted, low, high, missing, beyond, again_low, again_high, at, over)
+                wanted, low, high, missing, beyond, again_low, again_high, at, over = np.stack(every)[:, ~done]
+            if not len(left):
                 break
-            share = 0.5 if step % 8 == 7 else missing / (missing + beyond)
-            at = low + (high - low) * share
-            over = float(self._weights @ _below(at, *near)) - probability
-            if abs(over) <= _EXACT:
-                return at
-            if over < 0:
-                beyond *= 0.5 if raised is True else 1.0
-                low, missing, raised = at, -over, True
-            else:
-                missing *= 0.5 if raised is False else 1.0
-                high, beyond, raised = at, over, False
-        return high
+            raised = over < 0
+            missing, beyond = np.where(raised, -over, again_high * missing), np.where(raised, again_low * beyond, over)
+            low, high = np.where(raised, at, low), np.where(raised, high, at)
+            again_low, again_high = np.where(raised, 0.5, 1.0), np.where(raised, 1.0, 0.5)
+        found[left] = high
+        return found
+
+    def _share(self, latencies: Floats) -> Floats:
+        """Return the share of all queries that do not exceed each latency."""
+        return np.array([self._weights @ below for below in self._below(latencies)])
+
+    def _below(self, latencies: Floats) -> Floats:
+        """Return the share of each trial's queries that do not exceed each latency, shape (latencies, trials)."""
+        begins, shares, slopes = self._pieces
+        places = np.array([one.searchsorted(latencies, side="right") for one in self._functions[1]])
+        places += np.arange(0, begins.size, begins.shape[1])[:, None]
+        found: Floats = (slopes.take(places) * (latencies - begins.take(places)) + shares.take(places)).T.copy()
+        return found
 
     def design_effect(self, probability: float) -> float:
         """Return how many times more than independent queries' the share below a percentile varies between trials."""
-        below = _below(self.quantile(probability), *self._functions)
+        (below,) = self._below(self.quantiles(np.array([probability])))
         shares = self._weights * (below - self._weights @ below)
         count, queries = len(self.trials), sum(trial.queries for trial in self.trials)
         return count / (count - 1) * float(shares @ shares) * queries / (probability * (1 - probability))
 
-    def _percentile(self, probability: float, confidence: float) -> Sample:
-        """Return a percentile of two or more trials, in ms.
+    def _percentiles(self, probabilities: Floats, confidence: float) -> list[Sample]:
+        """Return percentiles of two or more trials, in ms.
 
         Woodruff's (1952): an interval for the share of queries below the estimate, which is inverted. Shares are means
         over the trials (Francisco and Fuller 1991, for clusters), so that theirs is Student's t, but no narrower than
         for independent queries. An end beyond every query is the largest latency seen, and so is too low.
         """
-        value, count = self.quantile(probability), len(self.trials)
-        below = _below(value, *self._functions)
-        shares = self._weights * (below - self._weights @ below)
-        error = math.sqrt(count / (count - 1) * float(shares @ shares))
+        values, count = self.quantiles(probabilities), len(self.trials)
+        shares = [self._weights * (below - self._weights @ below) for below in self._below(values)]
+        errors = np.array([math.sqrt(count / (count - 1) * float(one @ one)) for one in shares])
         level = (1 + confidence) / 2
         t = student_quantile(count - 1, level)
         queries = sum(trial.queries for trial in self.trials)
-        half = max(t * error, normal_quantile(level) * math.sqrt(probability * (1 - probability) / queries))
-        low, high = self.quantile(max(probability - half, 0.0)), self.quantile(min(probability + half, 1.0))
-        scale = MS * (high - low) / (2 * t * error) if error > 0 else 0.0
-        return Sample(Interval(value, low, high).scaled(MS), tuple((-count * scale * shares).tolist()))
-
-
-def _below(latency: float, probabilities: Floats, seconds: Floats) -> Floats:
-    """Return the share of each trial's queries that are at most `latency`, shape (trials,): `np.interp` by row."""
-    last = len(probabilities) - 1
-    place = np.count_nonzero(seconds <= latency, axis=1) - 1
-    at, rows = np.clip(place, 0, last - 1), np.arange(len(seconds))
-    left, right = seconds[rows, at], seconds[rows, at + 1]
-    with np.errstate(divide="ignore", invalid="ignore"):
-        slopes = (probabilities[at + 1] - probabilities[at]) / (right - left)
-        between = slopes * (latency - left) + probabilities[at]
-    inside = (place >= 0) & (place < last) & (latency != left)
-    found: Floats = np.where(inside, between, probabilities[np.clip(place, 0, last)])
-    return found
+        independent = normal_quantile(level) * np.sqrt(probabilities * (1 - probabilities) / queries)
+        half = np.maximum(t * errors, independent)
+        ends = np.concatenate([np.maximum(probabilities - half, 0.0), np.minimum(probabilities + half, 1.0)])
+        lows, highs = self.quantiles(ends).reshape(2, -1)
+        found = []
+        for value, low, high, share, error in zip(
+            values.tolist(), lows.tolist(), highs.tolist(), shares, errors, strict=True
+        ):
+            scale = MS * (high - low) / (2 * t * error) if error > 0 else 0.0
+            found.append(Sample(Interval(value, low, high).scaled(MS), tuple((-count * scale * share).tolist())))
+        return found
 
 
 def difference(one: Sample, other: Sample) -> Sample:

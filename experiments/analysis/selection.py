@@ -24,8 +24,8 @@ from typing import Any
 
 import numpy as np
 
-from experiments.analysis.estimates import HIGHER_IS_BETTER, common, sample, unit
-from experiments.analysis.outcome import Outcome
+from experiments.analysis.estimates import HIGHER_IS_BETTER, sample, unit
+from experiments.analysis.outcome import Outcome, common
 from experiments.analysis.quantiles import CONFIDENCE, Sample
 from experiments.analysis.statistics import Interval, student_quantile
 from experiments.analysis.summary import Row, point_key
@@ -272,10 +272,10 @@ Verdicts = list[tuple[dict[str, Any], list[Mark]]]
 def verdicts(outcomes: Sequence[Outcome], rule: Rule | None = None) -> Verdicts:
     """Return the standings at each sweep point with two or more policies, in the order of the outcomes."""
     points = by_point(outcomes)
+    policies = dict.fromkeys(one.policy for one in outcomes)
     found: Verdicts = []
     for key in dict.fromkeys(point_key(one.point) for one in outcomes):
-        order = dict.fromkeys(one.policy for one in outcomes if one.policy in points[key])
-        trials = {policy: points[key][policy] for policy in order}
+        trials = {policy: points[key][policy] for policy in policies if policy in points[key]}
         if len(trials) > 1:
             found.append((next(iter(trials.values()))[0].point, standings(trials, rule)))
     return found

@@ -18,7 +18,7 @@ from pydantic import TypeAdapter
 from experiments.analysis import cost
 from experiments.analysis.cost import Rule
 from experiments.analysis.csv_text import as_csv
-from experiments.analysis.outcome import COSTS, LATENCIES, NOT_WRITTEN_BY_US, Measured, Outcome
+from experiments.analysis.outcome import COSTS, LATENCIES, NOT_WRITTEN_BY_US, Measured, Outcome, common
 from experiments.analysis.quantiles import LEAST_CONTROLLED, MS, Latencies, difference
 from experiments.analysis.statistics import Interval, paired, sectioning, wilson_clustered
 from sim import atomic
@@ -122,18 +122,21 @@ def rows(outcomes: Sequence[Outcome], equal_cost: Rule = "instances") -> list[Ro
 def differences(outcomes: Sequence[Outcome]) -> list[Difference]:
     """Compare each policy with the first one, at every sweep point where both have trials in common."""
     cells = _cells(outcomes)
-    first: dict[str, list[Outcome]] = {}
+    first: dict[str, Latencies] = {}
     found: list[Difference] = []
     for (where, _), theirs in cells.items():
-        base = first.setdefault(where, theirs)
-        if base is theirs:
+        base = first.setdefault(where, Latencies(theirs))
+        if base.trials is theirs:
             continue
+        ours, others = _common(Latencies(theirs), base)
         for metric in COMPARED:
-            difference, reference = _difference(theirs, base, metric)
+            difference, reference = _difference(ours, others, metric)
             if difference is None:
                 continue
             relative = 100 * difference.value / reference if reference else math.nan
-            found.append(Difference(theirs[0].policy, base[0].policy, theirs[0].point, metric, difference, relative))
+            found.append(
+                Difference(theirs[0].policy, base.trials[0].policy, theirs[0].point, metric, difference, relative)
+            )
     return found
 
 
@@ -144,7 +147,10 @@ def paired_difference(outcomes: Sequence[Outcome], ours: Row, base: Row, metric:
     """
     cells = _cells(outcomes)
     mine, theirs = (cells.get((row.point_key, row.policy)) for row in (ours, base))
-    return _difference(mine, theirs, metric)[0] if mine and theirs else None
+    if not mine or not theirs:
+        return None
+    one, other = _common(Latencies(mine), Latencies(theirs))
+    return _difference(one, other, metric)[0]
 
 
 def write(
@@ -220,11 +226,11 @@ def _row(trials: list[Outcome]) -> Row:
         accuracy=None if first.accuracy is None else _sum([trial.accuracy or {} for trial in trials]),
         warmup=[trial.warmup for trial in trials],
         settled=all(trial.settled for trial in trials),
-        notes=_notes(trials, with_blocks=bool(first.blocks)),
+        notes=_notes(trials, latencies, with_blocks=bool(first.blocks)),
     )
 
 
-def _notes(trials: list[Outcome], with_blocks: bool) -> list[str]:
+def _notes(trials: list[Outcome], latencies: Latencies, with_blocks: bool) -> list[str]:
     notes = []
     unsettled = sum(not trial.settled for trial in trials)
     overloaded = {role: load for trial in trials for role, load in trial.load.items() if load > 1}
@@ -253,7 +259,7 @@ def _notes(trials: list[Outcome], with_blocks: bool) -> list[str]:
         notes.append("one query per trial: no percentiles, and no interval within a trial")
     else:
         notes.extend(_few_in_tail(trials))
-        notes.extend(_dependent(trials))
+        notes.extend(_dependent(latencies))
     degraded = sum(trial.unavailable for trial in trials)
     if trials[0].accuracy is not None and 0 < degraded < FEW_DEGRADED:
         notes.append(f"A_d rests on {degraded} unavailable prediction{'s' if degraded > 1 else ''}")
@@ -273,11 +279,11 @@ def _few_in_tail(trials: list[Outcome]) -> list[str]:
     ]
 
 
-def _dependent(trials: list[Outcome]) -> list[str]:
+def _dependent(latencies: Latencies) -> list[str]:
     """Say of p99.9 that few bad trials make it, which its interval covers too seldom."""
-    if len(trials) < 3:
+    if len(latencies.trials) < 3:
         return []
-    times = Latencies(trials).design_effect(0.999)
+    times = latencies.design_effect(0.999)
     if times <= DEPENDENT:
         return []
     return [
@@ -313,15 +319,23 @@ def value(part: Measured, metric: str, whole: Outcome | None = None) -> float:
     return hits / total if total else math.nan
 
 
-def _difference(ours: list[Outcome], base: list[Outcome], metric: str) -> tuple[Interval | None, float]:
-    """Return ours - base and base's value, over the trials that both have; None where there is nothing to compare."""
-    theirs = {outcome.trial: outcome for outcome in base}
-    both = [(outcome, theirs[outcome.trial]) for outcome in ours if outcome.trial in theirs]
+def _common(one: Latencies, other: Latencies) -> tuple[Latencies, Latencies]:
+    """Return both over the trials that both have."""
+    mine, theirs = common(one.trials, other.trials)
+    return (
+        one if len(mine) == len(one.trials) else Latencies(mine),
+        other if len(theirs) == len(other.trials) else Latencies(theirs),
+    )
+
+
+def _difference(ours: Latencies, base: Latencies, metric: str) -> tuple[Interval | None, float]:
+    """Return ours - base and base's value, over the same trials; None where there is nothing to compare."""
+    both = list(zip(ours.trials, base.trials, strict=True))
     if not both or any(math.isnan(value(part, metric)) for pair in both for part in pair):
         return None, math.nan
     if metric in LATENCIES:
-        mine, against = (Latencies(one).sample(metric) for one in zip(*both, strict=True))
-        return difference(mine, against).interval, against.interval.value
+        against = base.sample(metric)
+        return difference(ours.sample(metric), against).interval, against.interval.value
     reference = float(np.mean([value(b, metric) for _, b in both]))
     if len(both) > 1:
         return paired([value(a, metric) for a, _ in both], [value(b, metric) for _, b in both]), reference

@@ -9,8 +9,9 @@ from typing import TYPE_CHECKING
 
 from experiments.analysis.outcome import Outcome
 from experiments.capacity.search import Run
+from experiments.capacity.targets import FIRST_LOOK
 from experiments.run.cells import Cell
-from experiments.run.engines import make_ready
+from experiments.run.engines import load, make_ready
 from experiments.run.executors.base import Executor
 from experiments.run.executors.local import LOCAL
 from experiments.run.progress import Advance, Reporter
@@ -18,6 +19,7 @@ from experiments.run.runner import run_cells
 from experiments.run.store import CELLS, RunStore, writing
 
 if TYPE_CHECKING:
+    from experiments.config.schema import Experiment
     from experiments.run.models import Models
 
 WORTH_A_WORKER = 100_000
@@ -36,6 +38,14 @@ def open_store(folder: Path, data: Path | None, *, fresh: bool) -> RunStore:
                 file.unlink()
         (folder / "cells").mkdir(parents=True, exist_ok=True)
     return store
+
+
+def begin(experiment: Experiment, store: RunStore, workers: int | None, executor: Executor) -> None:
+    """Have the processes for the first round start now, while this one makes models ready, unless trials are kept."""
+    queries = len(experiment.policies) * FIRST_LOOK * experiment.workload.queries
+    count = min(workers or executor.at_once(), queries // WORTH_A_WORKER)
+    if count > 1 and experiment.execution == "deferred" and not any(store.folder.glob(CELLS)):
+        executor.start(count, load)
 
 
 def kept_trials(

@@ -76,7 +76,7 @@ def plan(
     if no policy is certain to meet them.
     """
     from experiments.capacity import rates, report, search, targets
-    from experiments.capacity.trials import kept_trials, open_store
+    from experiments.capacity.trials import begin, kept_trials, open_store
     from experiments.config import loader
     from experiments.run import executors
     from experiments.run.manifest import command_line
@@ -99,8 +99,9 @@ def plan(
     store = open_store(keep or Path("runs") / f"{experiment.name}-plan", data, fresh=fresh)
     try:
         sigterm_as_interrupt()
-        answerer = None if experiment.model is None else _models(experiment, data, models, device, reporter)
         with executors.opened(executor, address, reporter) as there:
+            begin(experiment, store, workers, there)
+            answerer = None if experiment.model is None else _models(experiment, data, models, device, reporter)
             run = kept_trials(store, workers, answerer, reporter, experiment.execution == "in_the_loop", there)
             plans = [] if rate else search.plan(experiment, aims, looks, farthest, run)
             highest = rates.highest_rates(experiment, aims, looks, run) if rate else []

@@ -7,7 +7,8 @@ from collections.abc import Sequence
 from dataclasses import asdict
 from typing import TYPE_CHECKING, ClassVar, Literal
 
-from experiments.analysis.estimates import LatencyMetric, common, sample
+from experiments.analysis.estimates import LatencyMetric, sample
+from experiments.analysis.outcome import common
 from experiments.analysis.statistics import Interval, sectioning
 from experiments.analysis.summary import point_key
 from experiments.figures import lines, style

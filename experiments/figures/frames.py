@@ -45,9 +45,8 @@ def quantiles(outcomes: Sequence[Outcome], floor: float = 0.0) -> pd.DataFrame:
     for policy, cells in trials.items():
         slower = 1 - np.asarray(cells[0].quantiles["probabilities"])
         kept = slower >= floor * 0.999
-        latencies = Latencies(cells)
-        for share in slower[kept].tolist():
-            one = latencies.at(1 - share)
+        found = Latencies(cells).curve(1 - slower[kept])
+        for share, one in zip(slower[kept].tolist(), found, strict=True):
             records.append({"policy": policy, "slower": share, "value": one.value, "lo": one.lo, "hi": one.hi})
     return _frame(records)
 

@@ -24,6 +24,12 @@ def choice(cell: Cell, queries: int | None = None) -> Choice:
     )
 
 
+def load() -> None:
+    """Have the kernel in this process, if there is one on this machine."""
+    if compiled.installed() and compiled.ready():
+        compiled.compile_kernel()
+
+
 def make_ready(cells: Sequence[Cell], reporter: Reporter, *, simulated: int = 0) -> None:
     """Compile the kernel if the cells, and `simulated` queries before them, are worth it, and say so.
 

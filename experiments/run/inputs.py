@@ -5,6 +5,7 @@ A cell's id identifies its options; the digests tell whether a stored result is 
 
 from __future__ import annotations
 
+import contextlib
 import hashlib
 import inspect
 import os
@@ -36,15 +37,17 @@ def inputs(experiment: Experiment, data: Path | None = None) -> dict[str, str]:
     Data sets that are given by name are searched in `data`, as when they are loaded.
     """
     found = {CODE: code()}
-    for path in dict.fromkeys(_paths(experiment)):
+    options = [*_options(experiment)]
+    for path in dict.fromkeys(value for value in options if isinstance(value, Path) and value.is_absolute()):
         if path.exists():
             found[str(path)] = digest(path)
-    for value in _options(experiment):
+    for value in options:
         if isinstance(value, (NamedSlowness, NamedArrivals)):
             found[value.name] = digest(recorded.path(value.name))
     if experiment.model is not None and (place := _by_name(experiment.model.dataset, data)) is not None:
         found[f"{DATA_SET}{experiment.model.dataset.name_in_yaml()}"] = digest(place)
-    for file in dict.fromkeys(_plugins(experiment)):
+    kinds = dict.fromkeys(type(value) for value in options if isinstance(value, BaseModel))
+    for file in dict.fromkeys(file for kind in kinds for file in _plugins(kind)):
         found[str(file)] = digest(file)
     return found
 
@@ -107,16 +110,12 @@ def _options(value: Any) -> Iterator[Any]:
     if isinstance(value, BaseModel):
         for name in type(value).model_fields:
             yield from _options(getattr(value, name))
-    elif isinstance(value, Mapping):
+    elif isinstance(value, dict):
         for one in value.values():
             yield from _options(one)
     elif isinstance(value, (list, tuple)):
         for one in value:
             yield from _options(one)
-
-
-def _paths(experiment: Experiment) -> Iterator[Path]:
-    return (value for value in _options(experiment) if isinstance(value, Path) and value.is_absolute())
 
 
 def _by_name(dataset: Dataset, data: Path | None) -> Path | None:
@@ -129,14 +128,13 @@ def _by_name(dataset: Dataset, data: Path | None) -> Path | None:
     return next((folder / name for name in names if name is not None and (folder / name).exists()), None)
 
 
-def _plugins(experiment: Experiment) -> Iterator[Path]:
-    for value in _options(experiment):
-        if isinstance(value, BaseModel):
-            for kind in type(value).__mro__:
-                if kind.__module__.split(".")[0] not in (*OURS, "pydantic", "builtins", "abc", "typing"):
-                    try:
-                        file = inspect.getsourcefile(kind)
-                    except TypeError:
-                        continue
-                    if file is not None:
-                        yield Path(file)
+@cache
+def _plugins(kind: type[BaseModel]) -> tuple[Path, ...]:
+    """Return the files of a plugin that a kind comes from."""
+    found: list[Path] = []
+    for one in kind.__mro__:
+        if one.__module__.split(".")[0] not in (*OURS, "pydantic", "builtins", "abc", "typing"):
+            with contextlib.suppress(TypeError):
+                if (file := inspect.getsourcefile(one)) is not None:
+                    found.append(Path(file))
+    return tuple(found)

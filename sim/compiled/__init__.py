@@ -9,7 +9,7 @@ Read in this order:
 
 - `layout`: the records that the kernel works on, and all of its numbers for kinds of events, policies and so on
 - `memory`: how compiled code reaches them
-- `heap`, `conditions`: `sim.clock`; stragglers, draws and travel
+- `heap`, `conditions`, `tenants`: `sim.clock`; stragglers, draws and travel; second services that depend on us
 - `tasks`, `routing`, `learning`, `services`, `pools`: tasks and their ends; `sim.dispatching`; `sim.routing`;
   `sim.pool`, `sim.routed` and their lanes
 - `answers`, `waiting`, `copies`, `coding`: what policies do

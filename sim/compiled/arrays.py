@@ -10,6 +10,8 @@ import numpy as np
 from numpy.typing import NDArray
 
 from sim.compiled import layout
+from sim.stragglers.base import Tenancy
+from sim.stragglers.tenants import LAG
 from sim.streams import BLOCK, Stream
 
 KEPT_BLOCKS = 16
@@ -17,6 +19,9 @@ KEPT_BLOCKS = 16
 
 FIRST_PIECES = 32
 """Pieces of a timeline that are made at first; then as many as there are."""
+
+FIRST_SPANS = 32
+"""Spans of our tasks beside a second service, for each of its instances, to begin with."""
 
 
 class Arrays:
@@ -164,3 +169,48 @@ class TrafficLine:
         record["values"], record["flows"] = self._ends.ctypes.data, self._flows.ctypes.data
         record["waits"] = self._waits.ctypes.data
         record["count"] = len(self._ends)
+
+
+class SecondService:
+    """A second service on some instances, and the spans of our tasks there."""
+
+    def __init__(self, form: Tenancy, lines: int) -> None:
+        """`lines` is the address of its queues' arrivals."""
+        count = len(form.places) - form.places.count(-1)
+        self._rows = rows = np.zeros(1, layout.TENANCY)
+        self._record = record = rows[0]
+        self._states = np.zeros(2, layout.STATE)
+        self._spans = np.zeros((2, count, FIRST_SPANS))
+        self._kept: list[NDArray[Any]] = []
+        record["slowdown"], record["mutual"], record["lag"] = form.slowdown, form.mutual, LAG
+        record["shared"], record["count"], record["lines"] = len(form.arrivals) == 1, count, lines
+        record["places"] = self._address(np.array(form.places, np.int64))
+        record["states"] = self._states.ctypes.data
+        for name in ("fronts", "backs"):
+            record[name] = self._address(np.zeros(count, np.int64))
+        for name in ("paces", "ends"):
+            record[name] = self._address(np.zeros(count))
+        for state in self._states:
+            state["left"] = self._address(np.full(count, -1.0))
+            state["idle"], state["resting"] = self._address(np.arange(count)), count
+            for name in ("taken", "seen"):
+                state[name] = self._address(np.zeros(count, np.int64))
+        self._tell()
+
+    @property
+    def address(self) -> int:
+        """Where the kernel finds it."""
+        return self._rows.ctypes.data
+
+    def grow(self) -> None:
+        """Let there be room for twice as many spans on each instance."""
+        self._spans = np.concatenate([self._spans, np.zeros_like(self._spans)], axis=2)
+        self._tell()
+
+    def _tell(self) -> None:
+        self._record["starts"], self._record["finishes"] = (spans.ctypes.data for spans in self._spans)
+        self._record["room"] = self._spans.shape[2]
+
+    def _address(self, array: NDArray[Any]) -> int:
+        self._kept.append(array)
+        return array.ctypes.data

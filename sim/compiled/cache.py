@@ -30,6 +30,7 @@ SOURCES = (
     "routing",
     "services",
     "tasks",
+    "tenants",
     "waiting",
 )
 """The modules that are compiled, or whose constants are."""

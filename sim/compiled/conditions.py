@@ -16,6 +16,7 @@ from sim.compiled.layout import (
     NEED_SERVICE,
     NEED_TRAFFIC,
     PIECES,
+    TENANTS,
 )
 from sim.compiled.memory import (
     ask,
@@ -32,6 +33,7 @@ from sim.compiled.memory import (
     put_i8,
     streams,
 )
+from sim.compiled.tenants import beside_tenants
 
 IN_BLOCK = (1 << BLOCK_BITS) - 1
 
@@ -76,6 +78,8 @@ def bent(w: Any, instance: int, number: int, attempt: int, start: float, seconds
             line.at += 1
         elif how == FACTOR:
             seconds *= get_f8(bend.values, instance)
+        elif how == TENANTS:
+            seconds = beside_tenants(w, i, instance, start, seconds)
         else:
             place = instances(w.instances, instance).farm * w.attempts + attempt
             if get_i8(bend.values, place) < 0:

@@ -11,7 +11,7 @@ from numpy.typing import NDArray
 
 from sim.cluster import Cluster
 from sim.compiled import layout
-from sim.compiled.arrays import Arrays, Blocks, ChainLine, Line, TrafficLine
+from sim.compiled.arrays import Arrays, Blocks, ChainLine, Line, SecondService, TrafficLine
 from sim.compiled.cache import Kernel
 from sim.compiled.columns import columns, trace
 from sim.compiled.learners import Learners
@@ -24,7 +24,7 @@ from sim.policies.base import PoolPlan
 from sim.recorder import UNANSWERED
 from sim.routing import Learning, LeastRequest
 from sim.schedule import ClosedSchedule, Schedule
-from sim.stragglers.base import Chains, Crashing, Draws, Effect, Factors, Pieces, Traffic
+from sim.stragglers.base import Chains, Crashing, Draws, Effect, Factors, Pieces, Tenancy, Traffic
 from sim.streams import BLOCK, Stream, Streams
 from sim.trace import Role, Trace
 
@@ -39,7 +39,7 @@ FIRST_ATTEMPTS = 2
 
 OURS = (
     *(layout.NEED_ROWS, layout.NEED_HEAP, layout.NEED_COLUMNS, layout.NEED_ATTEMPTS),
-    *(layout.NEED_PROBES, layout.NEED_LATENCIES),
+    *(layout.NEED_PROBES, layout.NEED_LATENCIES, layout.NEED_SPANS),
 )
 """What is asked for that calls no option's own code; it is there after an error, too, until the event has ended."""
 
@@ -67,6 +67,7 @@ class Engine:
         self._nothing = np.zeros(BLOCK)
         self._lines: dict[tuple[int, int], Line] = {}
         self._traffic: list[TrafficLine] = []
+        self._second: dict[int, SecondService] = {}
         self._drawn: dict[int, tuple[Callable[[int, int, int], Stream], NDArray[np.int64]]] = {}
         for name, value in options(cluster, policy, deadline).items():
             self._arrays.world[name] = value
@@ -237,13 +238,16 @@ class Engine:
         """Lay out what stragglers do, in their order."""
         arrays, instances = self._arrays, self._arrays.get("launched")
         forms = [effect.form for effect in effects]
-        bends = [form for form in forms if isinstance(form, Pieces | Chains | Factors | Draws)]
+        bends = [form for form in forms if isinstance(form, Pieces | Tenancy | Chains | Factors | Draws)]
         arrays["bends"] = np.zeros(len(bends), layout.BEND)
         arrays.world["bend_count"] = len(bends)
         for i, (form, bend) in enumerate(zip(bends, arrays["bends"], strict=True)):
             match form:
                 case Pieces():
                     bend["how"], bend["values"] = layout.PIECES, self._line_rows(i, form.of_instance, Line)
+                case Tenancy():
+                    self._second[i] = SecondService(form, self._line_rows(i, form.arrivals, Line))
+                    bend["how"], bend["values"] = layout.TENANTS, self._second[i].address
                 case Chains():
                     bend["how"], bend["values"] = layout.CHAIN, self._line_rows(i, form.of_instance, ChainLine)
                 case Factors():
@@ -312,6 +316,8 @@ class Engine:
                 self._lines[first, second].extend()
             case layout.NEED_TRAFFIC:
                 self._traffic[first].extend()
+            case layout.NEED_SPANS:
+                self._second[first].grow()
             case layout.NEED_SUFFICIENT:
                 code = self._policy.erasure_code
                 assert code is not None

@@ -33,7 +33,7 @@ TURNS, SHORTEST, BEST, IDLE, PEAK, LEAST, PREQUAL = range(7)
 UNHEARD, LATEST, SEEN = 1e6, 32, 9
 """The constants of `sim.routing`."""
 
-PIECES, CHAIN, FACTOR, MULTIPLY, ADD = range(5)
+PIECES, CHAIN, FACTOR, MULTIPLY, ADD, TENANTS = range(6)
 """How a straggler bends a service."""
 
 (
@@ -50,8 +50,8 @@ ALONE, PARTED = -1, -2
 
 (
     NEED_HEAP, NEED_ROWS, NEED_COLUMNS, NEED_ATTEMPTS, NEED_SERVICE, NEED_DRAW, NEED_BLOCK, NEED_LINE, NEED_TRAFFIC,
-    NEED_SUFFICIENT, NEED_PROBES, NEED_LATENCIES,
-) = range(12)  # fmt: skip
+    NEED_SUFFICIENT, NEED_PROBES, NEED_LATENCIES, NEED_SPANS,
+) = range(13)  # fmt: skip
 """What the kernel asks Python for."""
 
 
@@ -142,7 +142,18 @@ QUEUE = record(rows="front back")
 """The first and the last task that wait."""
 
 BEND = record(rows="how values")
-"""A straggler's bend: `values` are its `LINE` rows, factors, or streams."""
+"""A straggler's bend: `values` are its `LINE` rows, factors, streams, or a `TENANCY`."""
+
+TENANCY = record(
+    "slowdown lag", rows="mutual shared count places lines states room starts finishes fronts backs paces ends"
+)
+"""A second service on `count` instances, which `places` numbers: the arrivals and work of its queues in `lines`, and
+two `STATE` rows. Each of its instances has a row of `room` spans of our tasks, of which those from its `fronts` to its
+`backs` are not over. `paces` and `ends` are those of its queries during a step."""
+
+STATE = record("now", rows="left taken seen idle head resting")
+"""A second service at a moment: the work left on each instance, how many queries of each queue have begun and have
+arrived, and the ring of idle instances."""
 
 DELAY = record("latency", rows="values flows waits count at crossed streams")
 """Bulk traffic: when each piece of time ends, how many flows cross each link then, what they keep in its buffer if that

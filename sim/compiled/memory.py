@@ -135,6 +135,8 @@ delays = _records(layout.DELAY)
 outages = _records(layout.OUTAGE)
 lines = _records(layout.LINE)
 streams = _records(layout.STREAM)
+tenancies = _records(layout.TENANCY)
+states = _records(layout.STATE)
 
 get_f8, put_f8 = _numbers(types.float64, ir.DoubleType())
 get_i8, put_i8 = _numbers(types.int64, ir.IntType(64))

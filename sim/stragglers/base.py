@@ -66,6 +66,18 @@ class Pieces:
 
 
 @dataclass(frozen=True, slots=True)
+class Tenancy:
+    """A second service on some instances, whose queries depend on our tasks (`sim.stragglers.tenants.Tenants`)."""
+
+    arrivals: Sequence[Iterator[tuple[float, float]]]
+    """Queries of each of its queues as (arrival, work): one queue for all of its instances, or one for each."""
+    places: Sequence[int]
+    """For each launched instance its number among those of the second service, or -1."""
+    slowdown: float
+    mutual: bool
+
+
+@dataclass(frozen=True, slots=True)
 class Chains:
     """Each instance multiplies the service times of its tasks, in the order of their starts, by these factors."""
 
@@ -112,7 +124,7 @@ class Crashing:
     retry: bool
 
 
-Form = Pieces | Chains | Factors | Draws | Traffic | Crashing
+Form = Pieces | Tenancy | Chains | Factors | Draws | Traffic | Crashing
 
 
 @dataclass(frozen=True, slots=True)

@@ -9,7 +9,7 @@ import numpy as np
 from pydantic import Field, NonNegativeInt, PositiveInt, field_validator, model_validator
 
 from sim.distributions import Distribution
-from sim.stragglers.base import Effect, Setting, Straggler
+from sim.stragglers.base import Effect, Setting, Straggler, Tenancy
 from sim.stragglers.tenants import Tenants
 from sim.stragglers.timeline import SHORTEST, effect_of
 from sim.task import Task
@@ -74,13 +74,15 @@ class Multitenancy(Straggler):
                 for one in queues
             ]
             tenants = Tenants(arrivals, count, self.slowdown, mutual=self.mutual)
-            places = {instance: place for place, instance in enumerate(used)}
+            places = [-1] * launched
+            for place, instance in enumerate(used):
+                places[instance] = place
 
             def modify(task: Task, instance: int, start: float, seconds: float) -> float:
-                place = places.get(instance)
-                return seconds if place is None else tenants.stretch(place, start, seconds)
+                place = places[instance]
+                return seconds if place < 0 else tenants.stretch(place, start, seconds)
 
-            return Effect(modifier=modify)
+            return Effect(modifier=modify, form=Tenancy(arrivals, places, self.slowdown, self.mutual))
         return effect_of(
             [
                 self._pieces(streams.generator("multitenancy", number, instance))

@@ -5,7 +5,6 @@ from __future__ import annotations
 from collections.abc import Iterator
 from typing import Literal
 
-import numpy as np
 from pydantic import Field, field_validator
 
 from sim.distributions import Distribution
@@ -37,9 +36,8 @@ class SlowPeriods(Straggler):
 
     def attach(self, setting: Setting) -> Effect:
         """Integrate services over the instance's periods; a period may end within a service."""
-        streams, number = setting.streams, setting.number
         instances = range(len(setting.pools))
-        return effect_of([self._pieces(streams.generator("slow_periods", number, instance)) for instance in instances])
+        return effect_of([self._pieces(setting.streams, setting.number, instance) for instance in instances])
 
     def slow_share(self, streams: Streams, number: int, instances: int, until: float) -> float:
         """Return the share of the time before `until` seconds for which the instances are in a slow period.
@@ -49,20 +47,21 @@ class SlowPeriods(Straggler):
         total = 0.0
         for instance in range(instances):
             before = 0.0
-            for end, slow, _ in self._periods(streams.generator("slow_periods", number, instance)):
+            for end, slow, _ in self._periods(streams, number, instance):
                 total += (min(end, until) - before) * slow
                 before = end
                 if end >= until:
                     break
         return total / (instances * until)
 
-    def _pieces(self, generator: np.random.Generator) -> Iterator[tuple[float, float]]:
+    def _pieces(self, streams: Streams, number: int, instance: int) -> Iterator[tuple[float, float]]:
         """Yield (end, factor)."""
-        for end, _, factor in self._periods(generator):
+        for end, _, factor in self._periods(streams, number, instance):
             yield end, factor
 
-    def _periods(self, generator: np.random.Generator) -> Iterator[tuple[float, bool, float]]:
+    def _periods(self, streams: Streams, number: int, instance: int) -> Iterator[tuple[float, bool, float]]:
         """Yield (end, whether it is slow, factor), beginning in the stationary distribution."""
+        generator = streams.generator("slow_periods", number, instance)
         slow = generator.random() < self.mean_slow / (self.mean_normal + self.mean_slow)
         end = 0.0
         while True:

@@ -16,6 +16,9 @@ from dataclasses import dataclass
 LAG = 0.1
 """Seconds that the kept state lies behind the latest start: tasks start slightly out of order, by their transfers."""
 
+NOBODY = -1.0
+"""The work left of the query on an instance that has none."""
+
 
 @dataclass(slots=True)
 class State:
@@ -23,7 +26,7 @@ class State:
 
     now: float
     left: list[float]
-    """Work left of the query that runs on each instance; 0 where none does."""
+    """Work left of the query that runs on each instance; negative where none does."""
     queues: list[deque[float]]
     """Work that waits: one queue for all instances, or one for each."""
     idle: deque[int]
@@ -52,7 +55,7 @@ class Tenants:
         self._ours: list[deque[tuple[float, float]]] = [deque() for _ in range(instances)]
         """Our tasks on each instance that are known and not over, as (start, finish), in their order."""
         self._state = State(
-            0.0, [0.0] * instances, [deque() for _ in arrivals], deque(range(instances)), [0] * len(arrivals)
+            0.0, [NOBODY] * instances, [deque() for _ in arrivals], deque(range(instances)), [0] * len(arrivals)
         )
 
     def stretch(self, instance: int, start: float, seconds: float) -> float:
@@ -66,7 +69,7 @@ class Tenants:
         work = seconds
         while True:
             now = state.now
-            pace = 1.0 / self._slowdown if state.left[instance] > 0.0 else 1.0
+            pace = 1.0 / self._slowdown if state.left[instance] >= 0.0 else 1.0
             finish = now + work / pace
             self._step(state, finish)
             if state.now >= finish:
@@ -113,7 +116,7 @@ class Tenants:
             until = min(until, arrival)
         running: list[tuple[int, float, float]] = []
         for instance, left in enumerate(state.left):
-            if left > 0.0:
+            if left >= 0.0:
                 pace, change = self._pace(instance, now)
                 end = now + left / pace
                 running.append((instance, pace, end))
@@ -121,10 +124,10 @@ class Tenants:
         state.now = until
         for instance, pace, end in running:
             if end <= until:
-                state.left[instance] = 0.0
+                state.left[instance] = NOBODY
                 self._free(state, instance)
             else:
-                state.left[instance] -= (until - now) * pace
+                state.left[instance] = max(0.0, state.left[instance] - (until - now) * pace)
         for queue, (arrival, work) in enumerate(comes):
             if arrival <= until:
                 state.seen[queue] += 1
@@ -140,7 +143,7 @@ class Tenants:
     def _arrive(self, state: State, queue: int, work: float) -> None:
         if self._shared and state.idle:
             state.left[state.idle.popleft()] = work
-        elif not self._shared and state.left[queue] == 0.0:
+        elif not self._shared and state.left[queue] < 0.0:
             state.left[queue] = work
         else:
             state.queues[queue].append(work)

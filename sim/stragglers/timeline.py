@@ -4,7 +4,6 @@ from __future__ import annotations
 
 from collections import deque
 from collections.abc import Iterator, Sequence
-from itertools import chain
 
 from sim.stragglers.base import Effect, Pieces, ServiceModifier
 from sim.task import Task
@@ -24,11 +23,7 @@ class SlownessTimeline:
 
     def __init__(self, pieces: Iterator[tuple[float, float]]) -> None:
         self._pieces = pieces
-        self._kept: deque[tuple[float, float]] = deque([next(pieces)])
-
-    def pieces(self) -> Iterator[tuple[float, float]]:
-        """Return the pieces that are still to come; for who wants them instead of `stretch`."""
-        return chain(self._kept, self._pieces)
+        self._kept: deque[tuple[float, float]] = deque([(0.0, 1.0)])  # over before anything starts
 
     def stretch(self, start: float, seconds: float) -> float:
         """Return the duration of a service of `seconds` that begins at `start`, nondecreasing between calls."""
@@ -71,6 +66,8 @@ def modifier_from(timelines: Sequence[SlownessTimeline]) -> ServiceModifier:
 
 
 def effect_of(pieces: Sequence[Iterator[tuple[float, float]]]) -> Effect:
-    """Return the effect of slowness that is given for each instance as `SlownessTimeline` takes it."""
-    timelines = [SlownessTimeline(of_one) for of_one in pieces]
-    return Effect(modifier=modifier_from(timelines), form=Pieces([timeline.pieces() for timeline in timelines]))
+    """Return the effect of slowness that is given for each instance as `SlownessTimeline` takes it.
+
+    Nothing is drawn before a task meets it.
+    """
+    return Effect(modifier=modifier_from([SlownessTimeline(of_one) for of_one in pieces]), form=Pieces(pieces))

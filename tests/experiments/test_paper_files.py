@@ -155,4 +155,4 @@ def test_both_engines_give_the_papers_experiments_the_same_summaries(
             cell["engine"]["name"]
             for cell in json.loads((tmp_path / "auto" / file.stem / "manifest.json").read_text())["cells"]
         }
-        assert used == {"simpy" if file.stem == "fig13" else "compiled"}, "its second service depends on our tasks"
+        assert used == {"compiled"}, file.stem

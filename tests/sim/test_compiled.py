@@ -49,6 +49,9 @@ WORLDS = int(os.environ.get("PARM_EXAMPLES", "500"))
 FURTHER: list[Straggler] = [
     Shuffles(concurrent=2, megabytes=(1.0, 2.0), backlog=Exponential(mean=0.002)),
     Multitenancy(instances=2, rate=20.0, service=Exponential(mean=0.02)),
+    Multitenancy(instances=2, rate=20.0, service=Exponential(mean=0.02), mutual=True, queue="shared"),
+    Multitenancy(at=(1, 0), rate=90.0, service=Deterministic(value=0.02), mutual=True, slowdown=1.5),
+    Multitenancy(instances=2, rate=40.0, service=Uniform(low=0.0, high=0.04), queue="shared"),
     Heterogeneous(factor=Uniform(low=0.5, high=2.0)),
     Crashes(mean_up=2.0, repair=Deterministic(value=0.05), detect=0.0),
     Crashes(mean_up=1.0, repair=Exponential(mean=0.1), retry=False),
@@ -123,6 +126,13 @@ def test_room_for_attempts_grows_with_crash_after_crash() -> None:
 
 def test_cancelled_timers_are_swept_out_of_the_heap_at_the_same_moments() -> None:
     both(CLUSTER, Hedged(after=5.0), (), arrivals(3_000, rate=100.0))
+
+
+@pytest.mark.parametrize("queue", ["own", "shared"])
+def test_a_second_service_remembers_as_many_of_our_tasks_as_there_are(queue: Literal["own", "shared"]) -> None:
+    cluster = CLUSTER.model_copy(update={"service": Exponential(mean=1e-4)})
+    tenant = Multitenancy(at=(2, 0), rate=60.0, service=Exponential(mean=0.02), mutual=True, queue=queue)
+    both(cluster, Uncoded(), (tenant,), arrivals(4_000, rate=8_000.0))
 
 
 class Sawtooth(Distribution):

@@ -64,6 +64,15 @@ def test_queries_of_a_shared_queue_go_to_the_instance_that_is_free() -> None:
     assert modify(None, 0, 1.5, 0.5) == pytest.approx(0.5 + 0.25)  # type: ignore[arg-type]
 
 
+@pytest.mark.parametrize("queue", ["own", "shared"])
+def test_a_query_that_takes_no_time_leaves_its_instance_to_the_next(queue: str) -> None:
+    tenant = Multitenancy(instances=1, service=Deterministic(value=1.0), mutual=True, queue=queue)
+    object.__setattr__(tenant, "_queries", lambda generator, queues: iter([(0.1, 0.0), (0.2, 1.0), (9.0, 1.0)]))
+    modify = tenant.attach(Setting(Streams(0), 0, [(0, 0)], Network())).modifier
+    assert modify is not None
+    assert modify(None, 0, 0.5, 0.25) == pytest.approx(0.5)  # type: ignore[arg-type]
+
+
 def test_a_task_that_starts_slightly_earlier_than_the_last_is_served_the_same() -> None:
     tenant = Multitenancy(instances=2, rate=40, service=Exponential(mean=MEAN), mutual=True)
     setting = Setting(Streams(0), 0, [(0, 0)] * 2, Network())

@@ -34,6 +34,10 @@ class Executor(Protocol):
         """Return how many GPUs there are beyond those of this process."""
         ...
 
+    def start(self, workers: int, first: Callable[[], object]) -> None:
+        """Have that many processes of this machine call `first`, pickled, while this one does something else."""
+        ...
+
     def in_order(
         self,
         function: Callable[[Item], Any],

@@ -52,6 +52,12 @@ class Local:
         """Whether there are processes."""
         return self._pool.started
 
+    def start(self, workers: int, first: Callable[[], object]) -> None:
+        """Start processes if they stay, as `Executor.start` says."""
+        if self._stays:
+            self._pool.workers = max(self._pool.workers, workers)
+            self._pool.start(workers, first)
+
     def in_order(
         self,
         function: Callable[[Item], Any],

@@ -134,6 +134,9 @@ class RayCluster:
         """Return the number of GPUs that the cluster has now."""
         return self._count("GPU")
 
+    def start(self, workers: int, first: Callable[[], object]) -> None:
+        """Do nothing: the cluster's machines have processes."""
+
     def in_order(
         self,
         function: Callable[[Item], Any],
