@@ -240,7 +240,13 @@ class Group:
 
 
 def lane(
-    clock: Clock, recorder: Recorder, label: int, conditions: Conditions, chooser: Chooser | None, group: Group, key: Key
+    clock: Clock,
+    recorder: Recorder,
+    label: int,
+    conditions: Conditions,
+    chooser: Chooser | None,
+    group: Group,
+    key: Key,
 ) -> Lane:
     """Return a further pool on the instances of `group`; one queue for each key without a `chooser`."""
     first, made = group.first, None

@@ -91,7 +91,9 @@ def simulate(
         clock.drain()
         while execution.flush():
             clock.drain()
-    arrivals = np.frombuffer(clients.arrivals, dtype=np.float64) if isinstance(schedule, ClosedSchedule) else schedule.times
+    arrivals = (
+        np.frombuffer(clients.arrivals, dtype=np.float64) if isinstance(schedule, ClosedSchedule) else schedule.times
+    )
     return traced(recorder, arrivals, cluster, policy, sum(plan.instances for plan in plans))
 
 
