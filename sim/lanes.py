@@ -35,6 +35,11 @@ class Turns:
         self._lanes: list[Lane] = []
         """The first lane of each key, in order."""
 
+    @property
+    def fair(self) -> FairTurns | None:
+        """The turns themselves, if they count what each service has had."""
+        return None
+
     def join(self, lane: Lane, key: Key) -> Lane:
         """Add a lane; return the first one of its key, whose queues it shares: itself if there is none yet."""
         place = bisect_left(self._keys, key)
@@ -73,6 +78,11 @@ class FairTurns(Turns):
         self._charged: dict[int, tuple[int, float, float]] = {}
         """For each busy instance its service, when it was taken, and the seconds that were charged."""
 
+    @property
+    def fair(self) -> FairTurns:
+        """The turns themselves."""
+        return self
+
     def order(self) -> Sequence[Lane]:
         """Return the lanes: those of the service with the lowest tag first, in the order of their ranks."""
         tags = self._tags
@@ -107,14 +117,9 @@ class Lane(Pool):
 
     _turns: Turns
     _fair: FairTurns | None
-    """The turns, where they count what each service has had."""
+    """The turns, if they count what each service has had."""
     _service: int
-
-    def _join_lanes(self, turns: Turns, key: Key) -> Lane:
-        """Take a place among the lanes; return the one whose queues this one shares."""
-        self._turns, self._service = turns, key[0]
-        self._fair = turns if isinstance(turns, FairTurns) else None
-        return turns.join(self, key)
+    """Its service's number in them."""
 
     def _submitted(self, queue: Sequence[Task]) -> None:
         if self._fair is not None and len(queue) <= 1:
@@ -166,7 +171,8 @@ class SharedLane(Lane, SharedPool):
         super().__init__(clock, recorder, label, group.instances, conditions)
         if joined is not None:
             self._waiting = joined._waiting
-        same = self._join_lanes(group.turns, key)
+        self._turns, self._fair, self._service = group.turns, group.turns.fair, key[0]
+        same = group.turns.join(self, key)
         assert isinstance(same, SharedLane)
         self._queue = same._queue
 
@@ -206,7 +212,8 @@ class RoutedLane(Lane, RoutedPool):
         if joined is not None:
             self._chooser, self._loads = joined._chooser, joined._loads
             self._free, self._failed = joined._free, joined._failed
-        same = self._join_lanes(group.turns, key)
+        self._turns, self._fair, self._service = group.turns, group.turns.fair, key[0]
+        same = group.turns.join(self, key)
         assert isinstance(same, RoutedLane)
         self._queues = same._queues
 
@@ -249,7 +256,8 @@ def lane(
     key: Key,
 ) -> Lane:
     """Return a further pool on the instances of `group`; one queue for each key without a `chooser`."""
-    first, made = group.first, None
+    first = group.first
+    made: Lane
     if chooser is None:
         assert first is None or isinstance(first, SharedLane)
         made = SharedLane(clock, recorder, label, conditions, group, first, key)

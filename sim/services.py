@@ -9,7 +9,7 @@ send and would take.
 from __future__ import annotations
 
 import heapq
-from collections.abc import Callable, Iterator, Sequence
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from itertools import repeat
 
@@ -24,7 +24,7 @@ from sim.recorder import Recorder
 from sim.routing import Learning
 from sim.schedule import ClosedSchedule, OpenSchedule, Schedule
 from sim.sharing import Member, Sharing, Site
-from sim.simulation import CHUNK, ClosedLoop, attach, check, check_answers, gc_disabled, launch, traced, with_code
+from sim.simulation import CHUNK, ClosedLoop, attach, check_answers, gc_disabled, launch, traced, with_code
 from sim.stragglers import Straggler
 from sim.stragglers.base import Effect
 from sim.streams import Streams
@@ -58,7 +58,7 @@ def simulate_services(
 
     Raises ParmError where queries would never be answered, and ValueError where the policies cannot run together.
     """
-    plans = launched(services, sharing)
+    plans = launched({service.name: (service.cluster, service.policy) for service in services}, sharing)
     machines = services[0].cluster
     effects = attach(machines, stragglers, streams, plans)
     clock = Clock()
@@ -76,50 +76,45 @@ def simulate_services(
             clock.advance(time)
             arrive(query)
         clock.drain()
-        while any([one.execution.flush() for one in running]):
+        while sum(one.execution.flush() for one in running):  # each flushes
             clock.drain()
     return [one.trace(sum(plan.instances for plan in plans)) for one in running]
 
 
-def launched(services: Sequence[Service], sharing: Sharing) -> list[PoolPlan]:
+Policies = Mapping[str, tuple[Cluster, Policy]]
+"""The cluster that each service sees, and its policy, by the service's name."""
+
+
+def launched(services: Policies, sharing: Sharing) -> list[PoolPlan]:
     """Return the pools of instances that are launched for all services: each once where services share it.
 
     Raises ValueError, in one sentence, where policies want different numbers of the same instances, or one cannot run.
     """
     found: dict[tuple[str, Role, int], tuple[str, PoolPlan]] = {}
-    for service in services:
-        if sharing.together and isinstance(service.cluster.queue, Learning):
+    for service, (cluster, policy) in services.items():
+        if sharing.together and isinstance(cluster.queue, Learning):
             raise ValueError(
-                f"'{service.cluster.queue.name_in_yaml()}' does not choose for several services on the same instances: "
-                "take another queue, or 'sharing: separate'"
+                f"'{cluster.queue.name_in_yaml()}' does not choose for several services on the same instances: take "
+                "another queue, or 'sharing: separate'"
             )
-        for plan in service.policy.pools(service.cluster):
+        for plan in policy.pools(cluster):
             if not plan.instances:
                 continue  # it joins the first pool
-            mine = service.name, plan
-            name, other = found.setdefault(("" if sharing.together else service.name, plan.role, plan.row), mine)
+            mine = service, plan
+            name, other = found.setdefault(("" if sharing.together else service, plan.role, plan.row), mine)
             if other.instances != plan.instances:
                 raise ValueError(
                     f"'{name}' wants {other.instances} instances for its {plan.role.name.lower()} model and "
-                    f"'{service.name}' {plan.instances}, but they share them: give both a policy that spends the budget "
-                    "alike, or 'sharing: separate'"
+                    f"'{service}' {plan.instances}, but they share them: give both policies that spend the budget alike, "
+                    "or 'sharing: separate'"
                 )
     return [plan for _, plan in found.values()]
 
 
-def check_services(services: Sequence[Service], sharing: Sharing, stragglers: Sequence[Straggler]) -> None:
-    """Raise ValueError, in one sentence that names the service, if `simulate_services` cannot run these together.
-
-    Schedules matter by their lengths, and by their number of clients.
-    """
-    for service in services:
-        schedule = service.schedule
-        clients = schedule.clients if isinstance(schedule, ClosedSchedule) else None
-        try:
-            check(service.cluster, service.policy, (), len(schedule), clients)
-        except ValueError as error:
-            raise ValueError(f"'{service.name}': {error}") from None
-    attach(services[0].cluster, stragglers, Streams(0), launched(services, sharing))
+def check_services(services: Policies, sharing: Sharing, stragglers: Sequence[Straggler]) -> None:
+    """Raise ValueError, in one sentence, if the machines cannot serve these together (`check` is for each alone)."""
+    cluster, _ = next(iter(services.values()))
+    attach(cluster, stragglers, Streams(0), launched(services, sharing))
 
 
 Arrival = tuple[float, Callable[[int], None], int]
@@ -172,6 +167,9 @@ class _Running:
 
     def trace(self, instances: int) -> Trace:
         """Return what happened."""
-        schedule = self._schedule
-        times = schedule.times if isinstance(schedule, OpenSchedule) else np.frombuffer(self._clients.arrivals)
+        if self._clients is not None:
+            times = np.frombuffer(self._clients.arrivals, dtype=np.float64)
+        else:
+            assert isinstance(self._schedule, OpenSchedule)
+            times = self._schedule.times
         return traced(self._recorder, times, self._cluster, self._policy, instances)

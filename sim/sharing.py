@@ -77,7 +77,7 @@ class Separate(Sharing):
 
 
 def parts(total: int, weights: Sequence[float]) -> list[int]:
-    """Divide `total` instances by `weights` in whole numbers; the largest remainders get one more (Hamilton's method)."""
+    """Divide `total` instances by `weights` in whole numbers; the largest rests get one more (Hamilton's method)."""
     exact = [total * weight / math.fsum(weights) for weight in weights]
     found = [math.floor(one + 1e-9) for one in exact]
     by_rest = sorted(range(len(exact)), key=lambda index: (found[index] - exact[index], index))

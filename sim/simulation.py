@@ -228,6 +228,7 @@ def with_code(cluster: Cluster, policy: Policy) -> Cluster:
 def attach(
     cluster: Cluster, stragglers: Sequence[Straggler], streams: Streams, plans: Sequence[PoolPlan]
 ) -> list[Effect]:
+    """Return the effect of each straggler on the machines of these pools. Raises ValueError where there are too few."""
     of_instance = [(int(plan.role), plan.row) for plan in plans for _ in range(plan.instances)]
     if cluster.launched is not None:
         if len(of_instance) > cluster.launched:

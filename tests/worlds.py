@@ -237,10 +237,11 @@ class Town:
     def fits(self) -> bool:
         """Say whether the policies can run together, and every query is answered."""
         try:
-            check_services(self.services, self.sharing, ())
-        except ValueError:
+            check_services({one.name: (one.cluster, one.policy) for one in self.services}, self.sharing, ())
+        except ValueError as error:
+            assert "share them" in str(error)
             return False
-        return True
+        return all(self.world(one).fills() for one in self.services)
 
     def run(self) -> list[Trace]:
         """Simulate it."""
