@@ -17,11 +17,11 @@ from experiments.analysis.cost import Rule
 from experiments.analysis.outcome import Scalar
 from experiments.analysis.reference import Reference
 from experiments.analysis.warmup import WarmupRule, warmup_queries
-from experiments.config import sweep
+from experiments.config import services, sweep
 from experiments.config.keys import FOLDER_NAME, Key, put, spell
 from experiments.config.precision import Precision
 from experiments.config.select import Select
-from experiments.config.widths import MS, parsed
+from experiments.config.services import SERVICE, Service, Target, Time
 from experiments.figures import drawing
 from experiments.figures.base import Figure
 from parity import codes
@@ -32,10 +32,13 @@ from sim.engines import Engine
 from sim.errors import ParmError
 from sim.kinds import Options
 from sim.policies import CodedNonsystematic, Policy
+from sim.shared import Shared
+from sim.sharing import FirstCome, Sharing
 from sim.simulation import check, engine_for
 from sim.stragglers import Crashes, Straggler
 from sim.stragglers import Recorded as NamedSlowness
 from sim.stragglers import Replay as RecordedSlowness
+from sim.streams import Streams
 from sim.trace import Floats, Role
 from workloads.arrivals import Arrivals
 from workloads.arrivals import Recorded as NamedArrivals
@@ -120,6 +123,11 @@ class Experiment(Options):
     """Causes of slow or unavailable instances; several combine."""
     policies: tuple[Policy, ...] = Field(min_length=1)
     """The redundancy policies to compare; the first is the baseline of the differences."""
+    services: dict[str, Service] = Field(default_factory=dict)
+    """Several services on the cluster, by their names: each has its own queries, service times and targets, and with
+    the policy `per_service` its own redundancy. Every table has a row for each (docs/services.md)."""
+    sharing: Sharing = FirstCome()
+    """How the services share the instances."""
     equal_cost: Rule = "instances"
     """Measure of cost by which policies are compared: number of instances, price of the instances by `cluster.prices`
     (which also limits what a policy's budget buys), or busy seconds per query (compared in tables only)."""
@@ -133,9 +141,11 @@ class Experiment(Options):
     """Published measurements: hollow marks in `latency_vs_sweep`, compared in `reference.csv`."""
     claims: tuple[Claim, ...] = ()
     """Claims about the results, such as a paper's; `parm claims` tests them on the run."""
-    goodput: str | float | None = None
+    goodput: Time | None = None
     """Time within which an answer counts for goodput, `100ms` or a number of seconds: the same for all policies.
     Default: the cluster's `deadline`; without either goodput is not measured."""
+    target: Target | None = None
+    """Latencies to keep, such as `{p99: 100ms}`: below each table stands which policies keep them, at 95% confidence."""
     control_variates: bool = False
     """Whether latencies are corrected by what is known of each trial's draws: its mean arrivals and services, and the
     share of slow time. Intervals are narrower for the same work with 30 trials or more (docs/intervals.md); with fewer
@@ -161,6 +171,8 @@ class Experiment(Options):
     plugins: tuple[str, ...] = ()
     """Your own Python modules with further kinds, as with `--plugin`; searched for beside the file."""
     _folders: tuple[Path, ...] = PrivateAttr(default=())
+    _whole: Experiment | None = PrivateAttr(default=None)
+    _service: str = PrivateAttr(default="")
 
     @field_validator("traces", mode="before")
     @classmethod
@@ -187,12 +199,10 @@ class Experiment(Options):
     def _ranges_are_lists(cls, given: Any) -> Any:
         return sweep.written_out(given)
 
-    @field_validator("goodput")
+    @model_validator(mode="before")
     @classmethod
-    def _goodput_is_a_time(cls, given: str | float | None) -> str | float | None:
-        if given is not None and parsed(given)[1] == "%":
-            raise ValueError(f"'{given}' is no time: write 100ms, or a number of seconds")
-        return given
+    def _of_the_first_service(cls, data: Any) -> Any:
+        return services.filled_in(data)
 
     @model_validator(mode="after")
     def _fits_together(self, info: ValidationInfo) -> Self:
@@ -232,15 +242,14 @@ class Experiment(Options):
     @property
     def in_time(self) -> float | None:
         """The latency in seconds up to which an answer counts for goodput; None where there is none."""
-        if self.goodput is None:
-            return self.cluster.deadline
-        number, unit = parsed(self.goodput)
-        return number * (1.0 if unit is None else MS[unit] / 1000)
+        return self.cluster.deadline if self.goodput is None else services.seconds(self.goodput)
 
     @property
     def deployed_load(self) -> float | None:
         """Offered load of the deployed instances without redundancy and stragglers; None if the arrival rate or the
         mean service time is unknown."""
+        if self._whole is not None and self._whole.sharing.together:
+            return services.load(self._whole)
         rate, mean = self.workload.arrivals.mean_rate(), self.cluster.service.mean()
         return None if rate is None or mean is None else rate * mean / self.cluster.instances
 
@@ -258,22 +267,73 @@ class Experiment(Options):
         return data
 
     def _plain(self) -> dict[str, Any]:
-        return self.model_dump(mode="json", serialize_as_any=True, by_alias=True)
+        data: dict[str, Any] = self.model_dump(mode="json", serialize_as_any=True, by_alias=True)
+        absent = [] if self.services else ["services", "sharing"]
+        for key in [*absent, *([] if self.target else ["target"])]:
+            del data[key]  # experiments without them, and their cells, are what they were
+        return data
 
     def points(self) -> list[dict[str, Scalar]]:
-        """Return the points of the sweep in order, each as {key: value}; one empty point without a sweep."""
-        return sweep.points(self.sweep)
+        """Return the points of the sweep in order, each as {key: value}; one empty point without a sweep.
+
+        With services each has a point of its own, whose last key is `service`.
+        """
+        swept = sweep.points(self.sweep)
+        return [{**point, SERVICE: name} for point in swept for name in self.services] if self.services else swept
 
     def at(self, point: Mapping[str, Scalar]) -> Experiment:
-        """Return the experiment at one point of its sweep, without sweep, reference and claims.
+        """Return the experiment at one point of its sweep, without sweep, reference and claims; for a point of a
+        service the service's view.
 
         Raises ValidationError if the values at this point are invalid.
         """
         data = self._plain()
         data |= {"sweep": {}, "figures": None, "reference": [], "claims": []}
         for key, value in point.items():
-            put(data, key, value)
-        return Experiment.model_validate(data, context=self.context)
+            if key != SERVICE:
+                put(data, key, value)
+        there = Experiment.model_validate(data, context=self.context)
+        return there.views[[*self.services].index(str(point[SERVICE]))] if SERVICE in point else there
+
+    @property
+    def service(self) -> str:
+        """The service whose view this is; empty for an experiment without services."""
+        return self._service
+
+    @property
+    def whole(self) -> Experiment:
+        """The experiment of all services if this is the view of one; else this one."""
+        return self._whole or self
+
+    @property
+    def views(self) -> list[Experiment]:
+        """What each service sees, an experiment without services; this one where there are none."""
+        return self.viewed(*self.policies)
+
+    def viewed(self, *policies: Policy) -> list[Experiment]:
+        """Return the views with these policies alone, none of them drawn."""
+        alone = self.model_copy(update={"policies": policies, "figures": None})
+        if not self.services:
+            return [alone]
+        found, own, seen = [], services.workloads(self), services.clusters(self)
+        for name, one in self.services.items():
+            view = alone.model_copy(
+                update={
+                    "workload": own[name],
+                    "cluster": seen[name],
+                    "policies": tuple(policy.of(name) for policy in policies),
+                    "goodput": self.goodput if one.goodput is None else one.goodput,
+                    "target": one.target or self.target,
+                    "services": {},
+                }
+            )
+            view._whole, view._service = alone, name
+            found.append(view)
+        return found
+
+    def streams(self, trial: int, shared: Shared | None = None) -> Streams:
+        """Return the random streams of a trial; those of its service for a view."""
+        return Streams(self.seed, trial, shared).of(self._service)
 
     def _problems(self) -> Iterator[tuple[Key, str]]:
         labels: dict[str, int] = {}
@@ -284,6 +344,8 @@ class Experiment(Options):
                     ("policies", index),
                     f"has the name '{policy.label}', as has policies.{first}; give each a 'name' of its own",
                 )
+            if self.services:
+                continue
             try:
                 clients = getattr(self.workload.arrivals, "clients", None)
                 check(self.machines, policy, self.stragglers, self.workload.queries, clients)
@@ -313,6 +375,10 @@ class Experiment(Options):
                 ("warmup",),
                 f"must be less than workload.queries ({self.workload.queries}), but is {self.warmup}",
             )
+        if self.services:
+            yield from services.problems(self)
+        elif self.sharing != FirstCome():
+            yield ("sharing",), "needs 'services' that share the cluster"
         yield from self._precision_problems()
         yield from self._figure_problems(labels)
         yield from self._comparison_problems(labels)
@@ -369,7 +435,7 @@ class Experiment(Options):
 
     def _comparison_problems(self, labels: Mapping[str, int]) -> Iterator[tuple[Key, str]]:
         """Yield unknown policies, keys and metrics of references and claims."""
-        swept = sweep.swept(self.sweep)
+        swept = [*sweep.swept(self.sweep), *([SERVICE] if self.services else [])]
         for index, reference in enumerate(self.reference):
             if reference.policy not in labels:
                 yield ("reference", index, "policy"), _no_policy(reference.policy, labels)
