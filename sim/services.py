@@ -105,8 +105,8 @@ def launched(services: Policies, sharing: Sharing) -> list[PoolPlan]:
             if other.instances != plan.instances:
                 raise ValueError(
                     f"'{name}' wants {other.instances} instances for its {plan.role.name.lower()} model and "
-                    f"'{service}' {plan.instances}, but they share them: give both policies that spend the budget alike, "
-                    "or 'sharing: separate'"
+                    f"'{service}' {plan.instances}, but they share them: give both policies that spend the budget "
+                    "alike, or 'sharing: separate'"
                 )
     return [plan for _, plan in found.values()]
 

@@ -44,10 +44,13 @@ class Priority(Sharing):
     """Strict priority without preemption: an instance that becomes free takes the waiting task of lowest `priority`."""
 
     kind: Literal["priority"] = "priority"
+    redundancy: Literal["with_its_service", "last"] = "with_its_service"
+    """When redundant tasks of low priority (`parity_pool: low_priority`) start: before the work of later services, or
+    last, when no service has other work."""
 
     def key(self, number: int, priority: int, rank: int) -> Key:
-        """Return the priority, then the rank."""
-        return priority, rank
+        """Return the priority and the rank, in the order in which they count."""
+        return (rank, priority) if self.redundancy == "last" else (priority, rank)
 
 
 class Weighted(Sharing):

@@ -18,6 +18,7 @@ from experiments.analysis import columns
 from experiments.analysis.reference import Reference
 from experiments.config.messages import fields_in_yaml, shown
 from experiments.config.schema import Backup, Experiment, Model, Workload
+from experiments.config.services import Service
 from sim import recorded
 from sim.cluster import Cluster, Prices
 from sim.errors import ParmError
@@ -36,6 +37,7 @@ _SECTIONS: dict[str, type[Options]] = {
     "cluster.prices": Prices,
     "coded.hedge": Hedging,
     "coded.backup": LastResort,
+    "services": Service,
     "reference": Reference,
     "study": Study,
     "study.models": Subject,

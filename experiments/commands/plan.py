@@ -78,6 +78,7 @@ def plan(
     from experiments.capacity import rates, report, search, targets
     from experiments.capacity.trials import kept_trials, open_store
     from experiments.config import loader
+    from experiments.config.services import only_one
     from experiments.run import executors
     from experiments.run.manifest import command_line
     from experiments.run.progress import Reporter
@@ -89,6 +90,7 @@ def plan(
     if not 0.5 < confidence < 1:
         raise ParmError(f"--confidence {confidence:g}: must be above 0.5 and below 1.")
     experiment = loader.load(file, with_engine(overrides, engine), plugin or ())
+    only_one(experiment, "plan")
     _check(experiment, file, aims)
     if rate and most is not None:
         raise ParmError("--most limits the instances, and --rate takes those of the file.")

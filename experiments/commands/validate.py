@@ -47,10 +47,12 @@ def validate(
     The simulation draws service times that were measured on the workers before and after each run.
     """
     from experiments.config import loader
+    from experiments.config.services import only_one
     from experiments.run.progress import Reporter
     from experiments.run.session import console, sigterm_as_interrupt
 
     experiment = loader.load(file, overrides or (), plugin or ())
+    only_one(experiment, "validate")
     from experiments.validation.session import Validation, ValidationSettings
 
     options = ValidationSettings(seconds, calibrate, redraws, emulate, pin, device, data)

@@ -145,7 +145,7 @@ class Experiment(Options):
     """Time within which an answer counts for goodput, `100ms` or a number of seconds: the same for all policies.
     Default: the cluster's `deadline`; without either goodput is not measured."""
     target: Target | None = None
-    """Latencies to keep, such as `{p99: 100ms}`: below each table stands which policies keep them, at 95% confidence."""
+    """Latencies to keep, such as `{p99: 100ms}`: tables say which policies keep them, at 95% confidence."""
     control_variates: bool = False
     """Whether latencies are corrected by what is known of each trial's draws: its mean arrivals and services, and the
     share of slow time. Intervals are narrower for the same work with 30 trials or more (docs/intervals.md); with fewer
@@ -344,30 +344,14 @@ class Experiment(Options):
                     ("policies", index),
                     f"has the name '{policy.label}', as has policies.{first}; give each a 'name' of its own",
                 )
-            if self.services:
-                continue
-            try:
-                clients = getattr(self.workload.arrivals, "clients", None)
-                check(self.machines, policy, self.stragglers, self.workload.queries, clients)
-            except ValueError as error:
-                yield ("policies", index), str(error)
-            else:
-                yield from self._engine_problems(policy)
-                if self.model is not None and self.model.backup is None and policy.uses(Role.BACKUP, self.machines):
-                    yield ("policies", index), f"{policy.name_in_yaml()} needs a 'model.backup'"
-                if self.model is not None and isinstance(policy, CodedNonsystematic) and policy.code is None:
-                    yield (
-                        ("policies", index),
-                        "needs a 'code', such as approxifer, if there is a 'model'",
-                    )
-        for index, straggler in enumerate(self.stragglers):
-            defaults = self.cluster.deadline is not None or all(one.deadline is not None for one in self.policies)
-            if isinstance(straggler, Crashes) and not straggler.retry and not defaults:
-                yield (
-                    ("stragglers", index),
-                    "loses work permanently, which leaves queries unanswered: give the cluster a 'deadline', "
-                    "or set 'retry: true' here",
-                )
+            if not self.services:
+                yield from self._policy_problems(index, policy)
+        if self.services:
+            yield from services.problems(self)
+        else:
+            yield from self.unanswered()
+            if self.sharing != FirstCome():
+                yield ("sharing",), "needs 'services' that share the cluster"
         if isinstance(self.warmup, int) and self.warmup < 0:
             yield ("warmup",), f"must be 0 or more, but is {self.warmup}"
         if isinstance(self.warmup, int) and self.warmup >= self.workload.queries:
@@ -375,10 +359,6 @@ class Experiment(Options):
                 ("warmup",),
                 f"must be less than workload.queries ({self.workload.queries}), but is {self.warmup}",
             )
-        if self.services:
-            yield from services.problems(self)
-        elif self.sharing != FirstCome():
-            yield ("sharing",), "needs 'services' that share the cluster"
         yield from self._precision_problems()
         yield from self._figure_problems(labels)
         yield from self._comparison_problems(labels)
@@ -387,8 +367,14 @@ class Experiment(Options):
         if self.contention and self.execution != "in_the_loop":
             yield ("contention",), "needs 'execution: in_the_loop': a deferred run measures no service times"
 
-    def _engine_problems(self, policy: Policy) -> Iterator[tuple[Key, str]]:
-        """Yield why the engine that is asked for cannot simulate a policy."""
+    def _policy_problems(self, index: int, policy: Policy) -> Iterator[tuple[Key, str]]:
+        """Yield why a policy cannot run on the cluster, on the engine that is asked for, or with the models."""
+        try:
+            clients = getattr(self.workload.arrivals, "clients", None)
+            check(self.machines, policy, self.stragglers, self.workload.queries, clients)
+        except ValueError as error:
+            yield ("policies", index), str(error)
+            return
         measured = self.execution == "in_the_loop"
         queries = self.workload.queries
         if self.engine == "compiled":
@@ -396,6 +382,26 @@ class Experiment(Options):
                 engine_for("compiled", self.machines, policy, self.stragglers, queries=queries, measured=measured)
             except ParmError as error:
                 yield ("engine",), str(error)
+        for says in self.models_missing(policy):
+            yield ("policies", index), says
+
+    def models_missing(self, policy: Policy) -> Iterator[str]:
+        """Yield what a policy lacks in an experiment with a model."""
+        if self.model is not None and self.model.backup is None and policy.uses(Role.BACKUP, self.machines):
+            yield f"{policy.name_in_yaml()} needs a 'model.backup'"
+        if self.model is not None and isinstance(policy, CodedNonsystematic) and policy.code is None:
+            yield "needs a 'code', such as approxifer, if there is a 'model'"
+
+    def unanswered(self) -> Iterator[tuple[Key, str]]:
+        """Yield the stragglers that leave queries without an answer."""
+        for index, straggler in enumerate(self.stragglers):
+            defaults = self.cluster.deadline is not None or all(one.deadline is not None for one in self.policies)
+            if isinstance(straggler, Crashes) and not straggler.retry and not defaults:
+                yield (
+                    ("stragglers", index),
+                    "loses work permanently, which leaves queries unanswered: give the cluster a 'deadline', "
+                    "or set 'retry: true' here",
+                )
 
     def _precision_problems(self) -> Iterator[tuple[Key, str]]:
         """Yield widths of what is not measured, and selections that cannot be."""

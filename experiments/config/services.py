@@ -17,6 +17,7 @@ from experiments.analysis.outcome import LATENCIES
 from experiments.config.keys import FOLDER_NAME, Key
 from experiments.config.widths import MS, parsed
 from sim.distributions import Distribution
+from sim.errors import ParmError
 from sim.kinds import Options
 from sim.policies import Policy
 from sim.services import check_services
@@ -92,19 +93,17 @@ class Service(Options):
 
 
 def filled_in(data: Any) -> Any:
-    """Return an experiment's plain data with the first service's arrivals and service times where it has none itself.
-
-    So `workload.arrivals` and `cluster.service` may be left out where every service has its own.
-    """
+    """Return an experiment's plain data in which `workload.arrivals` and `cluster.service` are those of the first
+    service, if every service has its own: then they may be left out."""
     services = data.get("services") if isinstance(data, Mapping) else None
-    first = next(iter(services.values()), None) if isinstance(services, Mapping) else None
-    if not isinstance(first, Mapping):
+    ones = [*services.values()] if isinstance(services, Mapping) else []
+    if not ones or not all(isinstance(one, Mapping) for one in ones):
         return data
     filled = dict(data)
-    for section, option, its in (("workload", "arrivals", "arrivals"), ("cluster", "service", "service")):
+    for section, option in (("workload", "arrivals"), ("cluster", "service")):
         given = data.get(section)
-        if isinstance(given, Mapping) and option not in given and first.get(its) is not None:
-            filled[section] = {**given, option: first[its]}
+        if isinstance(given, Mapping) and option not in given and all(one.get(option) is not None for one in ones):
+            filled[section] = {**given, option: ones[0][option]}
     return filled
 
 
@@ -170,11 +169,24 @@ def problems(experiment: Experiment) -> Iterator[tuple[Key, str]]:
     if experiment.engine == "compiled":
         yield ("engine",), f"the compiled engine cannot simulate {UNSUPPORTED}: use 'engine: auto' or 'engine: simpy'"
     try:
-        own = workloads(experiment)
+        yield from _workload_problems(experiment)
     except ValueError as error:
         yield ("services",), str(error)
         return
-    for name, workload in own.items():
+    if not all(cluster.instances for cluster in clusters(experiment).values()):
+        yield ("services",), f"{experiment.cluster.instances} instances are too few: each service needs one"
+        return
+    fits = True
+    for index, policy in enumerate(experiment.policies):
+        for says in _policy_problems(experiment, policy):
+            fits = False
+            yield ("policies", index), says
+    if fits:
+        yield from dict.fromkeys(problem for view in experiment.views for problem in view.unanswered())
+
+
+def _workload_problems(experiment: Experiment) -> Iterator[tuple[Key, str]]:
+    for name, workload in workloads(experiment).items():
         available = workload.arrivals.available()
         if available is not None and available < workload.queries:
             yield (
@@ -185,12 +197,6 @@ def problems(experiment: Experiment) -> Iterator[tuple[Key, str]]:
             yield ("services", name), "gets no queries: raise 'workload.queries', or give it 'queries' of its own"
         if isinstance(experiment.warmup, int) and experiment.warmup >= workload.queries > 0:
             yield ("warmup",), f"must be less than the {workload.queries} queries of service '{name}'"
-    if not all(cluster.instances for cluster in clusters(experiment).values()):
-        yield ("services",), f"{experiment.cluster.instances} instances are too few: each service needs one"
-        return
-    for index, policy in enumerate(experiment.policies):
-        for says in _policy_problems(experiment, policy):
-            yield ("policies", index), says
 
 
 def _policy_problems(experiment: Experiment, policy: Policy) -> Iterator[str]:
@@ -207,11 +213,37 @@ def _policy_problems(experiment: Experiment, policy: Policy) -> Iterator[str]:
         except ValueError as error:
             yield f"service '{name}': {error}"
             return
+        for says in view.models_missing(found[name]):
+            yield f"service '{name}': {says}"
     try:
         together = {name: (view.machines, found[name]) for name, view in views.items()}
         check_services(together, experiment.sharing, experiment.stragglers)
     except ValueError as error:
         yield str(error)
+
+
+def shortened(experiment: Experiment, queries: int) -> Experiment:
+    """Return an experiment, or a service's view, with at most `queries` queries in all."""
+    whole = experiment.whole
+    workload = whole.workload.model_copy(update={"queries": min(queries, whole.workload.queries)})
+    update: dict[str, Any] = {"workload": workload, "execution": "deferred"}
+    if not experiment.service:
+        return whole.model_copy(update=update)
+    total = sum(view.workload.queries for view in whole.views)
+    update["services"] = {
+        view.service: whole.services[view.service].model_copy(
+            update={"queries": max(1, view.workload.queries * min(queries, total) // total)}
+        )
+        for view in whole.views
+    }
+    number = [*whole.services].index(experiment.service)
+    return whole.model_copy(update=update).views[number]
+
+
+def only_one(experiment: Experiment, verb: str) -> None:
+    """Raise ParmError where a verb of the command line does not know what to do with several services."""
+    if experiment.services:
+        raise ParmError(f"'parm {verb}' knows one service only: leave out 'services', or run the file with 'parm run'.")
 
 
 UNSUPPORTED = "several services"

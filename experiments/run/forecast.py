@@ -7,6 +7,7 @@ from dataclasses import dataclass, replace
 from io import BytesIO
 from time import perf_counter
 
+from experiments.config.services import shortened
 from experiments.run.cells import Cell
 from experiments.run.runner import simulate_cell
 from experiments.run.store import query_table, task_table
@@ -43,11 +44,9 @@ def forecast(cells: Sequence[Cell], trials: int) -> Forecast:
     for cell in cells:
         workload = cell.experiment.workload
         if cell.policy.label not in sampled:
-            count = min(SAMPLE, workload.queries)
-            part = cell.experiment.model_copy(
-                update={"workload": workload.model_copy(update={"queries": count}), "execution": "deferred"}
-            )
-            small = replace(cell, experiment=part)
+            part = shortened(cell.experiment, SAMPLE)
+            count = sum(view.workload.queries for view in part.whole.views)
+            small = replace(cell, experiment=part, simulation="")
             simulate_cell(small)  # the first run imports and compiles
             began = perf_counter()
             trace = simulate_cell(small).trace
@@ -58,7 +57,7 @@ def forecast(cells: Sequence[Cell], trials: int) -> Forecast:
                     file = BytesIO()
                     pq.write_table(table, file, compression="zstd")
                     written += len(file.getvalue())
-            sampled[cell.policy.label] = (perf_counter() - began) / count, written / count
+            sampled[cell.policy.label] = (perf_counter() - began) / count, written / len(trace.queries)
         each, disk = sampled[cell.policy.label]
         queries += trials * workload.queries
         seconds += trials * workload.queries * each

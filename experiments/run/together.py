@@ -49,7 +49,7 @@ class Last:
     def take(self, cell: Cell, shared: Shared | None) -> tuple[Trace, dict[str, float]]:
         """Return a cell's trace and the load of the pools by all services; simulates unless that is done."""
         service = cell.experiment.service
-        if self._simulation != cell.simulation or service not in self._traces:
+        if not cell.simulation or self._simulation != cell.simulation or service not in self._traces:
             self._traces = simulate_together(cell.experiment.whole, cell.trial, shared)
             self._simulation, self._load = cell.simulation, offered([*self._traces.values()])
         return self._traces.pop(service), self._load
