@@ -4,11 +4,14 @@ from __future__ import annotations
 
 import re
 from pathlib import Path
-from typing import Annotated
+from typing import TYPE_CHECKING, Annotated
 
 import typer
 
 from sim.errors import ParmError
+
+if TYPE_CHECKING:
+    from experiments.config.schema import Experiment
 
 INTERRUPTED = 130
 """The exit status of a run that was interrupted."""
@@ -83,3 +86,9 @@ ModelsFolder = Annotated[
     Path, typer.Option("--models", metavar="DIR", envvar="PARM_MODELS", help="Folder with trained models.")
 ]
 MODELS = Path(".parm/models")
+
+
+def only_one(experiment: Experiment, verb: str) -> None:
+    """Raise ParmError where a verb that knows one service is given several."""
+    if experiment.services:
+        raise ParmError(f"'parm {verb}' knows one service only: leave out 'services', or run the file with 'parm run'.")

@@ -21,6 +21,7 @@ from experiments.commands.arguments import (
     Overrides,
     Plugins,
     Workers,
+    only_one,
     with_engine,
 )
 from sim.errors import ParmError
@@ -78,7 +79,6 @@ def plan(
     from experiments.capacity import rates, report, search, targets
     from experiments.capacity.trials import kept_trials, open_store
     from experiments.config import loader
-    from experiments.config.services import only_one
     from experiments.run import executors
     from experiments.run.manifest import command_line
     from experiments.run.progress import Reporter

@@ -8,7 +8,7 @@ from typing import TYPE_CHECKING, Annotated, Any
 
 import typer
 
-from experiments.commands.arguments import INTERRUPTED, DataFolder, File, Overrides, Plugins, named_device
+from experiments.commands.arguments import INTERRUPTED, DataFolder, File, Overrides, Plugins, named_device, only_one
 from sim.errors import ParmError
 
 if TYPE_CHECKING:
@@ -47,7 +47,6 @@ def validate(
     The simulation draws service times that were measured on the workers before and after each run.
     """
     from experiments.config import loader
-    from experiments.config.services import only_one
     from experiments.run.progress import Reporter
     from experiments.run.session import console, sigterm_as_interrupt
 

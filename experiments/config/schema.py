@@ -22,6 +22,7 @@ from experiments.config.keys import FOLDER_NAME, Key, put, spell
 from experiments.config.precision import Precision
 from experiments.config.select import Select
 from experiments.config.services import SERVICE, Service, Target, Time
+from experiments.config.workload import Workload
 from experiments.figures import drawing
 from experiments.figures.base import Figure
 from parity import codes
@@ -32,6 +33,7 @@ from sim.engines import Engine
 from sim.errors import ParmError
 from sim.kinds import Options
 from sim.policies import CodedNonsystematic, Policy
+from sim.services import check_services
 from sim.shared import Shared
 from sim.sharing import FirstCome, Sharing
 from sim.simulation import check, engine_for
@@ -40,11 +42,9 @@ from sim.stragglers import Recorded as NamedSlowness
 from sim.stragglers import Replay as RecordedSlowness
 from sim.streams import Streams
 from sim.trace import Floats, Role
-from workloads.arrivals import Arrivals
 from workloads.arrivals import Recorded as NamedArrivals
 from workloads.arrivals import Replay as RecordedArrivals
 from workloads.datasets.base import Dataset
-from workloads.sampling import Sampling, Uniform
 
 __all__ = ["Experiment", "Model", "Workload", "codes", "drawing"]
 
@@ -76,24 +76,6 @@ class Model(Options):
     """The backup model, required by `approximate_backup` and by `coded` with `backup`."""
     training_seed: int = Field(default=0, ge=0)
     """Seed of the initial weights and of the order of training samples."""
-
-
-class Workload(Options):
-    """The queries that clients send: how many, when and with which samples."""
-
-    arrivals: Arrivals
-    """The arrival process."""
-    sampling: Sampling = Uniform()
-    """How each query's sample of the test set is chosen."""
-    queries: int = Field(gt=0, le=1_000_000_000)
-    """Number of queries per trial."""
-
-    @model_validator(mode="after")
-    def _enough(self) -> Self:
-        available = self.arrivals.available()
-        if available is not None and available < self.queries:
-            raise ValueError(f"queries: must be at most the {available} recorded arrivals, but is {self.queries}")
-        return self
 
 
 class Experiment(Options):
@@ -248,10 +230,14 @@ class Experiment(Options):
     def deployed_load(self) -> float | None:
         """Offered load of the deployed instances without redundancy and stragglers; None if the arrival rate or the
         mean service time is unknown."""
-        if self._whole is not None and self._whole.sharing.together:
-            return services.load(self._whole)
-        rate, mean = self.workload.arrivals.mean_rate(), self.cluster.service.mean()
-        return None if rate is None or mean is None else rate * mean / self.cluster.instances
+        shared = self._whole is not None and self._whole.sharing.together
+        total = 0.0
+        for one in self.whole.views if shared else [self]:
+            rate, mean = one.workload.arrivals.mean_rate(), one.cluster.service.mean()
+            if rate is None or mean is None:
+                return None
+            total += rate * mean
+        return total / self.cluster.instances
 
     @property
     def machines(self) -> Cluster:
@@ -315,7 +301,9 @@ class Experiment(Options):
         alone = self.model_copy(update={"policies": policies, "figures": None})
         if not self.services:
             return [alone]
-        found, own, seen = [], services.workloads(self), services.clusters(self)
+        own = services.workloads(self.services, self.workload)
+        seen = services.clusters(self.services, self.cluster, self.sharing)
+        found = []
         for name, one in self.services.items():
             view = alone.model_copy(
                 update={
@@ -347,9 +335,9 @@ class Experiment(Options):
             if not self.services:
                 yield from self._policy_problems(index, policy)
         if self.services:
-            yield from services.problems(self)
+            yield from self._service_problems()
         else:
-            yield from self.unanswered()
+            yield from self._unanswered()
             if self.sharing != FirstCome():
                 yield ("sharing",), "needs 'services' that share the cluster"
         if isinstance(self.warmup, int) and self.warmup < 0:
@@ -382,17 +370,51 @@ class Experiment(Options):
                 engine_for("compiled", self.machines, policy, self.stragglers, queries=queries, measured=measured)
             except ParmError as error:
                 yield ("engine",), str(error)
-        for says in self.models_missing(policy):
+        for says in self._models_missing(policy):
             yield ("policies", index), says
 
-    def models_missing(self, policy: Policy) -> Iterator[str]:
+    def _service_problems(self) -> Iterator[tuple[Key, str]]:
+        """Yield what does not fit together among services."""
+        bad = [*services.problems(self.services, self.workload, self.warmup)]
+        if self.execution == "in_the_loop":
+            bad.append((("execution",), "in_the_loop runs one service only"))
+        if self.engine == "compiled":
+            says = f"the compiled engine cannot simulate {services.UNSUPPORTED}: use 'engine: auto' or 'engine: simpy'"
+            bad.append((("engine",), says))
+        if not all(one.instances for one in services.clusters(self.services, self.cluster, self.sharing).values()):
+            bad.append((("services",), f"{self.cluster.instances} instances are too few: each service needs one"))
+        yield from bad
+        fits = not bad
+        for index, policy in enumerate(self.policies if fits else ()):
+            for says in self._together(policy):
+                fits = False
+                yield ("policies", index), says
+        if fits:
+            yield from dict.fromkeys(problem for view in self.views for problem in view._unanswered())
+
+    def _together(self, policy: Policy) -> Iterator[str]:
+        """Yield why services cannot run together with a policy."""
+        try:
+            views = self.viewed(policy)
+            for view in views:
+                (own,) = view.policies
+                with services.naming(view.service):
+                    clients = getattr(view.workload.arrivals, "clients", None)
+                    check(view.machines, own, (), view.workload.queries, clients)
+                yield from (f"service '{view.service}': {says}" for says in view._models_missing(own))
+            served = {view.service: (view.machines, view.policies[0]) for view in views}
+            check_services(served, self.sharing, self.stragglers)
+        except ValueError as error:
+            yield str(error)
+
+    def _models_missing(self, policy: Policy) -> Iterator[str]:
         """Yield what a policy lacks in an experiment with a model."""
         if self.model is not None and self.model.backup is None and policy.uses(Role.BACKUP, self.machines):
             yield f"{policy.name_in_yaml()} needs a 'model.backup'"
         if self.model is not None and isinstance(policy, CodedNonsystematic) and policy.code is None:
             yield "needs a 'code', such as approxifer, if there is a 'model'"
 
-    def unanswered(self) -> Iterator[tuple[Key, str]]:
+    def _unanswered(self) -> Iterator[tuple[Key, str]]:
         """Yield the stragglers that leave queries without an answer."""
         for index, straggler in enumerate(self.stragglers):
             defaults = self.cluster.deadline is not None or all(one.deadline is not None for one in self.policies)

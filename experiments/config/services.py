@@ -8,7 +8,8 @@ simulation takes all of them at once (`experiments/run/together.py`).
 from __future__ import annotations
 
 from collections.abc import Iterator, Mapping
-from typing import TYPE_CHECKING, Annotated, Any
+from contextlib import contextmanager
+from typing import Annotated, Any
 
 from pydantic import AfterValidator, Field, PositiveFloat, PositiveInt
 
@@ -16,19 +17,13 @@ from experiments.analysis import percentiles
 from experiments.analysis.outcome import LATENCIES
 from experiments.config.keys import FOLDER_NAME, Key
 from experiments.config.widths import MS, parsed
+from experiments.config.workload import Workload
+from sim.cluster import Cluster
 from sim.distributions import Distribution
-from sim.errors import ParmError
 from sim.kinds import Options
-from sim.policies import Policy
-from sim.services import check_services
-from sim.sharing import parts
-from sim.simulation import check
+from sim.sharing import Sharing, parts
 from workloads.arrivals import Arrivals
 from workloads.sampling import Sampling
-
-if TYPE_CHECKING:
-    from experiments.config.schema import Experiment, Workload
-    from sim.cluster import Cluster
 
 SERVICE = "service"
 """The coordinate of a service among those of a sweep point."""
@@ -107,30 +102,31 @@ def filled_in(data: Any) -> Any:
     return filled
 
 
-def workloads(experiment: Experiment) -> dict[str, Workload]:
+def workloads(services: Mapping[str, Service], workload: Workload) -> dict[str, Workload]:
     """Return each service's workload. Raises ValueError where a number of queries cannot be known."""
-    workload = experiment.workload
-    own = {
-        name: workload.model_copy(
-            update={"arrivals": one.arrivals or workload.arrivals, "sampling": one.sampling or workload.sampling}
-        )
-        for name, one in experiment.services.items()
-    }
-    open_ = [name for name, one in experiment.services.items() if one.queries is None]
-    rates = [own[name].arrivals.mean_rate() for name in open_]
-    unknown = next((name for name, rate in zip(open_, rates, strict=True) if not rate), None)
-    if unknown is not None:
-        raise ValueError(f"service '{unknown}' needs 'queries', since the mean rate of its arrivals is not known")
-    shares = dict(zip(open_, parts(workload.queries, [rate or 0.0 for rate in rates]) if open_ else [], strict=True))
+    arrivals = {name: one.arrivals or workload.arrivals for name, one in services.items()}
+    divided = [name for name, one in services.items() if one.queries is None]
+    rates = []
+    for name in divided:
+        rate = arrivals[name].mean_rate()
+        if not rate:
+            raise ValueError(f"service '{name}' needs 'queries', since the mean rate of its arrivals is not known")
+        rates.append(rate)
+    shares = dict(zip(divided, parts(workload.queries, rates) if divided else [], strict=True))
     return {
-        name: own[name].model_copy(update={"queries": one.queries or shares[name]})
-        for name, one in experiment.services.items()
+        name: workload.model_copy(
+            update={
+                "arrivals": arrivals[name],
+                "sampling": one.sampling or workload.sampling,
+                "queries": one.queries or shares[name],
+            }
+        )
+        for name, one in services.items()
     }
 
 
-def clusters(experiment: Experiment) -> dict[str, Cluster]:
+def clusters(services: Mapping[str, Service], cluster: Cluster, sharing: Sharing) -> dict[str, Cluster]:
     """Return the cluster that each service sees."""
-    cluster, services = experiment.cluster, experiment.services
     weights = [one.weight for one in services.values()]
     found = {}
     for number, (name, one) in enumerate(services.items()):
@@ -138,112 +134,46 @@ def clusters(experiment: Experiment) -> dict[str, Cluster]:
         own: dict[str, Any] = {key: time for key, time in times.items() if time is not None}
         if one.deadline is not None:
             own["deadline"] = one.deadline
-        if not experiment.sharing.together:
+        if not sharing.together:
             own |= {key: parts(getattr(cluster, key), weights)[number] for key in ("instances", "extra")}
         found[name] = cluster.model_copy(update=own)
     return found
 
 
-def load(experiment: Experiment) -> float | None:
-    """Return the offered load of all services on the instances that they share; None if it is not known."""
-    total = 0.0
-    for view in experiment.views:
-        rate, mean = view.workload.arrivals.mean_rate(), view.cluster.service.mean()
-        if rate is None or mean is None:
-            return None
-        total += rate * mean
-    return total / experiment.cluster.instances
-
-
-def problems(experiment: Experiment) -> Iterator[tuple[Key, str]]:
-    """Yield what does not fit together among an experiment's services."""
-    for name in experiment.services:
+def problems(services: Mapping[str, Service], workload: Workload, warmup: object) -> Iterator[tuple[Key, str]]:
+    """Yield what is wrong with the services' names and queries."""
+    for name in services:
         if not FOLDER_NAME.fullmatch(name):
             yield (
                 ("services", name),
                 "is not a valid name: use up to 100 letters, digits, '.', '_' and '-', beginning with a letter or a "
                 "digit",
             )
-    if experiment.execution == "in_the_loop":
-        yield ("execution",), "in_the_loop runs one service only"
-    if experiment.engine == "compiled":
-        yield ("engine",), f"the compiled engine cannot simulate {UNSUPPORTED}: use 'engine: auto' or 'engine: simpy'"
     try:
-        yield from _workload_problems(experiment)
+        own = workloads(services, workload)
     except ValueError as error:
         yield ("services",), str(error)
         return
-    if not all(cluster.instances for cluster in clusters(experiment).values()):
-        yield ("services",), f"{experiment.cluster.instances} instances are too few: each service needs one"
-        return
-    fits = True
-    for index, policy in enumerate(experiment.policies):
-        for says in _policy_problems(experiment, policy):
-            fits = False
-            yield ("policies", index), says
-    if fits:
-        yield from dict.fromkeys(problem for view in experiment.views for problem in view.unanswered())
-
-
-def _workload_problems(experiment: Experiment) -> Iterator[tuple[Key, str]]:
-    for name, workload in workloads(experiment).items():
-        available = workload.arrivals.available()
-        if available is not None and available < workload.queries:
+    for name, one in own.items():
+        available = one.arrivals.available()
+        if available is not None and available < one.queries:
             yield (
                 ("services", name),
-                f"'queries' must be at most the {available} recorded arrivals, but is {workload.queries}",
+                f"'queries' must be at most the {available} recorded arrivals, but is {one.queries}",
             )
-        if not workload.queries:
+        if not one.queries:
             yield ("services", name), "gets no queries: raise 'workload.queries', or give it 'queries' of its own"
-        if isinstance(experiment.warmup, int) and experiment.warmup >= workload.queries > 0:
-            yield ("warmup",), f"must be less than the {workload.queries} queries of service '{name}'"
+        if isinstance(warmup, int) and warmup >= one.queries > 0:
+            yield ("warmup",), f"must be less than the {one.queries} queries of service '{name}'"
 
 
-def _policy_problems(experiment: Experiment, policy: Policy) -> Iterator[str]:
+@contextmanager
+def naming(service: str) -> Iterator[None]:
+    """Name the service in a ValueError."""
     try:
-        found = {name: policy.of(name) for name in experiment.services}
+        yield
     except ValueError as error:
-        yield str(error)
-        return
-    views = dict(zip(experiment.services, experiment.viewed(policy), strict=True))
-    for name, view in views.items():
-        clients = getattr(view.workload.arrivals, "clients", None)
-        try:
-            check(view.machines, found[name], (), view.workload.queries, clients)
-        except ValueError as error:
-            yield f"service '{name}': {error}"
-            return
-        for says in view.models_missing(found[name]):
-            yield f"service '{name}': {says}"
-    try:
-        together = {name: (view.machines, found[name]) for name, view in views.items()}
-        check_services(together, experiment.sharing, experiment.stragglers)
-    except ValueError as error:
-        yield str(error)
-
-
-def shortened(experiment: Experiment, queries: int) -> Experiment:
-    """Return an experiment, or a service's view, with at most `queries` queries in all."""
-    whole = experiment.whole
-    workload = whole.workload.model_copy(update={"queries": min(queries, whole.workload.queries)})
-    update: dict[str, Any] = {"workload": workload, "execution": "deferred"}
-    if not experiment.service:
-        return whole.model_copy(update=update)
-    total = sum(view.workload.queries for view in whole.views)
-    update["services"] = {
-        view.service: whole.services[view.service].model_copy(
-            update={"queries": max(1, view.workload.queries * min(queries, total) // total)}
-        )
-        for view in whole.views
-    }
-    number = [*whole.services].index(experiment.service)
-    return whole.model_copy(update=update).views[number]
-
-
-def only_one(experiment: Experiment, verb: str) -> None:
-    """Raise ParmError where a verb of the command line does not know what to do with several services."""
-    if experiment.services:
-        raise ParmError(f"'parm {verb}' knows one service only: leave out 'services', or run the file with 'parm run'.")
+        raise ValueError(f"service '{service}': {error}") from None
 
 
 UNSUPPORTED = "several services"
