@@ -159,9 +159,9 @@ TABLES = (
             Column(("equal_cost",), "", "Rule by which costs are compared: instances, price or busy_seconds."),
             Column(("queries",), "count", "Queries that were measured, all trials together."),
             Column(("trials",), "count", "Number of trials."),
+            Column(("standing",), "", _STANDING),
             Column(("target",), "", "Latencies to keep, by `target`; only where an experiment asks for some."),
             Column(("target_met",), "", "Whether they are kept, at 95% confidence: yes, no or undecided."),
-            Column(("standing",), "", _STANDING),
         ),
     ),
     Table(
