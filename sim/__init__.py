@@ -54,6 +54,7 @@ if TYPE_CHECKING:
         DefaultAnswer,
         EqualResources,
         Hedged,
+        PerService,
         Policy,
         Replication,
         Tied,
@@ -63,6 +64,8 @@ if TYPE_CHECKING:
     from sim.policies.coded import LastResort
     from sim.policies.hedged import Hedging
     from sim.schedule import ClosedSchedule, OpenSchedule, Schedule
+    from sim.services import Service, simulate_services
+    from sim.sharing import FirstCome, Priority, Separate, Sharing, Weighted
     from sim.simulation import check, simulate
     from sim.stragglers import (
         Crashes,
@@ -85,7 +88,7 @@ _MODULES = (
     "sim.network", "sim.distributions", "sim.distributions.families", "sim.distributions.heavy",
     "sim.distributions.combined", "sim.distributions.files", "sim.distributions.profile", "sim.cluster",
     "sim.stragglers", "sim.policies", "sim.policies.base", "sim.policies.hedged", "sim.policies.coded",
-    "sim.simulation",
+    "sim.simulation", "sim.sharing", "sim.services",
 )  # fmt: skip
 """Where the public names are, in the order of their cost."""
 
@@ -112,6 +115,7 @@ __all__ = [
     "Erlang",
     "Execution",
     "Exponential",
+    "FirstCome",
     "Fixed",
     "Gamma",
     "Hedged",
@@ -127,10 +131,12 @@ __all__ = [
     "OpenSchedule",
     "Pareto",
     "ParmError",
+    "PerService",
     "PerTask",
     "Policy",
     "PoolPlan",
     "Prices",
+    "Priority",
     "Profile",
     "Queries",
     "RandomQueue",
@@ -142,6 +148,9 @@ __all__ = [
     "Route",
     "Scaled",
     "Schedule",
+    "Separate",
+    "Service",
+    "Sharing",
     "ShiftedExponential",
     "ShortestQueue",
     "Shuffles",
@@ -160,8 +169,10 @@ __all__ = [
     "Uncoded",
     "Uniform",
     "Weibull",
+    "Weighted",
     "check",
     "simulate",
+    "simulate_services",
 ]
 
 

@@ -1,13 +1,16 @@
-"""Several models on the same instances: each has a lane, and an idle instance takes work from the lanes by priority.
+"""Several models on the same instances: each has a lane, and an idle instance takes work from the lanes in their turn.
 
-A lane is a pool whose instances are also those of other lanes. Its tasks have its role, parity row and service times.
-So a policy sees one pool for each model, whether that has instances of its own or not.
+A lane is a pool whose instances are also those of other lanes. Its tasks have its service's queries, its role, parity
+row and service times. So a policy sees one pool for each model, whether that has instances of its own or not. `Turns`
+decide which lane is asked first: by a fixed order, or by what each service has had so far.
 """
 
 from __future__ import annotations
 
 from abc import abstractmethod
+from bisect import bisect_left
 from collections import deque
+from collections.abc import Sequence
 
 from sim.clock import Clock
 from sim.dispatching import Chooser
@@ -16,25 +19,119 @@ from sim.recorder import Recorder
 from sim.routed import RoutedPool
 from sim.task import Task
 
+Key = tuple[int, int]
+"""The place of a lane: of its service, then of its rank within the policy; lower numbers are served first."""
+
+
+class Turns:
+    """The order in which the lanes of the same instances are asked for work: by key, the lowest first.
+
+    Lanes of one key share queues, first come, first served; tasks of a key start only when none of a lower one waits.
+    """
+
+    __slots__ = ("_keys", "_lanes")
+
+    def __init__(self) -> None:
+        self._keys: list[Key] = []
+        self._lanes: list[Lane] = []
+        """The first lane of each key, in order."""
+
+    @property
+    def fair(self) -> FairTurns | None:
+        """The turns themselves, if they count what each service has had."""
+        return None
+
+    def join(self, lane: Lane, key: Key) -> Lane:
+        """Add a lane; return the first one of its key, whose queues it shares: itself if there is none yet."""
+        place = bisect_left(self._keys, key)
+        if place == len(self._keys) or self._keys[place] != key:
+            self._keys.insert(place, key)
+            self._lanes.insert(place, lane)
+        return self._lanes[place]
+
+    def order(self) -> Sequence[Lane]:
+        """Return the lanes in the order in which an idle instance asks them."""
+        return self._lanes
+
+
+class FairTurns(Turns):
+    """Start-time fair queueing: services that wait share the time of the instances in proportion to their weights.
+
+    Source: Goyal, Vin and Cheng, "Start-time Fair Queuing", SIGCOMM 1996; for several servers, Jin, Chase and Kaur,
+    "Interposed Proportional Sharing for a Storage Service Utility", SIGMETRICS 2004. Each service has a tag in virtual
+    time: the seconds for which its tasks occupied instances, divided by its weight. The lowest tag is served first. A
+    service without work does not save up: when a task of it comes, the tag is raised to the greatest one with which a
+    task has started. How long a task takes is not known when it starts; the service's mean so far is charged then, and
+    the difference when its instance is free again.
+    """
+
+    __slots__ = ("_charged", "_ended", "_now", "_seconds", "_tags", "_weights")
+
+    def __init__(self, weights: Sequence[float]) -> None:
+        super().__init__()
+        self._weights = weights
+        self._tags = [0.0] * len(weights)
+        self._now = 0.0
+        """Virtual time: the greatest tag with which a task has started."""
+        self._seconds = [0.0] * len(weights)
+        """Seconds for which tasks of each service that ended occupied their instances."""
+        self._ended = [0] * len(weights)
+        self._charged: dict[int, tuple[int, float, float]] = {}
+        """For each busy instance its service, when it was taken, and the seconds that were charged."""
+
+    @property
+    def fair(self) -> FairTurns:
+        """The turns themselves."""
+        return self
+
+    def order(self) -> Sequence[Lane]:
+        """Return the lanes: those of the service with the lowest tag first, in the order of their ranks."""
+        tags = self._tags
+        ordered = sorted(zip(self._keys, self._lanes, strict=True), key=lambda one: (tags[one[0][0]], one[0]))
+        return [lane for _, lane in ordered]
+
+    def woken(self, service: int) -> None:
+        """Note that a service without work has a task again."""
+        self._tags[service] = max(self._tags[service], self._now)
+
+    def started(self, service: int, instance: int, now: float) -> None:
+        """Charge a service for a task that starts."""
+        ended = self._ended[service]
+        mean = self._seconds[service] / ended if ended else 0.0
+        self._charged[instance] = service, now, mean
+        self._now = max(self._now, self._tags[service])
+        self._tags[service] += mean / self._weights[service]
+
+    def released(self, instance: int, now: float) -> None:
+        """Correct the charge for the task that occupied an instance until now."""
+        service, since, charged = self._charged.pop(instance)
+        taken = now - since
+        self._seconds[service] += taken
+        self._ended[service] += 1
+        self._tags[service] += (taken - charged) / self._weights[service]
+
 
 class Lane(Pool):
-    """Base of both kinds of lanes. Lanes of one rank share queues, first come, first served; tasks of a rank start only
-    when none of a lower number waits."""
+    """Base of both kinds of lanes."""
 
     __slots__ = ()
 
-    _ranks: list[Lane]
-    """The first lane of each rank, in the order of service; one list for all lanes of the same instances."""
+    _turns: Turns
+    _fair: FairTurns | None
+    """The turns, if they count what each service has had."""
+    _service: int
+    """Its service's number in them."""
 
-    def _same_rank(self, rank: int) -> Lane:
-        """Return the first lane of the rank, whose queues are shared: this one if there is none yet."""
-        if rank == len(self._ranks):
-            self._ranks.append(self)
-        return self._ranks[rank]
+    def _submitted(self, queue: Sequence[Task]) -> None:
+        if self._fair is not None and len(queue) <= 1:
+            self._fair.woken(self._service)
 
     def _start(self, task: Task, instance: int) -> None:
-        # It may have been taken from the queue by another lane of its rank.
-        Pool._start(task.lane, task, instance)
+        # It may have been taken from the queue by another lane of its key.
+        lane: Lane = task.lane
+        if self._fair is not None:
+            self._fair.started(lane._service, instance, self.clock.now)
+        Pool._start(lane, task, instance)
 
     def _of(self, task: Task) -> Pool:
         pool: Pool = task.lane
@@ -43,10 +140,14 @@ class Lane(Pool):
     def _idle(self, instance: int) -> None:
         if self._outages and self._down(instance):
             return
-        for lane in self._ranks:
+        for lane in self._turns.order():
             if lane._take(instance):
                 return
         self._rest(instance)
+
+    def _charge(self, instance: int) -> None:
+        if self._fair is not None:
+            self._fair.released(instance, self.clock.now)
 
     @abstractmethod
     def _rest(self, instance: int) -> None:
@@ -54,61 +155,66 @@ class Lane(Pool):
 
 
 class SharedLane(Lane, SharedPool):
-    """A lane of a pool with one queue for each rank."""
+    """A lane of a pool with one queue for each key."""
 
-    __slots__ = ("_ranks",)
+    __slots__ = ("_fair", "_service", "_turns")
 
     def __init__(
         self,
         clock: Clock,
         recorder: Recorder,
         label: int,
-        instances: range,
         conditions: Conditions,
+        group: Group,
         joined: SharedLane | None,
-        rank: int,
+        key: Key,
     ) -> None:
-        super().__init__(clock, recorder, label, instances, conditions)
+        super().__init__(clock, recorder, label, group.instances, conditions)
         if joined is not None:
             self._waiting = joined._waiting
-        self._ranks = [] if joined is None else joined._ranks
-        same = self._same_rank(rank)
+        self._turns, self._fair, self._service = group.turns, group.turns.fair, key[0]
+        same = group.turns.join(self, key)
         assert isinstance(same, SharedLane)
         self._queue = same._queue
 
     def submit(self, task: Task) -> None:
-        """Start the task on the instance that has been idle longest, or append it to its rank's queue."""
+        """Start the task on the instance that has been idle longest, or append it to its key's queue."""
         task.lane = self
         SharedPool.submit(self, task)
+        self._submitted(self._queue)
 
     def _rest(self, instance: int) -> None:
         self._waiting.append(instance)
 
-    _idle = _released = Lane._idle
+    _idle = Lane._idle
+
+    def _released(self, instance: int) -> None:
+        self._charge(instance)
+        self._idle(instance)
 
 
 class RoutedLane(Lane, RoutedPool):
-    """A lane of a pool in which each instance has a queue for each rank; the chooser sees the tasks of all ranks."""
+    """A lane of a pool in which each instance has a queue for each key; the chooser sees the tasks of all lanes."""
 
-    __slots__ = ("_ranks",)
+    __slots__ = ("_fair", "_service", "_turns")
 
     def __init__(
         self,
         clock: Clock,
         recorder: Recorder,
         label: int,
-        instances: range,
         conditions: Conditions,
         chooser: Chooser,
+        group: Group,
         joined: RoutedLane | None,
-        rank: int,
+        key: Key,
     ) -> None:
-        super().__init__(clock, recorder, label, instances, conditions, chooser)
+        super().__init__(clock, recorder, label, group.instances, conditions, chooser)
         if joined is not None:
             self._chooser, self._loads = joined._chooser, joined._loads
             self._free, self._failed = joined._free, joined._failed
-        self._ranks = [] if joined is None else joined._ranks
-        same = self._same_rank(rank)
+        self._turns, self._fair, self._service = group.turns, group.turns.fair, key[0]
+        same = group.turns.join(self, key)
         assert isinstance(same, RoutedLane)
         self._queues = same._queues
 
@@ -116,28 +222,48 @@ class RoutedLane(Lane, RoutedPool):
         """Start the task on the chosen instance, or append it to that one's queue."""
         task.lane = self
         RoutedPool.submit(self, task)
+        self._submitted(self._where(task))
 
     def _queues_at(self, instance: int) -> list[deque[Task]]:
-        return [lane._queue_of(instance) for lane in self._ranks]
+        return [lane._queue_of(instance) for lane in self._turns.order()]
 
     def _rest(self, instance: int) -> None:
         self._free[instance - self.instances.start] = True
+
+    def _released(self, instance: int) -> None:
+        self._charge(instance)
+        RoutedPool._released(self, instance)
+
+
+class Group:
+    """Instances with the lanes on them."""
+
+    __slots__ = ("first", "instances", "turns")
+
+    def __init__(self, instances: range, turns: Turns) -> None:
+        self.instances = instances
+        self.turns = turns
+        self.first: Lane | None = None
+        """The first lane, whose state of the instances all have."""
 
 
 def lane(
     clock: Clock,
     recorder: Recorder,
     label: int,
-    instances: range,
     conditions: Conditions,
     chooser: Chooser | None,
-    joined: Pool | None,
-    rank: int,
+    group: Group,
+    key: Key,
 ) -> Lane:
-    """Return a pool of `rank` that shares `instances` with the lane `joined`, or is the first there; one queue for each
-    rank without a `chooser`."""
+    """Return a further pool on the instances of `group`; one queue for each key without a `chooser`."""
+    first = group.first
+    made: Lane
     if chooser is None:
-        assert joined is None or isinstance(joined, SharedLane)
-        return SharedLane(clock, recorder, label, instances, conditions, joined, rank)
-    assert joined is None or isinstance(joined, RoutedLane)
-    return RoutedLane(clock, recorder, label, instances, conditions, chooser, joined, rank)
+        assert first is None or isinstance(first, SharedLane)
+        made = SharedLane(clock, recorder, label, conditions, group, first, key)
+    else:
+        assert first is None or isinstance(first, RoutedLane)
+        made = RoutedLane(clock, recorder, label, conditions, chooser, group, first, key)
+    group.first = first or made
+    return made

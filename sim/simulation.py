@@ -26,10 +26,11 @@ from sim.recorder import Recorder
 from sim.routed import RoutedPool
 from sim.routing import Learning, LearningPool
 from sim.schedule import ClosedSchedule, Schedule
+from sim.sharing import Member, Separate, Site
 from sim.stragglers import Crashes, Straggler
 from sim.stragglers.base import UNUSED, Effect, ServiceModifier, Setting
 from sim.streams import Stream, Streams
-from sim.trace import Role, Trace
+from sim.trace import Floats, Role, Trace
 
 CHUNK = 1 << 16
 """Arrival times converted to Python floats at once."""
@@ -57,37 +58,27 @@ def simulate(
     Raises ParmError where queries would never be answered (lost work, batches that never fill) and where `hardware`
     does not support the batches, and ValueError where the policy cannot run on this cluster.
     """
-    deadline = _deadline(cluster, policy)
-    _check_routing(cluster, policy)
-    if deadline is None and any(isinstance(one, Crashes) and not one.retry for one in stragglers):
-        raise ParmError(
-            "crashes that lose work permanently leave queries without an answer: give the cluster a 'deadline', or let "
-            "the crashes 'retry'"
-        )
-    clients_only = schedule.clients if isinstance(schedule, ClosedSchedule) else None
-    stuck = _never_full(cluster, policy, len(schedule), clients_only)
-    if stuck is not None:
-        raise ParmError(stuck)
+    deadline = check_answers(cluster, policy, stragglers, schedule)
     if hardware is not None and cluster.batching.forms_at_instances:
         raise ParmError(
             "hardware in the loop does not run batches that form at instances: give 'cluster.batching' "
             "'formed_at: frontend'"
         )
-    cluster = _with_code(cluster, policy)
+    cluster = with_code(cluster, policy)
     plans = policy.pools(cluster)
-    effects = _attach(cluster, stragglers, streams, plans)
+    effects = attach(cluster, stragglers, streams, plans)
     by_kind = _by_kind(stragglers, effects)
     choice = choose(engine, cluster, policy, by_kind, queries=len(schedule), measured=hardware is not None)
     if choice.engine == "compiled":
         return compiled.run(cluster, policy, effects, schedule, streams, deadline)
     clock = Clock()
     recorder = Recorder(len(schedule))
-    pools = _launch(clock, recorder, cluster, effects, streams, plans, hardware)
+    pools = launch(clock, recorder, cluster, effects, streams, plans, hardware)
     frontend = Frontend(clock, recorder, cluster, streams, pools[0], pools[1:], deadline)
     execution = policy.begin(frontend)
     with gc_disabled():
         if isinstance(schedule, ClosedSchedule):
-            clients = _Clients(clock, frontend, schedule, cluster.network.overhead)
+            clients = ClosedLoop(clock, frontend, schedule, cluster.network.overhead)
             frontend.serve(execution, clients)
             clients.begin()
         else:
@@ -101,16 +92,42 @@ def simulate(
         clock.drain()
         while execution.flush():
             clock.drain()
+    arrivals = (
+        np.frombuffer(clients.arrivals, dtype=np.float64) if isinstance(schedule, ClosedSchedule) else schedule.times
+    )
+    return traced(recorder, arrivals, cluster, policy, sum(plan.instances for plan in plans))
+
+
+def traced(recorder: Recorder, arrivals: Floats, cluster: Cluster, policy: Policy, instances: int) -> Trace:
+    """Return the trace of what was recorded; raises as `Recorder.trace`."""
     k, r = policy.group
     return recorder.trace(
-        np.frombuffer(clients.arrivals, dtype=np.float64) if isinstance(schedule, ClosedSchedule) else schedule.times,
+        arrivals,
         overhead=cluster.network.overhead,
         k=k,
         r=r,
-        instances=sum(plan.instances for plan in plans),
+        instances=instances,
         query_bytes={role: cluster.network.bytes_to(role) for role in Role},
         reply_bytes=cluster.network.reply_bytes,
     )
+
+
+def check_answers(
+    cluster: Cluster, policy: Policy, stragglers: Sequence[Straggler], schedule: Schedule
+) -> float | None:
+    """Return the deadline of the queries; raises as `simulate` where some would never be answered."""
+    deadline = _deadline(cluster, policy)
+    _check_routing(cluster, policy)
+    if deadline is None and any(isinstance(one, Crashes) and not one.retry for one in stragglers):
+        raise ParmError(
+            "crashes that lose work permanently leave queries without an answer: give the cluster a 'deadline', or let "
+            "the crashes 'retry'"
+        )
+    clients_only = schedule.clients if isinstance(schedule, ClosedSchedule) else None
+    stuck = _never_full(cluster, policy, len(schedule), clients_only)
+    if stuck is not None:
+        raise ParmError(stuck)
+    return deadline
 
 
 def check(
@@ -124,7 +141,7 @@ def check(
 
     `clients` is their number in a closed loop, None otherwise.
     """
-    _with_code(cluster, policy)
+    with_code(cluster, policy)
     _check_routing(cluster, policy)
     deadline, overhead = _deadline(cluster, policy), cluster.network.overhead
     if deadline is not None and deadline <= overhead:
@@ -132,7 +149,7 @@ def check(
             f"the deadline ({deadline:g} s) has to be above network.overhead ({overhead:g} s), which every query takes "
             "before it is dispatched"
         )
-    _attach(cluster, stragglers, Streams(0), policy.pools(cluster))
+    attach(cluster, stragglers, Streams(0), policy.pools(cluster))
     stuck = _never_full(cluster, policy, queries, clients)
     if stuck is not None:
         raise ValueError(stuck)
@@ -203,7 +220,7 @@ def engine_for(
     measured: bool = False,
 ) -> Choice:
     """Return the engine with which `simulate` runs these together; raises as `sim.engines.choose` and `check` do."""
-    effects = _attach(cluster, stragglers, Streams(0), policy.pools(cluster))
+    effects = attach(cluster, stragglers, Streams(0), policy.pools(cluster))
     return choose(engine, cluster, policy, _by_kind(stragglers, effects), queries=queries, measured=measured)
 
 
@@ -212,15 +229,16 @@ def _by_kind(stragglers: Sequence[Straggler], effects: Sequence[Effect]) -> list
     return [(str(name), effect) for name, effect in zip(names, effects, strict=True)]
 
 
-def _with_code(cluster: Cluster, policy: Policy) -> Cluster:
+def with_code(cluster: Cluster, policy: Policy) -> Cluster:
     """Return the cluster with the coding times of the policy's code, if it makes coding groups."""
     k, _ = policy.group
     return cluster.for_code(policy.coding) if k else cluster
 
 
-def _attach(
+def attach(
     cluster: Cluster, stragglers: Sequence[Straggler], streams: Streams, plans: Sequence[PoolPlan]
 ) -> list[Effect]:
+    """Return the effect of each straggler on the machines of these pools. Raises ValueError where there are too few."""
     of_instance = [(int(plan.role), plan.row) for plan in plans for _ in range(plan.instances)]
     if cluster.launched is not None:
         if len(of_instance) > cluster.launched:
@@ -235,7 +253,7 @@ def _attach(
     ]
 
 
-def _launch(
+def launch(
     clock: Clock,
     recorder: Recorder,
     cluster: Cluster,
@@ -243,18 +261,18 @@ def _launch(
     streams: Streams,
     plans: Sequence[PoolPlan],
     hardware: Hardware | None,
+    member: Member | None = None,
 ) -> list[Pool]:
-    """Number instances across pools in order, so that instance 3 is the same machine under any policy."""
+    """Launch a policy's pools, for one of several services if it is a `member` of their site."""
+    member = member or Member(Site(Separate(), (1.0,)))
     network = cluster.network
     batching = cluster.batching
     at_instances = batching.forms_at_instances
     sizes: dict[tuple[Role, int], BatchSize] = {}
     pools: list[Pool] = []
-    first = 0
     for plan in plans:
-        joined = pools[0] if pools and plan.rank is not None else None
-        instances = range(first, first + plan.instances) if joined is None else joined.instances
-        first = max(first, instances.stop)
+        group = member.group(plan, plans[0])
+        instances = member.site.launch(plan.instances) if group is None else group.instances
         measured = () if hardware is None else (hardware(plan.role, plan.row),)
         conditions = Conditions(
             draws=partial(_draws, cluster, streams, plan),
@@ -276,8 +294,8 @@ def _launch(
             pools.append(LearningPool(clock, recorder, label, instances, conditions, learner))
             continue
         chooser = queue.chooser(uniforms)
-        if plan.rank is not None:
-            pools.append(lane(clock, recorder, label, instances, conditions, chooser, joined, plan.rank))
+        if group is not None:
+            pools.append(lane(clock, recorder, label, conditions, chooser, group, member.key(plan)))
         elif chooser is None:
             pools.append(SharedPool(clock, recorder, label, instances, conditions))
         else:
@@ -290,7 +308,7 @@ def _draws(cluster: Cluster, streams: Streams, plan: PoolPlan, size: int, attemp
     return streams.stream(sample, "service", plan.role, plan.row, attempt)
 
 
-class _Clients:
+class ClosedLoop:
     """The clients of a closed loop."""
 
     __slots__ = ("_clock", "_frontend", "_overhead", "_schedule", "_sent", "arrivals")

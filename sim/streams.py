@@ -28,16 +28,22 @@ class Streams:
     With `shared`, draws are kept there for other simulations of the trial.
     """
 
-    __slots__ = ("_shared", "seed", "trial")
+    __slots__ = ("_service", "_shared", "seed", "trial")
 
-    def __init__(self, seed: int, trial: int = 0, shared: Shared | None = None) -> None:
+    def __init__(self, seed: int, trial: int = 0, shared: Shared | None = None, service: str = "") -> None:
         self.seed = seed
         self.trial = trial
         self._shared = shared
+        self._service = service
+
+    def of(self, service: str) -> Streams:
+        """Return the streams of a service, which its name decides; those of the empty name are the trial's own."""
+        return Streams(self.seed, self.trial, self._shared, service) if service else self
 
     def generator(self, purpose: str, *entities: int) -> np.random.Generator:
         """Return a new generator at the beginning of the stream (purpose, entities)."""
-        words = (self.seed, self.trial, zlib.crc32(purpose.encode()), *entities)
+        whole = f"{self._service}/{purpose}" if self._service else purpose
+        words = (self.seed, self.trial, zlib.crc32(whole.encode()), *entities)
         short = min(words) >= 0 and max(words) < 1 << 32  # an array of such words is the same key, four times as fast
         key = np.random.SeedSequence(np.array(words, np.uint32) if short else words)
         return np.random.Generator(np.random.Philox(key))
@@ -50,7 +56,7 @@ class Streams:
         """Return what `make` makes of these streams, perhaps in an earlier simulation; `key` has all it depends on."""
         if self._shared is None:
             return make()
-        return self._shared.get((self.seed, self.trial, key), make)
+        return self._shared.get((self.seed, self.trial, self._service, key), make)
 
 
 class Stream:

@@ -7,8 +7,9 @@ from __future__ import annotations
 
 import heapq
 import math
-from collections.abc import Callable, Iterable
+from collections.abc import Callable, Iterable, Sequence
 from dataclasses import dataclass
+from itertools import pairwise
 
 import numpy as np
 
@@ -81,6 +82,33 @@ class MMc:
         while np.any(short := self.beyond(high) > 1 - p):
             high = np.where(short, 2 * high, high)
         return invert(lambda t: 1 - self.beyond(t), p, np.zeros_like(p), high)
+
+
+def priority_waits(
+    rates: Sequence[float], services: Sequence[float], variations: Sequence[float] | None = None, servers: int = 1
+) -> list[float]:
+    """Return the mean wait under strict priority without preemption, for each class from the first served to the last.
+
+    Poisson arrivals at `rates` per second, services of mean `services` seconds; `variations` are their squared
+    coefficients of variation (variance by squared mean), by default 1 as of exponential services. With sigma the load
+    of the classes up to one, the class's wait is R / ((1 - sigma before) (1 - sigma)); R is the mean time until the
+    service that an arrival meets ends. Source: Cobham, "Priority Assignment in Waiting Line Problems", Operations
+    Research 1954, for one server of any services and for several with exponential services of one mean.
+
+    Raises ParmError where the load is 1 or more, and for several servers with other services.
+    """
+    variations = [1.0] * len(rates) if variations is None else variations
+    loads = [rate * service / servers for rate, service in zip(rates, services, strict=True)]
+    _check_stable(sum(loads), f"{servers} server{'s' if servers > 1 else ''}")
+    if servers == 1:
+        squares = [service**2 * (1 + variation) for service, variation in zip(services, variations, strict=True)]
+        residual = sum(rate * square for rate, square in zip(rates, squares, strict=True)) / 2
+    elif len(set(services)) > 1 or set(variations) != {1.0}:
+        raise ParmError("the waits of several servers are known for exponential services of one mean only")
+    else:
+        residual = MMc(sum(rates), services[0], servers).delayed * services[0] / servers
+    before = [sum(loads[:index]) for index in range(len(loads) + 1)]
+    return [residual / ((1 - one) * (1 - other)) for one, other in pairwise(before)]
 
 
 def redundancy_d(rate: float, service: float, servers: int, copies: int) -> float:

@@ -41,6 +41,8 @@ from sim.policies.coded import LastResort
 from sim.policies.hedged import Hedging
 from sim.routing import Ejection, LeastRequest, PeakEwma, Prequal
 from sim.schedule import ClosedSchedule, OpenSchedule, Schedule
+from sim.services import Service, check_services, simulate_services
+from sim.sharing import FirstCome, Priority, Separate, Sharing, Weighted
 from sim.simulation import check, simulate
 from sim.stragglers import Crashes, Heterogeneous, PerTask, Recorded, SlowPeriods, Sticky, Straggler
 from sim.streams import Streams
@@ -244,3 +246,55 @@ def worlds(discipline: st.SearchStrategy[Discipline] = DISCIPLINES) -> st.Search
 def poisson(rate: float, queries: int, streams: Streams) -> OpenSchedule:
     """Poisson arrivals."""
     return OpenSchedule(np.cumsum(streams.generator("arrivals").exponential(1.0 / rate, queries)))
+
+
+@dataclass(frozen=True)
+class Town:
+    """Several services on the same instances."""
+
+    services: tuple[Service, ...]
+    sharing: Sharing
+    stragglers: tuple[Straggler, ...]
+    streams: Streams
+
+    def fits(self) -> bool:
+        """Say whether the policies can run together, and every query is answered."""
+        try:
+            check_services({one.name: (one.cluster, one.policy) for one in self.services}, self.sharing, ())
+        except ValueError as error:
+            assert "share them" in str(error)
+            return False
+        return all(self.world(one).fills() for one in self.services)
+
+    def run(self) -> list[Trace]:
+        """Simulate it."""
+        return simulate_services(self.services, self.sharing, self.stragglers, self.streams)
+
+    def world(self, service: Service) -> World:
+        """Return what one of the services sees."""
+        return World(service.cluster, service.policy, self.stragglers, service.schedule, self.streams)
+
+
+@st.composite
+def towns(draw: st.DrawFn) -> Town:
+    """Two or three services with all that can be their own, in any sharing; often all have one policy."""
+    machines, policy = draw(clusters()), draw(policies())
+    services = []
+    for name in ("chat", "search", "night")[: draw(st.integers(2, 3))]:
+        own = {"service": draw(SERVICES), "deadline": draw(st.sampled_from([None, 0.03, 0.2]))}
+        one = Service(
+            name,
+            machines.model_copy(update=own),
+            draw(st.just(policy) | policies()),
+            draw(schedules()),
+            priority=draw(st.integers(1, 2)),
+            weight=draw(st.sampled_from([0.5, 1.0, 3.0])),
+        )
+        services.append(one)
+    sharing = draw(st.sampled_from([FirstCome(), Priority(), Weighted(), Separate()]))
+    return Town(tuple(services), sharing, tuple(draw(STRAGGLERS)), Streams(draw(st.integers(0, 99))))
+
+
+def fitting_towns() -> st.SearchStrategy[Town]:
+    """Towns in which every query is answered."""
+    return towns().filter(lambda town: town.fits())

@@ -99,6 +99,7 @@ _POLICY = Column(("policy",), "", "Name of the policy: its `name` in the YAML, o
 _KEY = Column(
     ("KEY",), "", "For each swept key a column of its name, such as `workload.arrivals.rate`: its value here."
 )
+_SERVICE = Column(("service",), "", "Name of the service, in experiments with several `services`; a row is of one.")
 _METRIC = Column(("metric",), "", "Which metric the row is about: a metric of summary.csv or another percentile.")
 _TRIALS = "over the queries of all trials after their warm-up"
 
@@ -131,16 +132,22 @@ TABLES = (
         (
             _POLICY,
             _KEY,
+            _SERVICE,
             *(_measured(name, "ms", meaning) for name, meaning in _LATENCY.items()),
             _measured("unavailable", "fraction", _UNAVAILABLE),
             *(_measured(f"accuracy_{name}", "fraction", meaning) for name, meaning in _ACCURACY.items()),
             *(_measured(name, "1/s", meaning) for name, meaning in _GOODPUT.items()),
-            Column(("instances",), "count", "Instances launched, all pools together."),
+            Column(
+                ("instances",),
+                "count",
+                "Instances launched, all pools together, and for several services all of theirs.",
+            ),
             Column(("price",), "unit of `cluster.prices`", "Price of all instances, each 1 by default."),
             Column(
                 ("utilisation",),
                 "fraction",
-                "Share of time for which instances were busy, from the first arrival to the end of the run.",
+                "Share of time for which instances were busy, from the first arrival to the end of the run; for a "
+                "service the share for which they were busy with it.",
             ),
             Column(("busy_seconds_per_query",), "s", "Time for which instances were in service, per query."),
             Column(("bytes_per_query",), "B", "Bytes sent over the cluster's network per query, replies included."),
@@ -153,6 +160,8 @@ TABLES = (
             Column(("queries",), "count", "Queries that were measured, all trials together."),
             Column(("trials",), "count", "Number of trials."),
             Column(("standing",), "", _STANDING),
+            Column(("target",), "", "Latencies to keep, by `target`; only where an experiment asks for some."),
+            Column(("target_met",), "", "Whether they are kept, at 95% confidence: yes, no or undecided."),
         ),
     ),
     Table(
@@ -163,6 +172,7 @@ TABLES = (
             _POLICY,
             Column(("against",), "", "Policy that it is compared with: the first of the experiment."),
             _KEY,
+            _SERVICE,
             _METRIC,
             Column(
                 ("difference", "lo", "hi"),
@@ -193,6 +203,7 @@ TABLES = (
         (
             _POLICY,
             _KEY,
+            _SERVICE,
             _measured("p999", "ms", _LATENCY["p999"]),
             _measured("accuracy_overall", "fraction", _ACCURACY["overall"]),
             Column(("cost",), "see cost_in", "Cost by the experiment's rule `equal_cost`."),
@@ -215,6 +226,7 @@ TABLES = (
         (
             _POLICY,
             _KEY,
+            _SERVICE,
             Column(("trial",), "", "Number of the trial, from 0."),
             Column(("query",), "", "Number of the query, from 0."),
             Column(("warmup",), "yes or no", "Whether the query belongs to the warm-up, which is not measured."),
@@ -249,6 +261,7 @@ TABLES = (
         (
             _POLICY,
             _KEY,
+            _SERVICE,
             Column(("trial",), "", "Number of the trial, from 0."),
             Column(("owner",), "", "Number of the batch; of a parity task that of the coding group."),
             Column(("role",), "", "Which model the task was for: deployed, parity or backup."),

@@ -91,6 +91,8 @@ class Outcome(Measured):
     load: dict[str, float] = field(default_factory=dict)
     """Offered load of each pool, by role: time for which its tasks occupied an instance, per instance and per second of
     the arrival period. At 1 or more the pool is unstable."""
+    target: dict[str, float] = field(default_factory=dict)
+    """Latencies with what they may be at most, in seconds; empty where nothing is asked for."""
     cost: dict[str, float]
     """Each of `COSTS`; without `utilisation` if the run takes no time."""
     quantiles: dict[str, list[float]]
@@ -156,13 +158,16 @@ def measure(
     last_of_batch: bool = False,
     price: float | None = None,
     in_time: float | None = None,
+    load: Mapping[str, float] | None = None,
+    target: Mapping[str, float] | None = None,
 ) -> Outcome:
     """Measure a cell's trace and, with a model, its answers.
 
     The first `warmup` queries are not counted. Percentiles are NumPy's `linear` ones of the others. With
     `last_of_batch` only the last query of each batch is counted. `price` is the total of all instances, each 1 by
-    default. `in_time` is the latency in seconds up to which an answer counts for goodput. Raises ParmError if no query
-    is left after the warm-up.
+    default. `in_time` is the latency in seconds up to which an answer counts for goodput. `load` is that of the pools
+    where other services share them, `target` what latencies may be at most, in seconds. Raises ParmError if no query is
+    left after the warm-up.
     """
     kept = trace.batches.first + trace.batches.size - 1 if last_of_batch else np.arange(len(trace.queries))
     kept = kept[kept >= warmup]
@@ -187,7 +192,8 @@ def measure(
         trial=trial,
         warmup=warmup,
         settled=not has_trend([block.latency["mean"] for block in blocks]),
-        load=_load(trace),
+        load=offered([trace]) if load is None else dict(load),
+        target=dict(target or {}),
         cost=_cost(trace, price),
         quantiles={"probabilities": GRID.tolist(), "seconds": quantiles[: len(GRID)].tolist()},
         blocks=blocks,
@@ -236,19 +242,21 @@ def _latencies(latency: Floats, told: Floats) -> dict[str, float]:
     return {"mean": float(latency.mean()), "p50": p50, "p99": p99, "p999": p999, "gap": p999 - p50}
 
 
-def _load(trace: Trace) -> dict[str, float]:
-    """Return the offered load of each pool; empty if all queries arrive at once."""
-    arrivals = float(trace.queries.arrival[-1] - trace.queries.arrival[0])
-    if arrivals <= 0:
+def offered(traces: Sequence[Trace]) -> dict[str, float]:
+    """Return the offered load of each pool by all of some services together; empty if all queries arrive at once."""
+    arrivals = [trace.queries.arrival[[0, -1]] for trace in traces]
+    seconds = float(max(last for _, last in arrivals) - min(first for first, _ in arrivals))
+    if seconds <= 0:
         return {}
-    tasks = trace.tasks
-    occupied, ran = tasks.occupied, tasks.instance >= 0
+    occupied, instance, of = (
+        np.concatenate([getattr(trace.tasks, name) for trace in traces]) for name in ("occupied", "instance", "role")
+    )
     load: dict[str, float] = {}
     for role in Role:
-        mine = np.flatnonzero((tasks.role == role) & ran)
+        mine = np.flatnonzero((of == role) & (instance >= 0))
         if len(mine):
-            machines = np.count_nonzero(np.bincount(tasks.instance[mine]))
-            load[role.name.lower()] = float(np.nansum(occupied[mine])) / (machines * arrivals)
+            machines = np.count_nonzero(np.bincount(instance[mine]))
+            load[role.name.lower()] = float(np.nansum(occupied[mine])) / (machines * seconds)
     return load
 
 

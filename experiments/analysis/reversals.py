@@ -18,8 +18,8 @@ from typing import TYPE_CHECKING, Any
 from pydantic import Field
 
 from experiments.analysis.csv_text import as_csv
-from experiments.analysis.estimates import HIGHER_IS_BETTER, Metric, common, sample, unit
-from experiments.analysis.outcome import Outcome, Scalar
+from experiments.analysis.estimates import HIGHER_IS_BETTER, Metric, sample, unit
+from experiments.analysis.outcome import Outcome, Scalar, common
 from experiments.analysis.reference import same
 from experiments.analysis.selection import NAMES, by_point, margin
 from experiments.analysis.statistics import Interval

@@ -7,8 +7,8 @@ from __future__ import annotations
 
 import json
 import math
-from collections.abc import Callable, Sequence
-from dataclasses import dataclass, replace
+from collections.abc import Callable, Mapping, Sequence
+from dataclasses import dataclass, field, replace
 from pathlib import Path
 from typing import Any
 
@@ -33,6 +33,9 @@ METRICS = (*LATENCIES, *FRACTIONS, *RATES)
 
 COMPARED = (*LATENCIES, "accuracy_overall", "goodput")
 """The metrics whose paired differences are written."""
+
+NAMES = {"p999": "p99.9"}
+"""Names of metrics in sentences, where they are others than in files."""
 
 FORMAT = 1
 """Version of `summary.json`."""
@@ -79,6 +82,10 @@ class Row:
     """The rule by which policies are compared; a name in `cost.RULES`."""
     relative_cost: float = 1.0
     """The row's cost under that rule, as a multiple of that of the first policy at the same sweep point."""
+    target: dict[str, float] = field(default_factory=dict)
+    """Latencies with what they may be at most, in ms; empty where nothing is asked for."""
+    target_met: str = ""
+    """Whether all of them are kept, at 95% confidence: yes, no, or undecided; empty where nothing is asked for."""
     standing: str = ""
     """What is certain of the policy among the others at its sweep point, in words (`selection`); empty if unknown."""
 
@@ -227,7 +234,19 @@ def _row(trials: list[Outcome]) -> Row:
         warmup=[trial.warmup for trial in trials],
         settled=all(trial.settled for trial in trials),
         notes=_notes(trials, latencies, with_blocks=bool(first.blocks)),
+        target={name: MS * bound for name, bound in first.target.items()},
+        target_met=_met(latencies, first.target),
     )
+
+
+def _met(latencies: Latencies, target: Mapping[str, float]) -> str:
+    """Say whether latencies are at most what is asked for, in seconds, at 95% confidence."""
+    found = {name: latencies.sample(name).interval for name in target}
+    if any(interval.lo > MS * target[name] for name, interval in found.items()):
+        return "no"
+    if all(interval.hi <= MS * target[name] for name, interval in found.items()):
+        return "yes" if target else ""
+    return "undecided"
 
 
 def _notes(trials: list[Outcome], latencies: Latencies, with_blocks: bool) -> list[str]:
@@ -360,8 +379,14 @@ def records(table: Sequence[Row]) -> list[dict[str, Any]]:
             record |= dict(zip((name, f"{name}_lo", f"{name}_hi"), ends, strict=True))
         compared = {"relative_cost": row.relative_cost, "equal_cost": row.equal_cost}
         counts = {"queries": row.queries, "trials": row.trials, "standing": row.standing or None}
-        lines.append(record | row.cost | compared | counts)
+        asked = {"target": told(row.target), "target_met": row.target_met} if any(one.target for one in table) else {}
+        lines.append(record | row.cost | compared | counts | asked)
     return lines
+
+
+def told(target: Mapping[str, float]) -> str:
+    """Return latencies that are asked for in words, such as `p99 <= 100 ms`."""
+    return " and ".join(f"{NAMES.get(name, name)} <= {bound:g} ms" for name, bound in target.items())
 
 
 def difference_table(found: Sequence[Difference], table: Sequence[Row]) -> tuple[list[str], list[tuple[Any, ...]]]:

@@ -15,7 +15,7 @@ from typing import TYPE_CHECKING, Any
 
 from experiments.analysis import cost
 from experiments.analysis.statistics import Interval
-from experiments.analysis.summary import Row
+from experiments.analysis.summary import Row, told
 
 if TYPE_CHECKING:
     from rich.console import Console, RenderableType
@@ -168,7 +168,20 @@ def _overview(rows: Sequence[Row], sign: str, width: int) -> list[RenderableType
     left = [f"{len(points) - len(shown)} of {len(points)} sweep points"] if len(shown) < len(points) else []
     left += [", ".join(policies[len(fitting) :])] if len(fitting) < len(policies) else []
     rest = f"{' and '.join(left)}, and all other columns" if left else "all other columns"
-    return [table, Text(f"{_margins(rows)}; {rest} are in summary.csv", style="dim"), *_remarks_of_many(rows), Text()]
+    said = [Text(f"{_margins(rows)}; {rest} are in summary.csv", style="dim"), *_targets(rows)]
+    return [table, *said, *_remarks_of_many(rows), Text()]
+
+
+def _targets(rows: Sequence[Row]) -> list[RenderableType]:
+    """Return a line for each sweep point that has a target."""
+    from rich.text import Text
+
+    groups = [list(group) for _, group in groupby(rows, key=lambda row: row.point_key)]
+    return [
+        Text(f"target {told(group[0].target)} at {describe(group[0].point)}: {_kept(group)}")
+        for group in groups
+        if group[0].target
+    ]
 
 
 def _remarks_of_many(rows: Sequence[Row]) -> list[RenderableType]:
@@ -209,6 +222,8 @@ def _remarks(rows: Sequence[Row]) -> list[RenderableType]:
     lines.append(Text(f"{_margins(rows)}; {rule}", style="dim"))
     if unequal:
         lines.append(Text(unequal, style="yellow"))
+    if rows[0].target:
+        lines.append(Text(f"target {told(rows[0].target)}: {_kept(rows)}"))
     policies: dict[str, list[str]] = {}
     for row in rows:
         for note in row.notes:
@@ -217,6 +232,13 @@ def _remarks(rows: Sequence[Row]) -> list[RenderableType]:
         who = "" if len(names) == len(rows) else f" ({', '.join(names)})"
         lines.append(Text(f"note: {note}{who}", style="yellow"))
     return [*lines, Text()]
+
+
+def _kept(rows: Sequence[Row]) -> str:
+    """Return in words which policies keep the target, at 95% confidence each."""
+    words = {"yes": "kept by", "no": "missed by", "undecided": "undecided for"}
+    by = {met: [row.policy for row in rows if row.target_met == met] for met in words}
+    return "; ".join(f"{words[met]} {', '.join(who)}" for met, who in by.items() if who)
 
 
 def verdict(rows: Sequence[Row]) -> tuple[str, str | None]:

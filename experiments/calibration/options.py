@@ -107,6 +107,8 @@ class Calibration(Options):
 
     @model_validator(mode="after")
     def _fits_together(self) -> Self:
+        if self.experiment.services:
+            raise ValueError("experiment: a calibration knows one service only: leave out 'services'")
         data = self.experiment.resolved()
         for name, one in self.free.items():
             for key in one.keys:

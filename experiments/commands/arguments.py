@@ -5,11 +5,14 @@ from __future__ import annotations
 import re
 from collections.abc import Sequence
 from pathlib import Path
-from typing import Annotated, Any
+from typing import TYPE_CHECKING, Annotated, Any
 
 import typer
 
 from sim.errors import ParmError
+
+if TYPE_CHECKING:
+    from experiments.config.schema import Experiment
 
 INTERRUPTED = 130
 """The exit status of a run that was interrupted."""
@@ -97,3 +100,9 @@ def point_of(option: str, given: Sequence[str]) -> dict[str, Any]:
             raise ParmError(f"{option} {text}: must look like rate=300.")
         point[key] = yaml.safe_load(value)
     return point
+
+
+def only_one(experiment: Experiment, verb: str) -> None:
+    """Raise ParmError where a verb that knows one service is given several."""
+    if experiment.services:
+        raise ParmError(f"'parm {verb}' knows one service only: leave out 'services', or run the file with 'parm run'.")

@@ -19,6 +19,7 @@ from experiments.analysis.reference import Reference
 from experiments.analysis.reversals import Reversals
 from experiments.config.messages import fields_in_yaml, shown
 from experiments.config.schema import Backup, Experiment, Model, Workload
+from experiments.config.services import Service
 from sim import recorded
 from sim.cluster import Cluster, Prices
 from sim.errors import ParmError
@@ -37,6 +38,7 @@ _SECTIONS: dict[str, type[Options]] = {
     "cluster.prices": Prices,
     "coded.hedge": Hedging,
     "coded.backup": LastResort,
+    "services": Service,
     "reference": Reference,
     "reversals": Reversals,
     "study": Study,

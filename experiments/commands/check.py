@@ -40,6 +40,7 @@ def _describe(experiment: Experiment, file: Path) -> None:
     from experiments.run.cells import cells
     from experiments.run.forecast import forecast
     from experiments.run.manifest import notes
+    from experiments.run.together import plans
 
     todo = cells(experiment.model_copy(update={"trials": 1}))  # trials differ only in random numbers
     points = experiment.points()
@@ -47,6 +48,7 @@ def _describe(experiment: Experiment, file: Path) -> None:
     print(
         f"{len(todo) * experiment.trials} cells: {len(experiment.policies)} policies x {len(points)} sweep points "
         f"x {experiment.trials} trials, of {experiment.workload.queries} queries each"
+        + (f", of {len(experiment.services)} services together" if experiment.services else "")
     )
     print(f"cost: {forecast(todo, experiment.trials)}")
     if experiment.precision is not None:
@@ -71,7 +73,7 @@ def _describe(experiment: Experiment, file: Path) -> None:
         print(f"sweep {key}: {', '.join(str(value) for value in values)}")
     for policy in experiment.policies:
         mine = [cell for cell in todo if cell.policy.label == policy.label]
-        instances = sorted({cell.policy.instances(cell.experiment.machines) for cell in mine})
+        instances = sorted({sum(plan.instances for plan in plans(cell)) for cell in mine})
         print(f"policy {policy.label}: {' to '.join(str(count) for count in instances)} instances")
         for line in load.lines((cell.experiment, cell.policy) for cell in mine):
             print(f"policy {policy.label}: {line}")

@@ -21,6 +21,7 @@ from experiments.commands.arguments import (
     Overrides,
     Plugins,
     Workers,
+    only_one,
     with_engine,
 )
 from sim.errors import ParmError
@@ -89,6 +90,7 @@ def plan(
     if not 0.5 < confidence < 1:
         raise ParmError(f"--confidence {confidence:g}: must be above 0.5 and below 1.")
     experiment = loader.load(file, with_engine(overrides, engine), plugin or ())
+    only_one(experiment, "plan")
     _check(experiment, file, aims)
     if rate and most is not None:
         raise ParmError("--most limits the instances, and --rate takes those of the file.")

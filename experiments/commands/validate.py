@@ -8,7 +8,7 @@ from typing import TYPE_CHECKING, Annotated, Any
 
 import typer
 
-from experiments.commands.arguments import INTERRUPTED, DataFolder, File, Overrides, Plugins, named_device
+from experiments.commands.arguments import INTERRUPTED, DataFolder, File, Overrides, Plugins, named_device, only_one
 from sim.errors import ParmError
 
 if TYPE_CHECKING:
@@ -51,6 +51,7 @@ def validate(
     from experiments.run.session import console, sigterm_as_interrupt
 
     experiment = loader.load(file, overrides or (), plugin or ())
+    only_one(experiment, "validate")
     from experiments.validation.session import Validation, ValidationSettings
 
     options = ValidationSettings(seconds, calibrate, redraws, emulate, pin, device, data)

@@ -27,11 +27,12 @@ from experiments.analysis.outcome import Scalar
 from experiments.analysis.reference import Reference
 from experiments.analysis.reversals import Reversals
 from experiments.analysis.warmup import WarmupRule, warmup_queries
-from experiments.config import sweep
+from experiments.config import services, sweep
 from experiments.config.keys import FOLDER_NAME, Key, put, spell
 from experiments.config.precision import Precision
 from experiments.config.select import Select
-from experiments.config.widths import MS, parsed
+from experiments.config.services import SERVICE, Service, Target, Time
+from experiments.config.workload import Workload
 from experiments.figures import drawing
 from experiments.figures.base import Figure
 from parity import codes
@@ -42,16 +43,18 @@ from sim.engines import Engine
 from sim.errors import ParmError
 from sim.kinds import Options
 from sim.policies import CodedNonsystematic, Policy
+from sim.services import check_services
+from sim.shared import Shared
+from sim.sharing import FirstCome, Sharing
 from sim.simulation import check, engine_for
 from sim.stragglers import Crashes, Straggler
 from sim.stragglers import Recorded as NamedSlowness
 from sim.stragglers import Replay as RecordedSlowness
+from sim.streams import Streams
 from sim.trace import Floats, Role
-from workloads.arrivals import Arrivals
 from workloads.arrivals import Recorded as NamedArrivals
 from workloads.arrivals import Replay as RecordedArrivals
 from workloads.datasets.base import Dataset
-from workloads.sampling import Sampling, Uniform
 
 __all__ = ["Experiment", "Model", "Workload", "codes", "drawing"]
 
@@ -90,24 +93,6 @@ class Model(Options):
     """Seed of the initial weights and of the order of training samples."""
 
 
-class Workload(Options):
-    """The queries that clients send: how many, when and with which samples."""
-
-    arrivals: Arrivals
-    """The arrival process."""
-    sampling: Sampling = Uniform()
-    """How each query's sample of the test set is chosen."""
-    queries: int = Field(gt=0, le=1_000_000_000)
-    """Number of queries per trial."""
-
-    @model_validator(mode="after")
-    def _enough(self) -> Self:
-        available = self.arrivals.available()
-        if available is not None and available < self.queries:
-            raise ValueError(f"queries: must be at most the {available} recorded arrivals, but is {self.queries}")
-        return self
-
-
 class Experiment(Options):
     """A cluster, its workload and stragglers, the policies to compare and the options to sweep."""
 
@@ -135,6 +120,11 @@ class Experiment(Options):
     """Causes of slow or unavailable instances; several combine."""
     policies: tuple[Policy, ...] = Field(min_length=1)
     """The redundancy policies to compare; the first is the baseline of the differences."""
+    services: dict[str, Service] = Field(default_factory=dict)
+    """Several services on the cluster, by their names: each has its own queries, service times and targets, and with
+    the policy `per_service` its own redundancy. Every table has a row for each (docs/services.md)."""
+    sharing: Sharing = FirstCome()
+    """How the services share the instances."""
     equal_cost: Rule = "instances"
     """Measure of cost by which policies are compared: number of instances, price of the instances by `cluster.prices`
     (which also limits what a policy's budget buys), or busy seconds per query (compared in tables only)."""
@@ -151,9 +141,11 @@ class Experiment(Options):
     """Claims about the results, such as a paper's; `parm claims` tests them on the run."""
     reversals: Reversals | None = None
     """Say which pairs of policies are in another order than at a reference point of the sweep."""
-    goodput: str | float | None = None
+    goodput: Time | None = None
     """Time within which an answer counts for goodput, `100ms` or a number of seconds: the same for all policies.
     Default: the cluster's `deadline`; without either goodput is not measured."""
+    target: Target | None = None
+    """Latencies to keep, such as `{p99: 100ms}`: tables say which policies keep them, at 95% confidence."""
     control_variates: bool = False
     """Whether latencies are corrected by what is known of each trial's draws: its mean arrivals and services, and the
     share of slow time. Intervals are narrower for the same work with 30 trials or more (docs/intervals.md); with fewer
@@ -179,6 +171,8 @@ class Experiment(Options):
     plugins: tuple[str, ...] = ()
     """Your own Python modules with further kinds, as with `--plugin`; searched for beside the file."""
     _folders: tuple[Path, ...] = PrivateAttr(default=())
+    _whole: Experiment | None = PrivateAttr(default=None)
+    _service: str = PrivateAttr(default="")
 
     @field_validator("traces", mode="before")
     @classmethod
@@ -205,12 +199,10 @@ class Experiment(Options):
     def _ranges_are_lists(cls, given: Any) -> Any:
         return sweep.written_out(given)
 
-    @field_validator("goodput")
+    @model_validator(mode="before")
     @classmethod
-    def _goodput_is_a_time(cls, given: str | float | None) -> str | float | None:
-        if given is not None and parsed(given)[1] == "%":
-            raise ValueError(f"'{given}' is no time: write 100ms, or a number of seconds")
-        return given
+    def _of_the_first_service(cls, data: Any) -> Any:
+        return services.filled_in(data)
 
     @model_validator(mode="after")
     def _fits_together(self, info: ValidationInfo) -> Self:
@@ -250,17 +242,20 @@ class Experiment(Options):
     @property
     def in_time(self) -> float | None:
         """The latency in seconds up to which an answer counts for goodput; None where there is none."""
-        if self.goodput is None:
-            return self.cluster.deadline
-        number, unit = parsed(self.goodput)
-        return number * (1.0 if unit is None else MS[unit] / 1000)
+        return self.cluster.deadline if self.goodput is None else services.seconds(self.goodput)
 
     @property
     def deployed_load(self) -> float | None:
         """Offered load of the deployed instances without redundancy and stragglers; None if the arrival rate or the
         mean service time is unknown."""
-        rate, mean = self.workload.arrivals.mean_rate(), self.cluster.service.mean()
-        return None if rate is None or mean is None else rate * mean / self.cluster.instances
+        shared = self._whole is not None and self._whole.sharing.together
+        total = 0.0
+        for one in self.whole.views if shared else [self]:
+            rate, mean = one.workload.arrivals.mean_rate(), one.cluster.service.mean()
+            if rate is None or mean is None:
+                return None
+            total += rate * mean
+        return total / self.cluster.instances
 
     @property
     def machines(self) -> Cluster:
@@ -276,22 +271,75 @@ class Experiment(Options):
         return data
 
     def _plain(self) -> dict[str, Any]:
-        return self.model_dump(mode="json", serialize_as_any=True, by_alias=True)
+        data: dict[str, Any] = self.model_dump(mode="json", serialize_as_any=True, by_alias=True)
+        absent = [] if self.services else ["services", "sharing"]
+        for key in [*absent, *([] if self.target else ["target"])]:
+            del data[key]  # experiments without them, and their cells, are what they were
+        return data
 
     def points(self) -> list[dict[str, Scalar]]:
-        """Return the points of the sweep in order, each as {key: value}; one empty point without a sweep."""
-        return sweep.points(self.sweep)
+        """Return the points of the sweep in order, each as {key: value}; one empty point without a sweep.
+
+        With services each has a point of its own, whose last key is `service`.
+        """
+        swept = sweep.points(self.sweep)
+        return [{**point, SERVICE: name} for point in swept for name in self.services] if self.services else swept
 
     def at(self, point: Mapping[str, Scalar]) -> Experiment:
-        """Return the experiment at one point of its sweep, without sweep, reference and claims.
+        """Return the experiment at one point of its sweep, without sweep, reference and claims; for a point of a
+        service the service's view.
 
         Raises ValidationError if the values at this point are invalid.
         """
         data = self._plain()
         data |= {"sweep": {}, "figures": None, "reference": [], "claims": [], "reversals": None}
         for key, value in sweep.settings(self.sweep, point).items():
-            put(data, key, value)
-        return Experiment.model_validate(data, context=self.context)
+            if key != SERVICE:
+                put(data, key, value)
+        there = Experiment.model_validate(data, context=self.context)
+        return there.views[[*self.services].index(str(point[SERVICE]))] if SERVICE in point else there
+
+    @property
+    def service(self) -> str:
+        """The service whose view this is; empty for an experiment without services."""
+        return self._service
+
+    @property
+    def whole(self) -> Experiment:
+        """The experiment of all services if this is the view of one; else this one."""
+        return self._whole or self
+
+    @property
+    def views(self) -> list[Experiment]:
+        """What each service sees, an experiment without services; this one where there are none."""
+        return self.viewed(*self.policies)
+
+    def viewed(self, *policies: Policy) -> list[Experiment]:
+        """Return the views with these policies alone, none of them drawn."""
+        alone = self.model_copy(update={"policies": policies, "figures": None})
+        if not self.services:
+            return [alone]
+        own = services.workloads(self.services, self.workload)
+        seen = services.clusters(self.services, self.cluster, self.sharing)
+        found = []
+        for name, one in self.services.items():
+            view = alone.model_copy(
+                update={
+                    "workload": own[name],
+                    "cluster": seen[name],
+                    "policies": tuple(policy.of(name) for policy in policies),
+                    "goodput": self.goodput if one.goodput is None else one.goodput,
+                    "target": one.target or self.target,
+                    "services": {},
+                }
+            )
+            view._whole, view._service = alone, name
+            found.append(view)
+        return found
+
+    def streams(self, trial: int, shared: Shared | None = None) -> Streams:
+        """Return the random streams of a trial; those of its service for a view."""
+        return Streams(self.seed, trial, shared).of(self._service)
 
     def _problems(self) -> Iterator[tuple[Key, str]]:
         labels: dict[str, int] = {}
@@ -302,28 +350,14 @@ class Experiment(Options):
                     ("policies", index),
                     f"has the name '{policy.label}', as has policies.{first}; give each a 'name' of its own",
                 )
-            try:
-                clients = getattr(self.workload.arrivals, "clients", None)
-                check(self.machines, policy, self.stragglers, self.workload.queries, clients)
-            except ValueError as error:
-                yield ("policies", index), str(error)
-            else:
-                yield from self._engine_problems(policy)
-                if self.model is not None and self.model.backup is None and policy.uses(Role.BACKUP, self.machines):
-                    yield ("policies", index), f"{policy.name_in_yaml()} needs a 'model.backup'"
-                if self.model is not None and isinstance(policy, CodedNonsystematic) and policy.code is None:
-                    yield (
-                        ("policies", index),
-                        "needs a 'code', such as approxifer, if there is a 'model'",
-                    )
-        for index, straggler in enumerate(self.stragglers):
-            defaults = self.cluster.deadline is not None or all(one.deadline is not None for one in self.policies)
-            if isinstance(straggler, Crashes) and not straggler.retry and not defaults:
-                yield (
-                    ("stragglers", index),
-                    "loses work permanently, which leaves queries unanswered: give the cluster a 'deadline', "
-                    "or set 'retry: true' here",
-                )
+            if not self.services:
+                yield from self._policy_problems(index, policy)
+        if self.services:
+            yield from self._service_problems()
+        else:
+            yield from self._unanswered()
+            if self.sharing != FirstCome():
+                yield ("sharing",), "needs 'services' that share the cluster"
         if isinstance(self.warmup, int) and self.warmup < 0:
             yield ("warmup",), f"must be 0 or more, but is {self.warmup}"
         if isinstance(self.warmup, int) and self.warmup >= self.workload.queries:
@@ -339,8 +373,14 @@ class Experiment(Options):
         if self.contention and self.execution != "in_the_loop":
             yield ("contention",), "needs 'execution: in_the_loop': a deferred run measures no service times"
 
-    def _engine_problems(self, policy: Policy) -> Iterator[tuple[Key, str]]:
-        """Yield why the engine that is asked for cannot simulate a policy."""
+    def _policy_problems(self, index: int, policy: Policy) -> Iterator[tuple[Key, str]]:
+        """Yield why a policy cannot run on the cluster, on the engine that is asked for, or with the models."""
+        try:
+            clients = getattr(self.workload.arrivals, "clients", None)
+            check(self.machines, policy, self.stragglers, self.workload.queries, clients)
+        except ValueError as error:
+            yield ("policies", index), str(error)
+            return
         measured = self.execution == "in_the_loop"
         queries = self.workload.queries
         if self.engine == "compiled":
@@ -348,6 +388,60 @@ class Experiment(Options):
                 engine_for("compiled", self.machines, policy, self.stragglers, queries=queries, measured=measured)
             except ParmError as error:
                 yield ("engine",), str(error)
+        for says in self._models_missing(policy):
+            yield ("policies", index), says
+
+    def _service_problems(self) -> Iterator[tuple[Key, str]]:
+        """Yield what does not fit together among services."""
+        bad = [*services.problems(self.services, self.workload, self.warmup)]
+        if self.execution == "in_the_loop":
+            bad.append((("execution",), "in_the_loop runs one service only"))
+        if self.engine == "compiled":
+            says = f"the compiled engine cannot simulate {services.UNSUPPORTED}: use 'engine: auto' or 'engine: simpy'"
+            bad.append((("engine",), says))
+        if not all(one.instances for one in services.clusters(self.services, self.cluster, self.sharing).values()):
+            bad.append((("services",), f"{self.cluster.instances} instances are too few: each service needs one"))
+        yield from bad
+        fits = not bad
+        for index, policy in enumerate(self.policies if fits else ()):
+            for says in self._together(policy):
+                fits = False
+                yield ("policies", index), says
+        if fits:
+            yield from dict.fromkeys(problem for view in self.views for problem in view._unanswered())
+
+    def _together(self, policy: Policy) -> Iterator[str]:
+        """Yield why services cannot run together with a policy."""
+        try:
+            views = self.viewed(policy)
+            for view in views:
+                (own,) = view.policies
+                with services.naming(view.service):
+                    clients = getattr(view.workload.arrivals, "clients", None)
+                    check(view.machines, own, (), view.workload.queries, clients)
+                yield from (f"service '{view.service}': {says}" for says in view._models_missing(own))
+            served = {view.service: (view.machines, view.policies[0]) for view in views}
+            check_services(served, self.sharing, self.stragglers)
+        except ValueError as error:
+            yield str(error)
+
+    def _models_missing(self, policy: Policy) -> Iterator[str]:
+        """Yield what a policy lacks in an experiment with a model."""
+        if self.model is not None and self.model.backup is None and policy.uses(Role.BACKUP, self.machines):
+            yield f"{policy.name_in_yaml()} needs a 'model.backup'"
+        if self.model is not None and isinstance(policy, CodedNonsystematic) and policy.code is None:
+            yield "needs a 'code', such as approxifer, if there is a 'model'"
+
+    def _unanswered(self) -> Iterator[tuple[Key, str]]:
+        """Yield the stragglers that leave queries without an answer."""
+        for index, straggler in enumerate(self.stragglers):
+            defaults = self.cluster.deadline is not None or all(one.deadline is not None for one in self.policies)
+            if isinstance(straggler, Crashes) and not straggler.retry and not defaults:
+                yield (
+                    ("stragglers", index),
+                    "loses work permanently, which leaves queries unanswered: give the cluster a 'deadline', "
+                    "or set 'retry: true' here",
+                )
 
     def _precision_problems(self) -> Iterator[tuple[Key, str]]:
         """Yield widths of what is not measured, and selections that cannot be."""
@@ -387,7 +481,7 @@ class Experiment(Options):
 
     def _comparison_problems(self, labels: Mapping[str, int]) -> Iterator[tuple[Key, str]]:
         """Yield unknown policies, keys and metrics of references and claims."""
-        swept = sweep.swept(self.sweep)
+        swept = [*sweep.swept(self.sweep), *([SERVICE] if self.services else [])]
         for index, reference in enumerate(self.reference):
             if reference.policy not in labels:
                 yield ("reference", index, "policy"), _no_policy(reference.policy, labels)

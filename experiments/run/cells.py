@@ -11,7 +11,9 @@ from dataclasses import dataclass, replace
 
 from experiments.analysis.outcome import Scalar
 from experiments.analysis.summary import point_key
+from experiments.config import sweep
 from experiments.config.schema import Experiment
+from experiments.config.services import SERVICE
 from sim.policies import Policy
 
 _LONGEST = 120
@@ -33,6 +35,8 @@ class Cell:
     """The experiment at this point, with this policy alone and without a sweep."""
     words: frozenset[str] = frozenset()
     """Swept keys with a value that is not a number; tables hold their values as text."""
+    simulation: str = ""
+    """What is equal for cells that one simulation gives, those of several services."""
 
     def __str__(self) -> str:
         return ", ".join(
@@ -52,22 +56,38 @@ def cells(experiment: Experiment, trials: Trials | None = None) -> list[Cell]:
     found: list[Cell] = []
     points = experiment.points()
     words = frozenset(key for point in points for key, value in point.items() if not _is_number(value))
-    for point in points:
+    for point in sweep.points(experiment.sweep):
         there = experiment.at(point)
         for policy in there.policies:
-            alone = there.model_copy(update={"policies": (policy,), "figures": None})
-            count = experiment.trials if trials is None else trials[point_key(point), policy.label]
-            stem, ids = _stem(policy, point), _hashes(alone, count)
-            found.extend(
-                Cell(one, f"{stem}-t{trial}", policy, point, trial, alone, words) for trial, one in enumerate(ids)
-            )
+            several = [_Trials(view, policy, point, experiment.trials, trials) for view in there.viewed(policy)]
+            for trial in range(max(len(one.ids) for one in several)):  # services of one simulation stand together
+                found.extend(one.cell(trial, words) for one in several if trial < len(one.ids))
     names = Counter(cell.name.lower() for cell in found)  # some file systems ignore case
     return [replace(cell, name=f"{cell.name}-{cell.id}") if names[cell.name.lower()] > 1 else cell for cell in found]
 
 
-def _hashes(alone: Experiment, trials: int) -> Iterator[str]:
-    """Yield the id of each trial."""
-    data = alone.resolved()
+class _Trials:
+    """The cells of a policy at a point, one for each trial."""
+
+    def __init__(
+        self, view: Experiment, policy: Policy, point: dict[str, Scalar], count: int, trials: Trials | None
+    ) -> None:
+        self._view = view
+        self._point = {**point, SERVICE: view.service} if view.service else point
+        self._stem = _stem(policy, self._point)
+        count = count if trials is None else trials[point_key(self._point), policy.label]
+        self.ids = [*_hashes(view, count)]
+
+    def cell(self, trial: int, words: frozenset[str]) -> Cell:
+        """Return the cell of a trial."""
+        (policy,) = self._view.policies
+        id_, simulation = self.ids[trial]
+        return Cell(id_, f"{self._stem}-t{trial}", policy, self._point, trial, self._view, words, simulation)
+
+
+def _hashes(alone: Experiment, trials: int) -> Iterator[tuple[str, str]]:
+    """Yield the id of each trial, and that of the simulation that it is part of."""
+    data = alone.whole.resolved()
     for key in (
         "name",
         "trials",
@@ -86,12 +106,15 @@ def _hashes(alone: Experiment, trials: int) -> Iterator[str]:
     for key in ("goodput", "control_variates"):
         if not data[key]:
             del data[key]  # cells without it keep their ids
-    data["warmup"] = str(alone.warmup_rule)
+    data["warmup"] = str(alone.whole.warmup_rule)
     common = hashlib.sha256(f"[{json.dumps(data, sort_keys=True, ensure_ascii=True)}, ".encode())
     for trial in range(trials):
         one = common.copy()
         one.update(f"{trial}]".encode())
-        yield one.hexdigest()[:16]
+        simulation = one.hexdigest()[:16]
+        if alone.service:
+            one.update(f"{alone.service} {alone.warmup_rule}".encode())
+        yield one.hexdigest()[:16], simulation
 
 
 def _stem(policy: Policy, point: dict[str, Scalar]) -> str:

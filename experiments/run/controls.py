@@ -19,7 +19,7 @@ from workloads.arrivals import Poisson
 
 def controls(cell: Cell, trace: Trace) -> dict[str, float]:
     """Return the controls of a cell, by name; those that do not apply are left out."""
-    experiment, streams = cell.experiment, Streams(cell.experiment.seed, cell.trial)
+    experiment, streams = cell.experiment, cell.experiment.streams(cell.trial)
     queries, end = len(trace.queries), float(trace.queries.arrival[-1])
     found: dict[str, float] = {}
     if isinstance(experiment.workload.arrivals, Poisson):
@@ -32,7 +32,7 @@ def controls(cell: Cell, trace: Trace) -> dict[str, float]:
         found["services"] = float(drawn.mean()) / mean - 1
     for number, straggler in enumerate(experiment.stragglers):
         if isinstance(straggler, SlowPeriods):
-            instances = cell.policy.instances(experiment.machines)
-            share = straggler.slow_share(streams, number, instances, end)
+            machines = Streams(experiment.seed, cell.trial)  # which are the same for all services
+            share = straggler.slow_share(machines, number, trace.instances, end)
             found[f"slow_time_{number}"] = share * (1 + straggler.mean_normal / straggler.mean_slow) - 1
     return {name: value for name, value in found.items() if abs(value) > 0}

@@ -4,16 +4,21 @@ from __future__ import annotations
 
 from collections.abc import Sequence
 
+from experiments.config.services import UNSUPPORTED
 from experiments.run.cells import Cell
 from experiments.run.progress import Reporter
 from sim import compiled
 from sim.engines import WORTH_COMPILING, Choice
 from sim.simulation import engine_for
 
+SEVERAL = Choice("simpy", f"the compiled engine cannot simulate {UNSUPPORTED}")
+
 
 def choice(cell: Cell, queries: int | None = None) -> Choice:
     """Return the engine that simulates the cell, as one of many that have so many queries together."""
     experiment = cell.experiment
+    if experiment.service:
+        return SEVERAL
     return engine_for(
         experiment.engine,
         experiment.machines,

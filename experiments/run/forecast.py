@@ -6,7 +6,9 @@ from collections.abc import Sequence
 from dataclasses import dataclass, replace
 from io import BytesIO
 from time import perf_counter
+from typing import Any
 
+from experiments.config.schema import Experiment
 from experiments.run.cells import Cell
 from experiments.run.runner import simulate_cell
 from experiments.run.store import query_table, task_table
@@ -43,11 +45,9 @@ def forecast(cells: Sequence[Cell], trials: int) -> Forecast:
     for cell in cells:
         workload = cell.experiment.workload
         if cell.policy.label not in sampled:
-            count = min(SAMPLE, workload.queries)
-            part = cell.experiment.model_copy(
-                update={"workload": workload.model_copy(update={"queries": count}), "execution": "deferred"}
-            )
-            small = replace(cell, experiment=part)
+            part = _shortened(cell.experiment)
+            count = sum(view.workload.queries for view in part.whole.views)
+            small = replace(cell, experiment=part, simulation="")
             simulate_cell(small)  # the first run imports and compiles
             began = perf_counter()
             trace = simulate_cell(small).trace
@@ -58,12 +58,28 @@ def forecast(cells: Sequence[Cell], trials: int) -> Forecast:
                     file = BytesIO()
                     pq.write_table(table, file, compression="zstd")
                     written += len(file.getvalue())
-            sampled[cell.policy.label] = (perf_counter() - began) / count, written / count
+            sampled[cell.policy.label] = (perf_counter() - began) / count, written / len(trace.queries)
         each, disk = sampled[cell.policy.label]
         queries += trials * workload.queries
         seconds += trials * workload.queries * each
         size += trials * workload.queries * disk
     return Forecast(queries, seconds, size)
+
+
+def _shortened(experiment: Experiment) -> Experiment:
+    """Return an experiment, or a service's view, of `SAMPLE` queries in all, if it has more."""
+    whole = experiment.whole
+    update: dict[str, Any] = {"execution": "deferred"}
+    update["workload"] = whole.workload.model_copy(update={"queries": min(SAMPLE, whole.workload.queries)})
+    if not experiment.service:
+        return whole.model_copy(update=update)
+    each = {view.service: view.workload.queries for view in whole.views}
+    share = min(1.0, SAMPLE / sum(each.values()))
+    update["services"] = {
+        name: one.model_copy(update={"queries": max(1, int(share * each[name]))})
+        for name, one in whole.services.items()
+    }
+    return next(view for view in whole.model_copy(update=update).views if view.service == experiment.service)
 
 
 def _time(seconds: float) -> str:

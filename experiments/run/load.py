@@ -72,14 +72,24 @@ def lines(points: Iterable[tuple[Experiment, Policy]]) -> Iterator[str]:
     """Yield the offered load of each pool over the points of a sweep, and whether it is stable."""
     found: dict[str, list[float]] = {}
     for experiment, policy in points:
-        rate = experiment.workload.arrivals.mean_rate()
-        if rate is not None:
-            for pool, load in offered_loads(experiment.machines, policy, rate).items():
-                found.setdefault(pool, []).append(load)
+        for pool, load in _of_all_services(experiment, policy).items():
+            found.setdefault(pool, []).append(load)
     for pool, loads in found.items():
         low, high = min(loads), max(loads)
         spread = f"{high:.3g}" if low == high else f"{low:.3g} to {high:.3g}"
         yield f"offered load of the {pool} pool {spread}" + (" (unstable: must be below 1)" if high >= 1 else "")
+
+
+def _of_all_services(experiment: Experiment, policy: Policy) -> dict[str, float]:
+    """Return the offered load of each pool, by all services together where they share it."""
+    shared = bool(experiment.service) and experiment.whole.sharing.together
+    total: dict[str, float] = {}
+    for one, its in [(view, view.policies[0]) for view in experiment.whole.views] if shared else [(experiment, policy)]:
+        rate = one.workload.arrivals.mean_rate()
+        for pool, load in ({} if rate is None else offered_loads(one.machines, its, rate)).items():
+            name = pool if shared or not one.service else f"{pool} ({one.service})"
+            total[name] = total.get(name, 0.0) + load
+    return total
 
 
 def assignments(experiment: Experiment) -> Iterator[str]:
@@ -94,6 +104,10 @@ def assignments(experiment: Experiment) -> Iterator[str]:
 
 def questions(experiment: Experiment) -> Iterator[str]:
     """Yield a sentence for each option that is probably a mistake."""
+    yield from dict.fromkeys(says for view in experiment.views for says in _questions(view))
+
+
+def _questions(experiment: Experiment) -> Iterator[str]:
     cluster, arrivals = experiment.cluster, experiment.workload.arrivals
     for name in ("service", "parity_service", "backup_service"):
         service = getattr(cluster, name)

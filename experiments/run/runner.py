@@ -21,6 +21,7 @@ from backends.blame import blamed
 from backends.processes import WorkerKilledError
 from experiments.analysis.cost import price
 from experiments.analysis.outcome import Outcome, measure
+from experiments.config.services import seconds
 from experiments.run.cells import Cell
 from experiments.run.controls import controls
 from experiments.run.engines import choice, make_ready
@@ -28,11 +29,11 @@ from experiments.run.executors.base import Executor
 from experiments.run.executors.local import LOCAL
 from experiments.run.progress import Reporter
 from experiments.run.store import RunStore
+from experiments.run.together import Each, Last, plans, together
 from sim.engines import Choice
 from sim.errors import ParmError
 from sim.shared import Shared
 from sim.simulation import Hardware, simulate
-from sim.streams import Streams
 from sim.trace import Ints, Trace
 
 if TYPE_CHECKING:
@@ -40,6 +41,8 @@ if TYPE_CHECKING:
 
 _SHARED = Shared()
 """What the cells of a run that this process simulates have in common."""
+_LAST = Last()
+"""The simulation of several services that this process did last, which gives a cell of each."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -137,13 +140,18 @@ class Simulated:
     seconds: float
     """Wall time that it took."""
     engine: Choice
+    load: Mapping[str, float] | None = None
+    """Offered load of each pool by all services together, where the cell is one of several."""
 
 
 def simulate_cell(cell: Cell, hardware: Hardware | None = None, shared: Shared | None = None) -> Simulated:
     """Simulate a cell, with `hardware` in the loop if any; `shared` keeps what other cells of its trial need too."""
     began = perf_counter()
     experiment = cell.experiment
-    streams = Streams(experiment.seed, cell.trial, shared)
+    if experiment.service:
+        trace, load = _LAST.take(cell, shared)
+        return Simulated(trace, perf_counter() - began, choice(cell), load)
+    streams = experiment.streams(cell.trial, shared)
     workload = experiment.workload
     schedule = workload.arrivals.schedule(workload.queries, streams.generator("arrivals"))
     engine = choice(cell)
@@ -186,7 +194,7 @@ def packed(run: Callable[[RunStore], Outcome]) -> Parcel:
 def draw_samples(cell: Cell, samples: int) -> Ints:
     """Return the row of the test set, 0 .. samples-1, that each query carries: the same under every policy."""
     workload = cell.experiment.workload
-    generator = Streams(cell.experiment.seed, cell.trial).generator("samples")
+    generator = cell.experiment.streams(cell.trial).generator("samples")
     return workload.sampling.draw(workload.queries, samples, generator)
 
 
@@ -204,11 +212,13 @@ def in_order(
     """
     with contextlib.ExitStack() as afterwards:
         afterwards.callback(_SHARED.clear)  # where this process did the work: the next run may read changed files
-        results = afterwards.enter_context(contextlib.closing(executor.in_order(function, cells, workers, then)))
-        for cell, result_of in zip(cells, results, strict=True):
-            with _naming(cell):
-                result = result_of()
-            yield cell, result
+        items = together(cells)
+        each, more = Each(function), None if then is None else Each(then)
+        results = afterwards.enter_context(contextlib.closing(executor.in_order(each, items, workers, more)))
+        for item, results_of in zip(items, results, strict=True):
+            with _naming(item.cells[0]):
+                found = results_of()
+            yield from zip(item.cells, found, strict=True)
 
 
 @contextlib.contextmanager
@@ -245,7 +255,7 @@ def _keep(cell: Cell, simulated: Simulated, answered: Answered, spent: dict[str,
     return store.keep(cell, simulated.trace, outcome, answered.samples, answered.labels, answered.answers)
 
 
-def _measured(cell: Cell, simulated: Simulated, answers: Answers | None, seconds: dict[str, float]) -> Outcome:
+def _measured(cell: Cell, simulated: Simulated, answers: Answers | None, spent: dict[str, float]) -> Outcome:
     trace = simulated.trace
     outcome = measure(
         trace,
@@ -256,9 +266,11 @@ def _measured(cell: Cell, simulated: Simulated, answers: Answers | None, seconds
         trial=cell.trial,
         warmup=cell.experiment.warmup_queries(trace.queries.arrival),
         last_of_batch=cell.experiment.counted == "last_of_batch",
-        seconds=seconds,
+        seconds=spent,
         in_time=cell.experiment.in_time,
-        price=price(cell.experiment.cluster, cell.policy.pools(cell.experiment.machines)),
+        price=price(cell.experiment.cluster, plans(cell)),
+        load=simulated.load,
+        target={name: seconds(time) for name, time in (cell.experiment.target or {}).items()},
     )
     known = controls(cell, trace) if cell.experiment.control_variates else {}
     return replace(outcome, controls=known, engine={"name": simulated.engine.engine, "why": simulated.engine.reason})

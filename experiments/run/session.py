@@ -267,6 +267,8 @@ def figure_data(
     def predicted(policy: str, point: dict[str, Any]) -> Theory | None:
         cell = by_place[policy, summary.point_key(point), todo[0].trial]
         there = cell.experiment
+        if there.service:
+            return None  # the formulas know one service
         measured = there.execution == "in_the_loop"
         return theory(cell.policy, there.cluster, there.workload.arrivals, there.stragglers, measured=measured)
 

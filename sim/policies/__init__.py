@@ -8,6 +8,7 @@ from sim.policies.base import Policy
 from sim.policies.coded import Coded
 from sim.policies.coded_nonsystematic import CodedNonsystematic
 from sim.policies.hedged import Hedged
+from sim.policies.per_service import PerService
 from sim.policies.replication import Replication
 from sim.policies.tied import Tied
 from sim.policies.uncoded import DefaultAnswer, EqualResources, Uncoded
@@ -19,6 +20,7 @@ __all__ = [
     "DefaultAnswer",
     "EqualResources",
     "Hedged",
+    "PerService",
     "Policy",
     "Replication",
     "Tied",

@@ -54,6 +54,10 @@ class Policy(Kind):
         """Name in tables and figures."""
         return self.name or str(self.name_in_yaml())
 
+    def of(self, service: str) -> Policy:
+        """Return the policy of one of several services: this one. Raises ValueError where it has none."""
+        return self
+
     @property
     def group(self) -> tuple[int, int]:
         """Coding group size k and parities r; (0, 0) without coding. For a non-systematic code r is n."""

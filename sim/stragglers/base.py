@@ -143,6 +143,8 @@ class Straggler(Kind):
     """A cause of slow services, slow transfers or lost work."""
 
     family: ClassVar[str] = "straggler"
+    by_task: ClassVar[bool] = False
+    """Whether every task meets it by itself, whatever its instance: each of several services then has its own draws."""
 
     @abstractmethod
     def attach(self, setting: Setting) -> Effect:

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from typing import Literal
+from typing import ClassVar, Literal
 
 import numpy as np
 from numpy.typing import NDArray
@@ -19,6 +19,7 @@ class PerTask(Straggler):
     """Slow each task independently with a given probability, by a factor or by added seconds."""
 
     kind: Literal["per_task"] = "per_task"
+    by_task: ClassVar[bool] = True
     slowdown: Distribution
     """The factor on the service time, or the added time in seconds."""
     how: Literal["multiply", "add"] = "multiply"

@@ -38,7 +38,7 @@ from sim.simulation import simulate
 from sim.stragglers import SlowPeriods
 from sim.streams import Streams
 from sim.task import Batch, Task
-from sim.trace import Role, Route, TaskStatus, Trace
+from sim.trace import Role, Route, Tasks, TaskStatus, Trace
 from tests.worlds import STEALING, World, poisson, worlds
 
 EXAMPLES = int(os.environ.get("PARM_EXAMPLES", "250"))
@@ -66,7 +66,10 @@ def ready(engine: Engine) -> None:
 @MANY
 @given(worlds())
 def test_promise_1_every_query_is_answered_exactly_once(engine: Engine, world: World) -> None:
-    trace = run(world, engine)
+    answered_once(world, run(world, engine))
+
+
+def answered_once(world: World, trace: Trace) -> None:
     queries = trace.queries
     assert len(queries) == len(world.schedule)
     assert np.all(np.isfinite(queries.reply))
@@ -83,7 +86,10 @@ def test_promise_1_every_query_is_answered_exactly_once(engine: Engine, world: W
 @MANY
 @given(worlds())
 def test_promise_2_causality(engine: Engine, world: World) -> None:
-    trace = run(world, engine)
+    causal(world, run(world, engine))
+
+
+def causal(world: World, trace: Trace) -> None:
     queries, tasks = trace.queries, trace.tasks
     answered = queries.route != Route.DEFAULT
     assert np.all(queries.arrival <= queries.dispatch)
@@ -115,7 +121,10 @@ def test_promise_2_causality(engine: Engine, world: World) -> None:
 @MANY
 @given(worlds())
 def test_promise_3_a_reconstruction_is_used_only_when_the_prediction_was_later(engine: Engine, world: World) -> None:
-    trace = run(world, engine)
+    reconstructed_only_if_late(world, run(world, engine))
+
+
+def reconstructed_only_if_late(world: World, trace: Trace) -> None:
     queries, tasks = trace.queries, trace.tasks
     used_routes = queries.route[queries.used != 0]
     assert np.all(used_routes == Route.RECONSTRUCTION)
@@ -143,7 +152,10 @@ def test_promise_3_a_reconstruction_is_used_only_when_the_prediction_was_later(e
 @MANY
 @given(worlds())
 def test_promise_3_a_backup_is_used_only_when_the_prediction_was_later(engine: Engine, world: World) -> None:
-    trace = run(world, engine)
+    backup_only_if_late(world, run(world, engine))
+
+
+def backup_only_if_late(world: World, trace: Trace) -> None:
     queries, tasks = trace.queries, trace.tasks
     done = tasks.fate == TaskStatus.DONE
     for query in np.flatnonzero(queries.route == Route.BACKUP):
@@ -168,7 +180,10 @@ def test_promise_3_a_backup_is_used_only_when_the_prediction_was_later(engine: E
 @MANY
 @given(worlds())
 def test_promise_4_an_instance_serves_one_batch_at_a_time(engine: Engine, world: World) -> None:
-    tasks = run(world, engine).tasks
+    one_batch_at_a_time(run(world, engine).tasks)
+
+
+def one_batch_at_a_time(tasks: Tasks) -> None:
     ran = tasks.instance >= 0
     order = np.lexsort((tasks.start[ran], tasks.instance[ran]))
     instance, start, finish = tasks.instance[ran][order], tasks.start[ran][order], tasks.finish[ran][order]

@@ -50,13 +50,13 @@ def test_offered_loads(tmp_path: Path, policy: str, cluster: str, right: dict[st
 
 
 def test_offered_load_is_what_a_run_measures(tmp_path: Path) -> None:
-    from experiments.analysis.outcome import _load
+    from experiments.analysis.outcome import offered as offered_in
     from sim.simulation import simulate
     from sim.streams import Streams
 
     one = experiment(tmp_path, "policies: [{kind: coded, k: 2}]")
     schedule = one.workload.arrivals.schedule(20_000, np.random.default_rng(0))
-    measured = _load(simulate(one.machines, one.policies[0], (), schedule, Streams(0)))
+    measured = offered_in([simulate(one.machines, one.policies[0], (), schedule, Streams(0))])
     offered = load.offered_loads(one.machines, one.policies[0], 100.0)
     assert set(offered) == {Role.DEPLOYED.name.lower(), Role.PARITY.name.lower()}
     assert measured == pytest.approx(offered, rel=0.03)
