@@ -106,6 +106,8 @@ def _hashes(alone: Experiment, trials: int) -> Iterator[tuple[str, str]]:
     for key in ("goodput", "control_variates"):
         if not data[key]:
             del data[key]  # cells without it keep their ids
+    if not data["cluster"]["queue"].get("steal", True):
+        del data["cluster"]["queue"]["steal"]
     data["warmup"] = str(alone.whole.warmup_rule)
     common = hashlib.sha256(f"[{json.dumps(data, sort_keys=True, ensure_ascii=True)}, ".encode())
     for trial in range(trials):

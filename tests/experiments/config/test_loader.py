@@ -314,7 +314,7 @@ def test_overrides_reach_lists_shorthands_and_what_was_left_out(tmp_path: Path) 
     assert plain["policies"][0] == {"name": "equal", "kind": "equal_resources"}
     assert plain["workload"]["queries"] == 10_000
     assert plain["model"]["network"]["kind"] == "mlp"
-    assert plain["cluster"]["queue"] == {"kind": "round_robin"}
+    assert plain["cluster"]["queue"] == {"kind": "round_robin", "steal": False}
     assert plain["sweep"] == {}
 
 
