@@ -17,6 +17,7 @@ import numpy as np
 
 from sim.clock import Clock
 from sim.cluster import Cluster
+from sim.dispatching import QueueEach
 from sim.frontend import Frontend
 from sim.policies import Policy
 from sim.policies.base import Execution, PoolPlan
@@ -96,6 +97,11 @@ def launched(services: Policies, sharing: Sharing) -> list[PoolPlan]:
             raise ValueError(
                 f"'{cluster.queue.name_in_yaml()}' does not choose for several services on the same instances: take "
                 "another queue, or 'sharing: separate'"
+            )
+        if sharing.together and isinstance(cluster.queue, QueueEach) and cluster.queue.steal:
+            raise ValueError(
+                "'steal' does not move tasks between several services on the same instances: leave it out, or take "
+                "'sharing: separate'"
             )
         for plan in policy.pools(cluster):
             if not plan.instances:

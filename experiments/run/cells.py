@@ -8,6 +8,7 @@ import re
 from collections import Counter
 from collections.abc import Iterator, Mapping
 from dataclasses import dataclass, replace
+from typing import Any
 
 from experiments.analysis.outcome import Scalar
 from experiments.analysis.summary import point_key
@@ -103,11 +104,7 @@ def _hashes(alone: Experiment, trials: int) -> Iterator[tuple[str, str]]:
         "plugins",
     ):
         del data[key]
-    for key in ("goodput", "control_variates"):
-        if not data[key]:
-            del data[key]  # cells without it keep their ids
-    if not data["cluster"]["queue"].get("steal", True):
-        del data["cluster"]["queue"]["steal"]
+    _leave_out(data)
     data["warmup"] = str(alone.whole.warmup_rule)
     common = hashlib.sha256(f"[{json.dumps(data, sort_keys=True, ensure_ascii=True)}, ".encode())
     for trial in range(trials):
@@ -117,6 +114,19 @@ def _hashes(alone: Experiment, trials: int) -> Iterator[tuple[str, str]]:
         if alone.service:
             one.update(f"{alone.service} {alone.warmup_rule}".encode())
         yield one.hexdigest()[:16], simulation
+
+
+_LATER: dict[str, Any] = {"goodput": None, "control_variates": False, "steal": False, "graphed": None, "scaler": None}
+"""Options that came later, and their values without effect, with which cells keep the ids that they had before."""
+
+
+def _leave_out(data: Any) -> None:
+    """Take later options out of an experiment's data where they have no effect."""
+    if isinstance(data, dict):
+        for key in [key for key, value in data.items() if key in _LATER and value == _LATER[key]]:
+            del data[key]
+    for part in data.values() if isinstance(data, dict) else data if isinstance(data, list) else ():
+        _leave_out(part)
 
 
 def _stem(policy: Policy, point: dict[str, Scalar]) -> str:
