@@ -42,7 +42,7 @@ PIECES, CHAIN, FACTOR, MULTIPLY, ADD, TENANTS = range(6)
 ) = range(15)  # fmt: skip
 """What happens at a moment. Only the first four can be cancelled."""
 
-SUBMITTED, MOVED, HAS_WAITED, RELEASED, IS_REPAIRED, IS_DETECTED, EJECTED = range(7)
+SUBMITTED, MOVED, HAS_WAITED, RELEASED, IS_REPAIRED, IS_DETECTED, EJECTED, LOOKS = range(8)
 """What happens at instances: to a task, and to an instance."""
 
 ALONE, PARTED = -1, -2

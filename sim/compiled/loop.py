@@ -192,16 +192,14 @@ def finished(w: Any, t: int) -> None:
         return
     if w.adapts:
         adapt(w, pools(w.pools, task.pool).limit, task.size * together, w.now - task.start)
-    if together == 1:
-        done(w, t, 1)
-    else:
+    if together > 1:
         part(w, t)
-        for i in range(together):
-            following = tasks(w.tasks, t).after
-            if i:
-                left(w, t)
-            done(w, t, together)
-            t = following
+    for i in range(together):
+        following = tasks(w.tasks, t).after
+        if i:
+            left(w, t)
+        done(w, t, together)
+        t = following
     released(w, instance)
 
 

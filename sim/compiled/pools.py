@@ -14,6 +14,7 @@ from sim.compiled.layout import (
     HAS_WAITED,
     IDLE,
     IS_REPAIRED,
+    LOOKS,
     MOVED,
     QUEUED,
     RELEASED,
@@ -295,7 +296,7 @@ def offer_in_turn(w: Any, t: int, instance: int) -> None:
         other = instances(w.instances, farm.first + wrapped(place + step, farm.instances))
         if other.free:
             other.free = 0
-            idle(w, farm.first + wrapped(place + step, farm.instances))
+            ask(w.at_instances, w.self, farm.first + wrapped(place + step, farm.instances), LOOKS)
 
 
 @kernel
@@ -323,16 +324,22 @@ def submit_routed(w: Any, t: int) -> None:
 
 
 @kernel
-def submit_waiting(w: Any, t: int, shared: int) -> None:
-    """Let the task wait with others until an idle instance may take them, or until it has waited long enough."""
+def submit(w: Any, t: int, what: int) -> None:
+    """Let the task start or wait; where batches form at instances, until it has waited long enough for others."""
     task = tasks(w.tasks, t)
-    if shared:
+    shared, waits = farms(w.farms, pools(w.pools, task.pool).farm).shared, w.instance_wait > 0.0
+    if what == SUBMITTED:
+        task.queued_at = w.now
+    if not shared:
+        submit_routed(w, t)
+    elif waits:
         append(w, queue_of(w, task.pool, -1), t)
     else:
-        submit_routed(w, t)
-    task.waiter = push(w, w.now + w.instance_wait, WAITED, t)
-    if shared:
-        offer(w, t)
+        submit_shared(w, t)
+    if waits and what == SUBMITTED:
+        task.waiter = push(w, w.now + w.instance_wait, WAITED, t)
+        if shared:
+            offer(w, t)
 
 
 @kernel
@@ -343,7 +350,7 @@ def has_waited(w: Any, t: int) -> None:
         offer(w, t)
     elif instances(w.instances, task.instance).free:
         instances(w.instances, task.instance).free = 0
-        idle(w, task.instance)
+        ask(w.at_instances, w.self, task.instance, LOOKS)
 
 
 @kernel
@@ -354,7 +361,7 @@ def repaired(w: Any, instance: int) -> None:
     if here.failed:
         here.failed = 0
         farm.failed -= 1
-    idle(w, instance)
+    ask(w.at_instances, w.self, instance, LOOKS)
     every = range(farm.first, farm.first + farm.instances)
     for other in every:
         if instances(w.instances, other).failed:
@@ -368,22 +375,13 @@ def repaired(w: Any, instance: int) -> None:
 def happens(world: int, item: int, what: int) -> int:
     """Let something happen to a task or at an instance. `world` is the address of the `WORLD`."""
     w = worlds(world, 0)
-    if what == RELEASED:
+    if what in (RELEASED, LOOKS):
         here = instances(w.instances, item)
-        if not farms(w.farms, here.farm).shared:
+        if what == RELEASED and not farms(w.farms, here.farm).shared:
             here.load -= 1
         idle(w, item)
-    elif what == SUBMITTED:
-        shared = farms(w.farms, pools(w.pools, tasks(w.tasks, item).pool).farm).shared
-        tasks(w.tasks, item).queued_at = w.now
-        if w.instance_wait > 0.0:
-            submit_waiting(w, item, shared)
-        elif shared:
-            submit_shared(w, item)
-        else:
-            submit_routed(w, item)
-    elif what == MOVED:
-        submit_routed(w, item)
+    elif what in (SUBMITTED, MOVED):
+        submit(w, item, what)
     elif what == EJECTED:
         move(w, item)
     elif what == HAS_WAITED:
