@@ -11,6 +11,7 @@ what one could not finish is said, and what it had written is kept. A table of t
 from __future__ import annotations
 
 import argparse
+import os
 import shutil
 import subprocess
 import sys
@@ -120,6 +121,8 @@ def main() -> None:
     given.out.mkdir(parents=True, exist_ok=True)
     ends = time.monotonic() + LIMIT
     lines, written = [], 0
+    # A rehearsal shares its machine: threads that wait for each other would spin.
+    environment = os.environ | ({"OMP_NUM_THREADS": "1"} if given.tiny else {})
     with tempfile.TemporaryDirectory() as temporary:
         folder = Path(temporary)
         for part in parts(given.command, folder, given.data, given.device, given.tiny):
