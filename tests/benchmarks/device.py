@@ -70,13 +70,15 @@ def parts(command: str, folder: Path, data: Path | None, device: str, tiny: bool
 
         steps = ["--width", "16", "--batches", "16", "--steps", "2", "--rounds", "1"] if tiny else []
         training = [sys.executable, "-m", "tests.benchmarks.training", *on, *steps, "--out", str(folder / "steps")]
-        tests = [sys.executable, "-m", "pytest", "-p", "no:cacheprovider", "tests/backends/test_cuda.py"]
+        # Each result is said at once, so that a run that is cut off has told of those before.
+        tests = [sys.executable, "-m", "pytest", "-vv", "-p", "no:cacheprovider", "tests/backends/test_cuda.py"]
         return [
-            Part("tests", tests, most=150),
+            Part("tests", [*tests, "-k", "not compiled"], most=150),
             inference("inference", ("*.json", "*.png"), 200),
             inference("searched", ("*.json",), 90, *widest, "--search"),
             Part("steps", training, ("*.json",), 90),
             inference("compiled", ("*.json",), LIMIT, *widest, "--compiled", "--images", "8192"),
+            Part("tests_of_it", [*tests, "-k", "compiled"]),
         ]
     if command == "train":
         study, only = "experiments/paper/beyond.yaml", ("--only", "CIFAR-10")
