@@ -6,7 +6,7 @@ A network of small layers on a big GPU spends more time on launching kernels tha
 from __future__ import annotations
 
 import contextlib
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Iterator, Sequence
 from typing import Any, TypeVar
 
 import torch
@@ -46,7 +46,7 @@ def capture(
 
 
 @contextlib.contextmanager
-def waits_refused() -> Any:
+def waits_refused() -> Iterator[None]:
     """Have most waits of the host raise RuntimeError, which breaks nothing, where CUDA itself would break a capture."""
     cuda: Any = torch.cuda
     before = cuda.get_sync_debug_mode()

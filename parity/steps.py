@@ -33,13 +33,8 @@ class Steps:
 
         Where steps are to be recorded, the optimiser's learning rates become tensors on the device.
         """
-        self.module, self.objective, self.recipe, self.optimiser, self.batch = (
-            module,
-            objective,
-            recipe,
-            optimiser,
-            batch,
-        )
+        self.module, self.objective, self.recipe = module, objective, recipe
+        self.optimiser, self.batch = optimiser, batch
         self.device = next(module.parameters()).device
         self.recorded = bool(recipe.graphed) and self.device.type == "cuda"
         """Whether steps are recorded as CUDA graphs."""
@@ -58,14 +53,13 @@ class Steps:
         self.module.train()
         rows = self.objective.rows(generator)
         if not self.recorded:
-            return float(torch.stack(self._losses(number, rows, generator)).mean())
+            return self._pass(number, rows, generator)
         cuda: Any = torch.cuda
         self._stream.wait_stream(cuda.current_stream(self.device))
         with cuda.stream(self._stream):
-            losses = self._losses(number, rows, generator)
-            return float(torch.stack(losses).mean())
+            return self._pass(number, rows, generator)
 
-    def _losses(self, number: int, rows: Tensor, generator: Generator) -> list[Tensor]:
+    def _pass(self, number: int, rows: Tensor, generator: Generator) -> float:
         steps = math.ceil(len(rows) / self.batch)
         losses = []
         # Recordings last for an epoch: the next one has another generator, and may have another view of the images.
@@ -74,7 +68,7 @@ class Steps:
         for step, part in enumerate(rows.tensor_split(steps)):
             self._set_rate(self.recipe.rate((number + step / steps) / self.recipe.epochs))
             losses.append(self._replayed(part, generator, recordings) if self.recorded else self._step(part, generator))
-        return losses
+        return float(torch.stack(losses).mean())  # after which the device is done with the recordings
 
     def _set_rate(self, rate: float) -> None:
         for group in self.optimiser.param_groups:
