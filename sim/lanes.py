@@ -29,29 +29,20 @@ class Turns:
     Lanes of one key share queues, first come, first served; tasks of a key start only when none of a lower one waits.
     """
 
-    __slots__ = ("_keys", "_lanes")
+    __slots__ = ("_keys", "lanes")
 
     def __init__(self) -> None:
         self._keys: list[Key] = []
-        self._lanes: list[Lane] = []
-        """The first lane of each key, in order."""
-
-    @property
-    def fair(self) -> FairTurns | None:
-        """The turns themselves, if they count what each service has had."""
-        return None
+        self.lanes: list[Lane] = []
+        """The first lane of each key, in the order in which an idle instance asks them."""
 
     def join(self, lane: Lane, key: Key) -> Lane:
         """Add a lane; return the first one of its key, whose queues it shares: itself if there is none yet."""
         place = bisect_left(self._keys, key)
         if place == len(self._keys) or self._keys[place] != key:
             self._keys.insert(place, key)
-            self._lanes.insert(place, lane)
-        return self._lanes[place]
-
-    def order(self) -> Sequence[Lane]:
-        """Return the lanes in the order in which an idle instance asks them."""
-        return self._lanes
+            self.lanes.insert(place, lane)
+        return self.lanes[place]
 
 
 class FairTurns(Turns):
@@ -79,16 +70,10 @@ class FairTurns(Turns):
         self._charged: dict[int, tuple[int, float, float]] = {}
         """For each busy instance its service, when it was taken, and the seconds that were charged."""
 
-    @property
-    def fair(self) -> FairTurns:
-        """The turns themselves."""
-        return self
-
-    def order(self) -> Sequence[Lane]:
-        """Return the lanes: those of the service with the lowest tag first, in the order of their ranks."""
+    def sort(self) -> None:
+        """Put the lanes of the service with the lowest tag first, those of a service by their ranks."""
         tags = self._tags
-        ordered = sorted(zip(self._keys, self._lanes, strict=True), key=lambda one: (tags[one[0][0]], one[0]))
-        return [lane for _, lane in ordered]
+        self.lanes.sort(key=lambda lane: (tags[lane.key[0]], lane.key))
 
     def woken(self, service: int) -> None:
         """Note that a service without work has a task again."""
@@ -116,22 +101,12 @@ class Lane(Pool):
 
     __slots__ = ()
 
+    key: Key
     _turns: Turns
-    _fair: FairTurns | None
-    """The turns, if they count what each service has had."""
-    _service: int
-    """Its service's number in them."""
-
-    def _submitted(self, queue: Sequence[Task]) -> None:
-        if self._fair is not None and len(queue) <= 1:
-            self._fair.woken(self._service)
 
     def _start(self, task: Task, instance: int) -> None:
         # It may have been taken from the queue by another lane of its key.
-        lane: Lane = task.lane
-        if self._fair is not None:
-            self._fair.started(lane._service, instance, self.clock.now)
-        Pool._start(lane, task, instance)
+        Pool._start(task.lane, task, instance)
 
     def _of(self, task: Task) -> Pool:
         pool: Pool = task.lane
@@ -140,14 +115,10 @@ class Lane(Pool):
     def _idle(self, instance: int) -> None:
         if self._outages and self._down(instance):
             return
-        for lane in self._turns.order():
+        for lane in self._turns.lanes:
             if lane._take(instance):
                 return
         self._rest(instance)
-
-    def _charge(self, instance: int) -> None:
-        if self._fair is not None:
-            self._fair.released(instance, self.clock.now)
 
     @abstractmethod
     def _rest(self, instance: int) -> None:
@@ -157,22 +128,16 @@ class Lane(Pool):
 class SharedLane(Lane, SharedPool):
     """A lane of a pool with one queue for each key."""
 
-    __slots__ = ("_fair", "_service", "_turns")
+    __slots__ = ("_turns", "key")
 
     def __init__(
-        self,
-        clock: Clock,
-        recorder: Recorder,
-        label: int,
-        conditions: Conditions,
-        group: Group,
-        joined: SharedLane | None,
-        key: Key,
+        self, clock: Clock, recorder: Recorder, label: int, conditions: Conditions, group: Group, key: Key
     ) -> None:
         super().__init__(clock, recorder, label, group.instances, conditions)
-        if joined is not None:
-            self._waiting = joined._waiting
-        self._turns, self._fair, self._service = group.turns, group.turns.fair, key[0]
+        self._turns, self.key = group.turns, key
+        if group.first is not None:
+            assert isinstance(group.first, SharedLane)
+            self._waiting = group.first._waiting
         same = group.turns.join(self, key)
         assert isinstance(same, SharedLane)
         self._queue = same._queue
@@ -181,22 +146,17 @@ class SharedLane(Lane, SharedPool):
         """Start the task on the instance that has been idle longest, or append it to its key's queue."""
         task.lane = self
         SharedPool.submit(self, task)
-        self._submitted(self._queue)
 
     def _rest(self, instance: int) -> None:
         self._waiting.append(instance)
 
-    _idle = Lane._idle
-
-    def _released(self, instance: int) -> None:
-        self._charge(instance)
-        self._idle(instance)
+    _idle = _released = Lane._idle
 
 
 class RoutedLane(Lane, RoutedPool):
     """A lane of a pool in which each instance has a queue for each key; the chooser sees the tasks of all lanes."""
 
-    __slots__ = ("_fair", "_service", "_turns")
+    __slots__ = ("_turns", "key")
 
     def __init__(
         self,
@@ -206,14 +166,15 @@ class RoutedLane(Lane, RoutedPool):
         conditions: Conditions,
         chooser: Chooser,
         group: Group,
-        joined: RoutedLane | None,
         key: Key,
     ) -> None:
         super().__init__(clock, recorder, label, group.instances, conditions, chooser)
-        if joined is not None:
-            self._chooser, self._loads = joined._chooser, joined._loads
-            self._free, self._failed = joined._free, joined._failed
-        self._turns, self._fair, self._service = group.turns, group.turns.fair, key[0]
+        self._turns, self.key = group.turns, key
+        if group.first is not None:
+            first = group.first
+            assert isinstance(first, RoutedLane)
+            self._chooser, self._loads = first._chooser, first._loads
+            self._free, self._failed = first._free, first._failed
         same = group.turns.join(self, key)
         assert isinstance(same, RoutedLane)
         self._queues = same._queues
@@ -222,17 +183,51 @@ class RoutedLane(Lane, RoutedPool):
         """Start the task on the chosen instance, or append it to that one's queue."""
         task.lane = self
         RoutedPool.submit(self, task)
-        self._submitted(self._where(task))
 
     def _queues_at(self, instance: int) -> list[deque[Task]]:
-        return [lane._queue_of(instance) for lane in self._turns.order()]
+        return [lane._queue_of(instance) for lane in self._turns.lanes]
 
     def _rest(self, instance: int) -> None:
         self._free[instance - self.instances.start] = True
 
+
+class FairLane(Lane):
+    """Tells `FairTurns` what its service gets; before one of the two kinds of lanes in the bases of a class."""
+
+    __slots__ = ()
+
+    _turns: FairTurns
+
+    def submit(self, task: Task) -> None:
+        """Submit the task; its service wakes if nothing else waits in the same queue."""
+        super().submit(task)  # type: ignore[safe-super]  # the next base has it
+        if len(self._where(task)) <= 1:
+            self._turns.woken(self.key[0])
+
+    def _start(self, task: Task, instance: int) -> None:
+        self._turns.started(task.lane.key[0], instance, self.clock.now)
+        super()._start(task, instance)
+
     def _released(self, instance: int) -> None:
-        self._charge(instance)
-        RoutedPool._released(self, instance)
+        self._turns.released(instance, self.clock.now)
+        self._turns.sort()
+        super()._released(instance)  # type: ignore[safe-super]
+
+    def _idle(self, instance: int) -> None:
+        self._turns.sort()
+        super()._idle(instance)
+
+
+class FairSharedLane(FairLane, SharedLane):
+    """A lane with one queue for each key, in fair turns."""
+
+    __slots__ = ()
+
+
+class FairRoutedLane(FairLane, RoutedLane):
+    """A lane with a queue for each key at every instance, in fair turns."""
+
+    __slots__ = ()
 
 
 class Group:
@@ -257,13 +252,11 @@ def lane(
     key: Key,
 ) -> Lane:
     """Return a further pool on the instances of `group`; one queue for each key without a `chooser`."""
-    first = group.first
+    fair = isinstance(group.turns, FairTurns)
     made: Lane
     if chooser is None:
-        assert first is None or isinstance(first, SharedLane)
-        made = SharedLane(clock, recorder, label, conditions, group, first, key)
+        made = (FairSharedLane if fair else SharedLane)(clock, recorder, label, conditions, group, key)
     else:
-        assert first is None or isinstance(first, RoutedLane)
-        made = RoutedLane(clock, recorder, label, conditions, chooser, group, first, key)
-    group.first = first or made
+        made = (FairRoutedLane if fair else RoutedLane)(clock, recorder, label, conditions, chooser, group, key)
+    group.first = group.first or made
     return made

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from dataclasses import fields, replace
+from typing import Literal
 
 import numpy as np
 import pytest
@@ -220,6 +221,21 @@ def test_one_service_may_be_coded_and_the_other_not() -> None:
     assert np.any(traces[0].tasks.role == Role.PARITY)
     assert not np.any(traces[1].tasks.role == Role.PARITY)
     assert [trace.instances for trace in traces] == [6, 6]
+
+
+@pytest.mark.parametrize("redundancy", ["with_its_service", "last"])
+def test_redundancy_starts_before_the_work_of_later_services_or_last(
+    redundancy: Literal["with_its_service", "last"],
+) -> None:
+    coded = Coded(k=2, parity_instances=2, parity_pool="low_priority")
+    chat = service("chat", 200.0, policy=coded, priority=1)
+    night = service("night", 120.0, policy=Hedged(after=9.0), priority=2)  # on as many instances
+    urgent, later = (
+        trace.tasks for trace in simulate_services([chat, night], Priority(redundancy=redundancy), (), Streams(3))
+    )
+    began = (urgent.role == Role.PARITY) & (urgent.instance >= 0)
+    passed = sum(np.any((later.queued < at) & (at < later.sent)) for at in urgent.sent[began])
+    assert passed == 0 if redundancy == "last" else passed > 50
 
 
 def test_a_closed_loop_beside_open_arrivals() -> None:
