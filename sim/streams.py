@@ -73,7 +73,7 @@ class Stream:
         self._draw = draw
         self._purpose = purpose
         self._entities = entities
-        self._source = _source(draw)
+        self._source = source(draw)
         self._block: list[float] = []
         self._other: list[float] = []
         self._start = self._other_start = -BLOCK
@@ -128,8 +128,8 @@ class _Source:
             return False
 
 
-def _source(draw: Draw) -> Hashable | None:
-    """Return what is equal for draws from the same distribution, or None where that cannot be told."""
+def source(draw: Callable[..., object]) -> Hashable | None:
+    """Return what is equal for the same method of equal objects, such as distributions, or None where none can tell."""
     if inspect.isfunction(draw) and draw.__closure__ is None:
         return draw
     try:

@@ -11,8 +11,8 @@ from sim.distributions import Distribution
 from sim.distributions.base import above_zero
 from sim.distributions.families import Deterministic
 from sim.stragglers.base import Effect, Setting, Straggler
-from sim.stragglers.timeline import SHORTEST, effect_of
-from sim.streams import Streams
+from sim.stragglers.timeline import SHORTEST, SharedPieces, effect_of
+from sim.streams import Streams, source
 
 PERIODS = 64
 """Periods of each condition that are drawn at once."""
@@ -37,7 +37,7 @@ class SlowPeriods(Straggler):
     def attach(self, setting: Setting) -> Effect:
         """Integrate services over the instance's periods; a period may end within a service."""
         instances = range(len(setting.pools))
-        return effect_of([self._pieces(setting.streams, setting.number, instance) for instance in instances])
+        return effect_of([self._shared(setting.streams, setting.number, instance) for instance in instances])
 
     def slow_share(self, streams: Streams, number: int, instances: int, until: float) -> float:
         """Return the share of the time before `until` seconds for which the instances are in a slow period.
@@ -53,6 +53,14 @@ class SlowPeriods(Straggler):
                 if end >= until:
                     break
         return total / (instances * until)
+
+    def _shared(self, streams: Streams, number: int, instance: int) -> Iterator[tuple[float, float]]:
+        """Yield (end, factor), which are the same for every simulation of a trial."""
+        pieces, known = self._pieces(streams, number, instance), source(self._pieces)
+        if known is None:
+            yield from pieces
+        else:
+            yield from streams.once(("slow_periods", number, instance, known), lambda: SharedPieces(pieces))
 
     def _pieces(self, streams: Streams, number: int, instance: int) -> Iterator[tuple[float, float]]:
         """Yield (end, factor)."""

@@ -4,12 +4,35 @@ from __future__ import annotations
 
 from collections import deque
 from collections.abc import Iterator, Sequence
+from itertools import count
 
 from sim.stragglers.base import Effect, Pieces, ServiceModifier
 from sim.task import Task
 
 SHORTEST = 1e-6
 """Shortest mean length of a condition, in seconds; shorter ones would make a simulation too slow."""
+
+
+class SharedPieces:
+    """Pieces of time that several simulations go through from the beginning; each is made when first asked for."""
+
+    __slots__ = ("_known", "_pieces")
+
+    def __init__(self, pieces: Iterator[tuple[float, float]]) -> None:
+        self._pieces = pieces
+        self._known: list[tuple[float, float]] = []
+
+    @property
+    def nbytes(self) -> int:
+        """Bytes, about: two numbers and a pair for each piece."""
+        return 112 * len(self._known)
+
+    def __iter__(self) -> Iterator[tuple[float, float]]:
+        known = self._known
+        for number in count():
+            if number == len(known):
+                known.append(next(self._pieces))
+            yield known[number]
 
 
 class SlownessTimeline:

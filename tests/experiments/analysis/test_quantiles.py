@@ -86,3 +86,19 @@ def test_the_deviations_are_as_wide_as_the_interval() -> None:
     spread = np.std(found.deviations, ddof=1) / math.sqrt(5) * 2.7764451
     assert sum(found.deviations) == pytest.approx(0, abs=1e-9 * max(found.deviations))
     assert 2 * spread == pytest.approx(found.interval.hi - found.interval.lo, rel=1e-6)
+
+
+@pytest.mark.parametrize("trials", [1, 2, 7])
+def test_a_curve_is_its_points_one_by_one(trials: int) -> None:
+    generator = np.random.default_rng(6)
+    steps = [np.round(generator.exponential(1.0, 500), 1) for _ in range(trials - 1)]  # many equal latencies
+    found = [trial(number, latency) for number, latency in enumerate([*steps, np.full(500, 2.0)])]
+    latencies, shares = Latencies(found), np.array([0.0, 0.01, 0.3, 0.5, 0.95, 0.999, 1.0])
+    every = latencies.curve(shares)
+    alone = [latencies.curve(np.array([share]))[0] for share in shares.tolist()]
+    assert repr(every) == repr(alone)  # NaN is not equal to itself
+    assert [one.value for one in every] == sorted(one.value for one in every)
+    for share, one in zip(shares.tolist()[1:], every[1:], strict=True):
+        assert np.mean([np.mean(part <= one.value / 1000 * (1 + 1e-9)) for part in [*steps, np.full(500, 2.0)]]) >= (
+            share - 0.02
+        )

@@ -12,6 +12,7 @@ import threading
 import time
 from collections import Counter
 from collections.abc import Iterator
+from functools import partial
 from pathlib import Path
 from typing import Any
 
@@ -23,6 +24,7 @@ from experiments.config.schema import Experiment
 from experiments.run import executors
 from experiments.run.cells import Cell, cells
 from experiments.run.executors.base import Executor
+from experiments.run.executors.local import Local
 from experiments.run.models import Models
 from experiments.run.progress import Reporter
 from experiments.run.runner import in_order
@@ -285,3 +287,15 @@ def test_an_address_where_nothing_answers_is_one_sentence() -> None:
         for address, says in ((f"127.0.0.1:{port}", "no Ray cluster answers"), ("nowhere", "must be HOST:PORT")):
             with pytest.raises(ParmError, match=rf"^--address {address}: {says}"), executors.opened("ray", address):
                 pass
+
+
+def test_processes_start_before_there_is_work_if_they_stay(tmp_path: Path) -> None:
+    here = Local()
+    here.start(2, partial(Path.touch, tmp_path / "not"))
+    assert not here.started
+    with here:
+        here.start(2, partial(Path.touch, tmp_path / "done"))
+        assert here.started
+        assert [one() for one in here.in_order(len, ["a", "bc"], 2)] == [1, 2]
+        assert [file.name for file in tmp_path.iterdir()] == ["done"]
+    assert not here.started
