@@ -132,11 +132,13 @@ def lane(
     chooser: Chooser | None,
     joined: Pool | None,
     rank: int,
+    kinds: tuple[type[SharedLane], type[RoutedLane]] = (SharedLane, RoutedLane),
 ) -> Lane:
     """Return a pool of `rank` that shares `instances` with the lane `joined`, or is the first there; one queue for each
-    rank without a `chooser`."""
+    rank without a `chooser`. It is of one of the `kinds`."""
+    shared, routed = kinds
     if chooser is None:
         assert joined is None or isinstance(joined, SharedLane)
-        return SharedLane(clock, recorder, label, instances, conditions, joined, rank)
+        return shared(clock, recorder, label, instances, conditions, joined, rank)
     assert joined is None or isinstance(joined, RoutedLane)
-    return RoutedLane(clock, recorder, label, instances, conditions, chooser, joined, rank)
+    return routed(clock, recorder, label, instances, conditions, chooser, joined, rank)

@@ -11,7 +11,7 @@ from abc import abstractmethod
 from bisect import insort
 from collections import deque
 from collections.abc import Callable, Sequence
-from typing import Literal, Protocol
+from typing import Literal, Protocol, TypeVar
 
 from pydantic import Field, NonNegativeFloat, NonNegativeInt, PositiveFloat, PositiveInt
 
@@ -23,12 +23,19 @@ from sim.recorder import Recorder
 from sim.streams import Stream
 from sim.task import Task
 
+Known = TypeVar("Known")
+"""What a router knows of an instance."""
+
 
 class Learner(Chooser, Protocol):
     """A chooser that hears of answers."""
 
     def heard(self, place: int, seconds: float, *, lost: bool) -> None:
         """Take in that a task's answer is back from `place`, or that it was lost there, `seconds` after it was sent."""
+        ...
+
+    def resize(self, places: int) -> None:
+        """Take in that there are so many instances from now on: the last ones were removed, or new ones added."""
         ...
 
 
@@ -80,6 +87,12 @@ def sampled(numbers: Numbers, d: int, places: int, avoid: Sequence[int]) -> list
         if place not in avoid and place not in drawn:
             drawn.append(place)
     return drawn
+
+
+def fit(known: list[Known], places: int, new: Callable[[], Known]) -> None:
+    """Give a list an item for each of so many places: drop the last ones, or add new ones."""
+    del known[places:]
+    known.extend(new() for _ in range(places - len(known)))
 
 
 class PeakEwma(Learning):
@@ -135,6 +148,10 @@ class _PeakEwma:
         cost = self._cost[place]
         self._cost[place] = seconds if seconds > cost else cost * weight + seconds * (1 - weight)
         self._stamp[place] = now
+
+    def resize(self, places: int) -> None:
+        fit(self._cost, places, lambda: 0.0)
+        fit(self._stamp, places, lambda: 0.0)
 
 
 class Ejection(Options):
@@ -228,6 +245,12 @@ class _LeastRequest:
             self._times[place] += 1
             self._out.add(place)
             self._back[place] = self._clock.now + min(rules.base * self._times[place], rules.longest)
+
+    def resize(self, places: int) -> None:
+        fit(self._failures, places, lambda: 0)
+        fit(self._times, places, lambda: 0)
+        fit(self._back, places, lambda: 0.0)
+        self._out = {place for place in self._out if place < places}
 
 
 class Prequal(Learning):
@@ -410,3 +433,10 @@ class _Prequal:
             if len(seen) == self.SEEN:
                 del seen[0]
             seen.append(seconds)
+
+    def resize(self, places: int) -> None:
+        self._kept, self._uses = self._options.kept(places), self._options.uses(places)
+        fit(self._begun, places, deque)
+        fit(self._known, places, dict)
+        self._pending = deque(probe for probe in self._pending if probe.place < places)
+        self._ready = [probe for probe in self._ready if probe.place < places]

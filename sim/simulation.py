@@ -10,15 +10,24 @@ from functools import partial
 
 import numpy as np
 
-from sim import compiled
+from sim import compiled, elastic
 from sim.batching import BatchSize
 from sim.clock import Call, Clock
 from sim.cluster import Cluster
 from sim.dispatching import uniform
+from sim.elastic import (
+    ScaledLearning,
+    ScaledPool,
+    ScaledRouted,
+    ScaledRoutedLane,
+    ScaledShared,
+    ScaledSharedLane,
+    Scaling,
+)
 from sim.engines import Choice, Engine, choose
 from sim.errors import ParmError
 from sim.frontend import Frontend
-from sim.lanes import lane
+from sim.lanes import RoutedLane, SharedLane, lane
 from sim.policies import Policy
 from sim.policies.base import PoolPlan
 from sim.pool import Conditions, Pool, RoutedPool, SharedPool
@@ -58,6 +67,7 @@ def simulate(
     """
     deadline = _deadline(cluster, policy)
     _check_routing(cluster, policy)
+    elastic.check(cluster, policy)
     if deadline is None and any(isinstance(one, Crashes) and not one.retry for one in stragglers):
         raise ParmError(
             "crashes that lose work permanently leave queries without an answer: give the cluster a 'deadline', or let "
@@ -81,7 +91,9 @@ def simulate(
         return compiled.run(cluster, policy, effects, schedule, streams, deadline)
     clock = Clock()
     recorder = Recorder(len(schedule))
-    pools = _launch(clock, recorder, cluster, effects, streams, plans, hardware)
+    scaling = None if cluster.scaler is None else Scaling(cluster.scaler, plans, streams, clock)
+    drain = clock.drain if scaling is None else scaling.drain
+    pools = _launch(clock, recorder, cluster, effects, streams, plans, hardware, scaling)
     frontend = Frontend(clock, recorder, cluster, streams, pools[0], pools[1:], deadline)
     execution = policy.begin(frontend)
     with gc_disabled():
@@ -97,11 +109,11 @@ def simulate(
                 for query, time in enumerate(ready.tolist(), start):
                     advance(time)
                     arrive(query)
-        clock.drain()
+        drain()
         while execution.flush():
-            clock.drain()
+            drain()
     k, r = policy.group
-    return recorder.trace(
+    trace = recorder.trace(
         np.frombuffer(clients.arrivals, dtype=np.float64) if isinstance(schedule, ClosedSchedule) else schedule.times,
         overhead=cluster.network.overhead,
         k=k,
@@ -110,6 +122,7 @@ def simulate(
         query_bytes={role: cluster.network.bytes_to(role) for role in Role},
         reply_bytes=cluster.network.reply_bytes,
     )
+    return trace if scaling is None else scaling.told(trace)
 
 
 def check(
@@ -125,6 +138,7 @@ def check(
     """
     _with_code(cluster, policy)
     _check_routing(cluster, policy)
+    elastic.check(cluster, policy)
     deadline, overhead = _deadline(cluster, policy), cluster.network.overhead
     if deadline is not None and deadline <= overhead:
         raise ValueError(
@@ -211,7 +225,8 @@ def _with_code(cluster: Cluster, policy: Policy) -> Cluster:
 def _attach(
     cluster: Cluster, stragglers: Sequence[Straggler], streams: Streams, plans: Sequence[PoolPlan]
 ) -> list[Effect]:
-    of_instance = [(int(plan.role), plan.row) for plan in plans for _ in range(plan.instances)]
+    more = [] if cluster.scaler is None else elastic.spares(cluster.scaler, plans)
+    of_instance = [(int(plan.role), plan.row) for plan in (*plans, *more) for _ in range(plan.instances)]
     if cluster.launched is not None:
         if len(of_instance) > cluster.launched:
             raise ValueError(
@@ -233,9 +248,12 @@ def _launch(
     streams: Streams,
     plans: Sequence[PoolPlan],
     hardware: Hardware | None,
+    scaling: Scaling | None,
 ) -> list[Pool]:
     """Number instances across pools in order, so that instance 3 is the same machine under any policy."""
     network = cluster.network
+    if scaling is not None:
+        effects = scaling.translated(effects)
     batching = cluster.batching
     at_instances = batching.forms_at_instances
     sizes: dict[tuple[Role, int], BatchSize] = {}
@@ -243,14 +261,17 @@ def _launch(
     first = 0
     for plan in plans:
         joined = pools[0] if pools and plan.rank is not None else None
-        instances = range(first, first + plan.instances) if joined is None else joined.instances
+        fleet = None if scaling is None else scaling.fleet_of(plan)
+        own = range(first, first + plan.instances) if fleet is None else fleet.instances
+        instances = own if joined is None else joined.instances
         first = max(first, instances.stop)
         measured = () if hardware is None else (hardware(plan.role, plan.row),)
+        begin = () if fleet is None else (fleet.begin,)
         conditions = Conditions(
             draws=partial(_draws, cluster, streams, plan),
             send_seconds=partial(network.seconds, network.bytes_to(plan.role)),
             reply_seconds=partial(network.seconds, network.reply_bytes),
-            modifiers=(*measured, *(effect.modifier for effect in effects if effect.modifier is not None)),
+            modifiers=(*measured, *begin, *(effect.modifier for effect in effects if effect.modifier is not None)),
             delays=tuple(effect.delay for effect in effects if effect.delay is not None),
             outages=tuple(effect.outages for effect in effects if effect.outages is not None),
             model=plan.served_by,
@@ -260,17 +281,25 @@ def _launch(
         label = recorder.label(plan.role, plan.row)
         uniforms = streams.stream(uniform, "routing", plan.role, plan.row)
         queue = cluster.queue
+        chooser = None if isinstance(queue, Learning) else queue.chooser(uniforms)
+        pool: Pool
         if isinstance(queue, Learning):
-            learner = queue.learner(uniforms, clock, len(instances), recorder.besides)
-            pools.append(LearningPool(clock, recorder, label, instances, conditions, learner))
-            continue
-        chooser = queue.chooser(uniforms)
-        if plan.rank is not None:
-            pools.append(lane(clock, recorder, label, instances, conditions, chooser, joined, plan.rank))
+            learner = queue.learner(uniforms, clock, plan.instances, recorder.besides)
+            learning = LearningPool if fleet is None else ScaledLearning
+            pool = learning(clock, recorder, label, instances, conditions, learner)
+        elif plan.rank is not None:
+            lanes = (SharedLane, RoutedLane) if fleet is None else (ScaledSharedLane, ScaledRoutedLane)
+            pool = lane(clock, recorder, label, instances, conditions, chooser, joined, plan.rank, lanes)
         elif chooser is None:
-            pools.append(SharedPool(clock, recorder, label, instances, conditions))
+            shared = SharedPool if fleet is None else ScaledShared
+            pool = shared(clock, recorder, label, instances, conditions)
         else:
-            pools.append(RoutedPool(clock, recorder, label, instances, conditions, chooser))
+            routed = RoutedPool if fleet is None else ScaledRouted
+            pool = routed(clock, recorder, label, instances, conditions, chooser)
+        if fleet is not None:
+            assert isinstance(pool, ScaledPool)
+            fleet.take(pool)
+        pools.append(pool)
     return pools
 
 
