@@ -62,6 +62,7 @@ if TYPE_CHECKING:
     from sim.policies.base import Execution, PoolPlan
     from sim.policies.coded import LastResort
     from sim.policies.hedged import Hedging
+    from sim.scalers import Cold, QueueLength, Scaler, Scheduled, Seen, TargetUtilisation
     from sim.schedule import ClosedSchedule, OpenSchedule, Schedule
     from sim.simulation import check, simulate
     from sim.stragglers import (
@@ -78,13 +79,13 @@ if TYPE_CHECKING:
     )
     from sim.streams import Streams
     from sim.task import Batch, Task
-    from sim.trace import Batches, Queries, Role, Route, Tasks, TaskStatus, Trace
+    from sim.trace import Batches, Counts, Queries, Role, Route, Tasks, TaskStatus, Trace
 
 _MODULES = (
     "sim.errors", "sim.trace", "sim.streams", "sim.schedule", "sim.code", "sim.task", "sim.batching", "sim.dispatching",
     "sim.network", "sim.distributions", "sim.distributions.families", "sim.distributions.heavy",
-    "sim.distributions.combined", "sim.distributions.files", "sim.distributions.profile", "sim.cluster",
-    "sim.stragglers", "sim.policies", "sim.policies.base", "sim.policies.hedged", "sim.policies.coded",
+    "sim.distributions.combined", "sim.distributions.files", "sim.distributions.profile", "sim.scalers",
+    "sim.cluster", "sim.stragglers", "sim.policies", "sim.policies.base", "sim.policies.hedged", "sim.policies.coded",
     "sim.simulation",
 )  # fmt: skip
 """Where the public names are, in the order of their cost."""
@@ -102,6 +103,8 @@ __all__ = [
     "Code",
     "Coded",
     "CodedNonsystematic",
+    "Cold",
+    "Counts",
     "Crashes",
     "DefaultAnswer",
     "Deterministic",
@@ -133,6 +136,7 @@ __all__ = [
     "Prices",
     "Profile",
     "Queries",
+    "QueueLength",
     "RandomQueue",
     "Recorded",
     "Replay",
@@ -141,7 +145,10 @@ __all__ = [
     "RoundRobin",
     "Route",
     "Scaled",
+    "Scaler",
     "Schedule",
+    "Scheduled",
+    "Seen",
     "ShiftedExponential",
     "ShortestQueue",
     "Shuffles",
@@ -151,6 +158,7 @@ __all__ = [
     "Straggler",
     "Streams",
     "Sum",
+    "TargetUtilisation",
     "Task",
     "TaskStatus",
     "Tasks",

@@ -171,14 +171,8 @@ class Scaling:
         instance = tasks.instance.copy()
         instance[ran] = np.array(self._machines, dtype=instance.dtype)[instance[ran]]
         until = [row for row in self._log if row[0] <= trace.end]
-        time, role, row, paid, serving = (np.array(column) for column in zip(*until, strict=True))
-        counts = Counts(
-            time=time.astype(np.float64),
-            role=role.astype(np.uint8),
-            row=row.astype(np.int8),
-            paid=paid.astype(np.int32),
-            serving=serving.astype(np.int32),
-        )
+        names = ("time", "role", "row", "paid", "serving")
+        counts = Counts.of(dict(zip(names, zip(*until, strict=True), strict=True)))
         return replace(trace, tasks=replace(tasks, instance=instance), counts=counts)
 
 

@@ -5,6 +5,7 @@ Times are seconds on the simulated clock. Samples and answers are not part of it
 
 from __future__ import annotations
 
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from enum import IntEnum
 
@@ -147,6 +148,12 @@ class Counts:
     """Instances that are paid: asked for, taking tasks, or removed and not done with their last one."""
     serving: NDArray[np.int32]
     """Those that take tasks."""
+
+    @classmethod
+    def of(cls, columns: Mapping[str, Sequence[float]]) -> Counts:
+        """Return columns by their names as arrays."""
+        kinds = {"time": np.float64, "role": np.uint8, "row": np.int8, "paid": np.int32, "serving": np.int32}
+        return cls(**{name: np.array(columns[name], dtype=kind) for name, kind in kinds.items()})
 
     def paid_on_average(self, since: float, until: float) -> dict[Role, float]:
         """Return the number of paid instances averaged over time, by role, all parity rows together."""

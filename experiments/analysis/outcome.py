@@ -151,8 +151,8 @@ def measure(
 
     The first `warmup` queries are not counted. Percentiles are NumPy's `linear` ones of the others. With
     `last_of_batch` only the last query of each batch is counted. `price` is the total of all instances, each 1 by
-    default. `in_time` is the latency in seconds up to which an answer counts for goodput. Raises ParmError if no query
-    is left after the warm-up.
+    default; where a scaler changes their number, both are averages over the measured time. `in_time` is the latency in
+    seconds up to which an answer counts for goodput. Raises ParmError if no query is left after the warm-up.
     """
     kept = trace.batches.first + trace.batches.size - 1 if last_of_batch else np.arange(len(trace.queries))
     kept = kept[kept >= warmup]
@@ -178,7 +178,7 @@ def measure(
         warmup=warmup,
         settled=not has_trend([block.latency["mean"] for block in blocks]),
         load=_load(trace),
-        cost=_cost(trace, price),
+        cost=_cost(trace, price, warmup),
         quantiles={"probabilities": GRID.tolist(), "seconds": quantiles[: len(GRID)].tolist()},
         blocks=blocks,
         seconds=dict(seconds),
@@ -237,18 +237,33 @@ def _load(trace: Trace) -> dict[str, float]:
     for role in Role:
         mine = np.flatnonzero((tasks.role == role) & ran)
         if len(mine):
-            machines = np.count_nonzero(np.bincount(tasks.instance[mine]))
+            machines = float(np.count_nonzero(np.bincount(tasks.instance[mine])))
+            if trace.counts is not None:
+                average = trace.counts.paid_on_average(*trace.queries.arrival[[0, -1]].tolist())
+                machines = average.get(role, average[Role.DEPLOYED])
             load[role.name.lower()] = float(np.nansum(occupied[mine])) / (machines * arrivals)
     return load
 
 
-def _cost(trace: Trace, price: float | None) -> dict[str, float]:
+def instances(trace: Trace, warmup: int) -> dict[Role, float] | None:
+    """Return the paid instances of each role, averaged from the arrival of the first query after the warm-up to the
+    end; None without a scaler, or where the run takes no time."""
+    since = float(trace.queries.arrival[warmup])
+    if trace.counts is None or trace.end <= since:
+        return None
+    return trace.counts.paid_on_average(since, trace.end)
+
+
+def _cost(trace: Trace, price: float | None, warmup: int) -> dict[str, float]:
     count = len(trace.queries)
     span = trace.end - float(trace.queries.arrival[0])
+    scaled, whole = instances(trace, warmup), instances(trace, 0)
+    launched = trace.instances if scaled is None else sum(scaled.values())
+    paid = span * (trace.instances if whole is None else sum(whole.values()))
     cost = {
-        "instances": trace.instances,
-        "price": trace.instances if price is None else price,
-        "utilisation": trace.occupied_seconds / (trace.instances * span) if span > 0 else math.nan,
+        "instances": launched,
+        "price": launched if price is None else price,
+        "utilisation": trace.occupied_seconds / paid if span > 0 else math.nan,
         "busy_seconds_per_query": trace.busy_seconds / count,
         "bytes_per_query": trace.bytes / count,
     }

@@ -90,6 +90,11 @@ def plan(
         raise ParmError(f"--confidence {confidence:g}: must be above 0.5 and below 1.")
     experiment = loader.load(file, with_engine(overrides, engine), plugin or ())
     _check(experiment, file, aims)
+    if experiment.cluster.scaler is not None and not rate:
+        raise ParmError(
+            "a plan is for a fixed number of instances, which a scaler changes: take it out with "
+            "--set cluster.scaler=null, or look for the highest rate with --rate."
+        )
     if rate and most is not None:
         raise ParmError("--most limits the instances, and --rate takes those of the file.")
     if out is not None:

@@ -85,6 +85,8 @@ def _hashes(alone: Experiment, trials: int) -> Iterator[str]:
     for key in ("goodput", "control_variates"):
         if not data[key]:
             del data[key]  # cells without it keep their ids
+    if data["cluster"]["scaler"] is None:
+        del data["cluster"]["scaler"]
     data["warmup"] = str(alone.warmup_rule)
     common = hashlib.sha256(f"[{json.dumps(data, sort_keys=True, ensure_ascii=True)}, ".encode())
     for trial in range(trials):

@@ -19,8 +19,8 @@ from typing import TYPE_CHECKING, Any, Protocol
 
 from backends.blame import blamed
 from backends.processes import WorkerKilledError
-from experiments.analysis.cost import price
-from experiments.analysis.outcome import Outcome, measure
+from experiments.analysis.cost import average_price, price
+from experiments.analysis.outcome import Outcome, instances, measure
 from experiments.run.cells import Cell
 from experiments.run.controls import controls
 from experiments.run.engines import choice, make_ready
@@ -247,6 +247,8 @@ def _keep(cell: Cell, simulated: Simulated, answered: Answered, spent: dict[str,
 
 def _measured(cell: Cell, simulated: Simulated, answers: Answers | None, seconds: dict[str, float]) -> Outcome:
     trace = simulated.trace
+    cluster, warmup = cell.experiment.cluster, cell.experiment.warmup_queries(trace.queries.arrival)
+    scaled = instances(trace, warmup)
     outcome = measure(
         trace,
         answers,
@@ -254,11 +256,13 @@ def _measured(cell: Cell, simulated: Simulated, answers: Answers | None, seconds
         kind=str(cell.policy.name_in_yaml()),
         point=cell.point,
         trial=cell.trial,
-        warmup=cell.experiment.warmup_queries(trace.queries.arrival),
+        warmup=warmup,
         last_of_batch=cell.experiment.counted == "last_of_batch",
         seconds=seconds,
         in_time=cell.experiment.in_time,
-        price=price(cell.experiment.cluster, cell.policy.pools(cell.experiment.machines)),
+        price=price(cluster, cell.policy.pools(cell.experiment.machines))
+        if scaled is None
+        else average_price(cluster, scaled),
     )
     known = controls(cell, trace) if cell.experiment.control_variates else {}
     return replace(outcome, controls=known, engine={"name": simulated.engine.engine, "why": simulated.engine.reason})
