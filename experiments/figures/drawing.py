@@ -12,15 +12,17 @@ from experiments.figures.ccdf import Ccdf
 from experiments.figures.frontier import Frontier
 from experiments.figures.heatmap import Heatmap
 from experiments.figures.latency_accuracy import LatencyAccuracy
+from experiments.figures.latency_vs_cost import LatencyVsCost
 from experiments.figures.latency_vs_sweep import LatencyVsSweep
+from experiments.figures.over_time import OverTime
 from experiments.figures.timeline import Timeline
 from sim.errors import ParmError
 
-__all__ = ["EVERY", "Advantage", "Frontier", "draw_all", "stems"]
+__all__ = ["EVERY", "Advantage", "Frontier", "LatencyVsCost", "OverTime", "draw_all", "stems"]
 
 EVERY: tuple[Figure, ...] = (LatencyVsSweep(), Heatmap(), Ccdf(), Accuracy(), LatencyAccuracy(), Timeline())
-"""All figures with their defaults, which an experiment gets that names none; `advantage` and `frontier` are drawn
-where they are named."""
+"""All figures with their defaults, which an experiment gets that names none; `advantage`, `frontier`,
+`latency_vs_cost` and `over_time` are drawn where they are named."""
 
 
 def stems(figures: Sequence[Figure | str] | None) -> list[str]:
