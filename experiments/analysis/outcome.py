@@ -248,10 +248,10 @@ def _load(trace: Trace) -> dict[str, float]:
 def instances(trace: Trace, warmup: int) -> dict[Role, float] | None:
     """Return the paid instances of each role, averaged from the arrival of the first query after the warm-up to the
     end; None without a scaler, or where the run takes no time."""
-    since = float(trace.queries.arrival[warmup])
-    if trace.counts is None or trace.end <= since:
+    if trace.counts is None or warmup >= len(trace.queries):
         return None
-    return trace.counts.paid_on_average(since, trace.end)
+    since = float(trace.queries.arrival[warmup])
+    return trace.counts.paid_on_average(since, trace.end) if since < trace.end else None
 
 
 def _cost(trace: Trace, price: float | None, warmup: int) -> dict[str, float]:
