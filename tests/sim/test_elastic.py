@@ -342,13 +342,19 @@ class TestPools:
         assert set(trace.counts.role.tolist()) == {Role.DEPLOYED}
         assert trace.counts.paid[-1] == 6
 
-    def test_crashed_instances_that_are_removed_lose_nothing(self) -> None:
-        crashes = Crashes(mean_up=0.5, repair=Exponential(mean=0.3), detect=0.02)
-        scaler = steps(*((0.2 * number, 3 + number % 2 * 5) for number in range(1, 60)), provisioning=0.05)
-        for queue in QUEUES:
-            cluster = Cluster(instances=5, service=Exponential(mean=0.02), queue=queue, scaler=scaler)
-            for policy in (Uncoded(), Hedged(after=0.03), Replication()):
-                assert len(run(cluster, 100.0, 1000, policy, stragglers=[crashes]).queries) == 1000
+    @pytest.mark.parametrize("queue", QUEUES, ids=lambda queue: str(queue.name_in_yaml()))
+    def test_instances_that_crash_while_they_come_and_go_lose_nothing(self, queue: Discipline) -> None:
+        crashes = Crashes(mean_up=0.4, repair=Exponential(mean=0.4), detect=0.2)
+        scaler = steps(*((0.1 * number, 3 + number % 2 * 5) for number in range(1, 120)), provisioning=0.03)
+        cluster = Cluster(instances=5, service=Exponential(mean=0.02), queue=queue, scaler=scaler)
+        for policy in (Uncoded(), Hedged(after=0.03), Replication()):
+            trace = run(cluster, 100.0, 1000, policy, stragglers=[crashes])
+            assert len(trace.queries) == 1000
+            tasks = trace.tasks
+            for instance in range(8):
+                mine = np.flatnonzero(tasks.instance == instance)
+                mine = mine[np.argsort(tasks.sent[mine], kind="stable")]
+                assert np.all(tasks.sent[mine][1:] >= tasks.finish[mine][:-1] - 1e-12)
 
 
 @settings(max_examples=200, deadline=None)
