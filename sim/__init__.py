@@ -63,6 +63,7 @@ if TYPE_CHECKING:
     from sim.policies.base import Execution, PoolPlan
     from sim.policies.coded import LastResort
     from sim.policies.hedged import Hedging
+    from sim.scalers import Cold, QueueLength, Scaler, Scheduled, Seen, TargetUtilisation
     from sim.schedule import ClosedSchedule, OpenSchedule, Schedule
     from sim.services import Service, simulate_services
     from sim.sharing import FirstCome, Priority, Separate, Sharing, Weighted
@@ -81,13 +82,13 @@ if TYPE_CHECKING:
     )
     from sim.streams import Streams
     from sim.task import Batch, Task
-    from sim.trace import Batches, Queries, Role, Route, Tasks, TaskStatus, Trace
+    from sim.trace import Batches, Counts, Queries, Role, Route, Tasks, TaskStatus, Trace
 
 _MODULES = (
     "sim.errors", "sim.trace", "sim.streams", "sim.schedule", "sim.code", "sim.task", "sim.batching", "sim.dispatching",
     "sim.network", "sim.distributions", "sim.distributions.families", "sim.distributions.heavy",
-    "sim.distributions.combined", "sim.distributions.files", "sim.distributions.profile", "sim.cluster",
-    "sim.stragglers", "sim.policies", "sim.policies.base", "sim.policies.hedged", "sim.policies.coded",
+    "sim.distributions.combined", "sim.distributions.files", "sim.distributions.profile", "sim.scalers",
+    "sim.cluster", "sim.stragglers", "sim.policies", "sim.policies.base", "sim.policies.hedged", "sim.policies.coded",
     "sim.simulation", "sim.sharing", "sim.services",
 )  # fmt: skip
 """Where the public names are, in the order of their cost."""
@@ -105,6 +106,8 @@ __all__ = [
     "Code",
     "Coded",
     "CodedNonsystematic",
+    "Cold",
+    "Counts",
     "Crashes",
     "DefaultAnswer",
     "Deterministic",
@@ -139,6 +142,7 @@ __all__ = [
     "Priority",
     "Profile",
     "Queries",
+    "QueueLength",
     "RandomQueue",
     "Recorded",
     "Replay",
@@ -147,7 +151,10 @@ __all__ = [
     "RoundRobin",
     "Route",
     "Scaled",
+    "Scaler",
     "Schedule",
+    "Scheduled",
+    "Seen",
     "Separate",
     "Service",
     "Sharing",
@@ -160,6 +167,7 @@ __all__ = [
     "Straggler",
     "Streams",
     "Sum",
+    "TargetUtilisation",
     "Task",
     "TaskStatus",
     "Tasks",

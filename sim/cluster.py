@@ -13,6 +13,7 @@ from sim.distributions.combined import Scaled
 from sim.distributions.families import Deterministic
 from sim.kinds import Options
 from sim.network import Network
+from sim.scalers import Scaler
 from sim.trace import Role
 
 MOST_INSTANCES = 100_000
@@ -66,6 +67,8 @@ class Cluster(Options):
     that names no code gives the time of each policy's own code."""
     decode: Distribution = Deterministic(value=0.0)
     """Seconds that the frontend takes to reconstruct a coding group's predictions; likewise."""
+    scaler: Scaler | None = None
+    """When instances are added and removed during a run; never where not given. `instances` are those at the start."""
     deadline: PositiveFloat | None = None
     """Seconds after its arrival at which a query without a reply gets a default answer; never where not given."""
 

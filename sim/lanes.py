@@ -250,13 +250,16 @@ def lane(
     chooser: Chooser | None,
     group: Group,
     key: Key,
+    kinds: tuple[type[SharedLane], type[RoutedLane]] | None = None,
 ) -> Lane:
-    """Return a further pool on the instances of `group`; one queue for each key without a `chooser`."""
+    """Return a further pool on the instances of `group`, of one of the `kinds`; one queue for each key without a
+    `chooser`. By default the kinds are those for the group's turns."""
     fair = isinstance(group.turns, FairTurns)
+    shared, routed = kinds or ((FairSharedLane, FairRoutedLane) if fair else (SharedLane, RoutedLane))
     made: Lane
     if chooser is None:
-        made = (FairSharedLane if fair else SharedLane)(clock, recorder, label, conditions, group, key)
+        made = shared(clock, recorder, label, conditions, group, key)
     else:
-        made = (FairRoutedLane if fair else RoutedLane)(clock, recorder, label, conditions, chooser, group, key)
+        made = routed(clock, recorder, label, conditions, chooser, group, key)
     group.first = group.first or made
     return made

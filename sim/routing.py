@@ -11,7 +11,7 @@ from abc import abstractmethod
 from bisect import insort
 from collections import deque
 from collections.abc import Callable, Sequence
-from typing import Literal, Protocol
+from typing import Literal, Protocol, TypeVar
 
 from pydantic import Field, NonNegativeFloat, NonNegativeInt, PositiveFloat, PositiveInt
 
@@ -24,6 +24,9 @@ from sim.routed import RoutedPool
 from sim.streams import Stream
 from sim.task import RUNNING, Task
 
+Known = TypeVar("Known")
+"""What a router knows of an instance."""
+
 
 class Learner(Chooser, Protocol):
     """A chooser that hears of answers."""
@@ -34,6 +37,10 @@ class Learner(Chooser, Protocol):
         It was sent there `seconds` ago, when there were `found` tasks outstanding. Returns whether the tasks that wait
         there should join other queues.
         """
+        ...
+
+    def resize(self, places: int) -> None:
+        """Take in that there are so many instances from now on: the last ones were removed, or new ones added."""
         ...
 
 
@@ -99,6 +106,12 @@ def sampled(numbers: Numbers, d: int, places: int, avoid: Sequence[int]) -> list
     return drawn
 
 
+def fit(known: list[Known], places: int, new: Callable[[], Known]) -> None:
+    """Give a list an item for each of so many places: drop the last ones, or add new ones."""
+    del known[places:]
+    known.extend(new() for _ in range(places - len(known)))
+
+
 class PeakEwma(Learning):
     """The better of d instances drawn at random, by latency times outstanding tasks; the latency is a moving average
     that jumps to every peak.
@@ -153,6 +166,10 @@ class _PeakEwma:
         self._cost[place] = seconds if seconds > cost else cost * weight + seconds * (1 - weight)
         self._stamp[place] = now
         return False
+
+    def resize(self, places: int) -> None:
+        fit(self._cost, places, lambda: 0.0)
+        fit(self._stamp, places, lambda: 0.0)
 
 
 class Ejection(Options):
@@ -254,6 +271,12 @@ class _LeastRequest:
         self._out.add(place)
         self._back[place] = self._clock.now + min(rules.base * self._times[place], rules.longest)
         return rules.move
+
+    def resize(self, places: int) -> None:
+        fit(self._failures, places, lambda: 0)
+        fit(self._times, places, lambda: 0)
+        fit(self._back, places, lambda: 0.0)
+        self._out = {place for place in self._out if place < places}
 
 
 class Prequal(Learning):
@@ -428,3 +451,10 @@ class _Prequal:
             seen.append(seconds)
             self._medians[place][found] = sorted(seen)[len(seen) // 2]
         return False
+
+    def resize(self, places: int) -> None:
+        self._kept, self._uses = self._options.kept(places), self._options.uses(places)
+        fit(self._seen, places, dict)
+        fit(self._medians, places, dict)
+        self._pending = deque(probe for probe in self._pending if probe.place < places)
+        self._ready = [probe for probe in self._ready if probe.place < places]

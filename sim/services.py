@@ -93,6 +93,8 @@ def launched(services: Policies, sharing: Sharing) -> list[PoolPlan]:
     """
     found: dict[tuple[str, Role, int], tuple[str, PoolPlan]] = {}
     for service, (cluster, policy) in services.items():
+        if cluster.scaler is not None:
+            raise ValueError("a scaler knows one service only: leave out 'services', or 'cluster.scaler'")
         if sharing.together and isinstance(cluster.queue, Learning):
             raise ValueError(
                 f"'{cluster.queue.name_in_yaml()}' does not choose for several services on the same instances: take "

@@ -10,11 +10,20 @@ from functools import partial
 
 import numpy as np
 
-from sim import compiled
+from sim import compiled, elastic
 from sim.batching import BatchSize
 from sim.clock import Call, Clock
 from sim.cluster import Cluster
 from sim.dispatching import QueueEach, uniform
+from sim.elastic import (
+    ScaledLearning,
+    ScaledPool,
+    ScaledRouted,
+    ScaledRoutedLane,
+    ScaledShared,
+    ScaledSharedLane,
+    Scaling,
+)
 from sim.engines import Choice, Engine, choose
 from sim.errors import ParmError
 from sim.frontend import Frontend
@@ -73,7 +82,9 @@ def simulate(
         return compiled.run(cluster, policy, effects, schedule, streams, deadline)
     clock = Clock()
     recorder = Recorder(len(schedule))
-    pools = launch(clock, recorder, cluster, effects, streams, plans, hardware)
+    scaling = None if cluster.scaler is None else Scaling(cluster.scaler, plans, streams, clock)
+    drain = clock.drain if scaling is None else scaling.drain
+    pools = launch(clock, recorder, cluster, effects, streams, plans, hardware, scaling=scaling)
     frontend = Frontend(clock, recorder, cluster, streams, pools[0], pools[1:], deadline)
     execution = policy.begin(frontend)
     with gc_disabled():
@@ -89,13 +100,14 @@ def simulate(
                 for query, time in enumerate(ready.tolist(), start):
                     advance(time)
                     arrive(query)
-        clock.drain()
+        drain()
         while execution.flush():
-            clock.drain()
+            drain()
     arrivals = (
         np.frombuffer(clients.arrivals, dtype=np.float64) if isinstance(schedule, ClosedSchedule) else schedule.times
     )
-    return traced(recorder, arrivals, cluster, policy, sum(plan.instances for plan in plans))
+    trace = traced(recorder, arrivals, cluster, policy, sum(plan.instances for plan in plans))
+    return trace if scaling is None else scaling.told(trace)
 
 
 def traced(recorder: Recorder, arrivals: Floats, cluster: Cluster, policy: Policy, instances: int) -> Trace:
@@ -118,6 +130,7 @@ def check_answers(
     """Return the deadline of the queries; raises as `simulate` where some would never be answered."""
     deadline = _deadline(cluster, policy)
     _check_routing(cluster, policy)
+    elastic.check(cluster, policy)
     if deadline is None and any(isinstance(one, Crashes) and not one.retry for one in stragglers):
         raise ParmError(
             "crashes that lose work permanently leave queries without an answer: give the cluster a 'deadline', or let "
@@ -143,6 +156,7 @@ def check(
     """
     with_code(cluster, policy)
     _check_routing(cluster, policy)
+    elastic.check(cluster, policy)
     deadline, overhead = _deadline(cluster, policy), cluster.network.overhead
     if deadline is not None and deadline <= overhead:
         raise ValueError(
@@ -239,7 +253,8 @@ def attach(
     cluster: Cluster, stragglers: Sequence[Straggler], streams: Streams, plans: Sequence[PoolPlan]
 ) -> list[Effect]:
     """Return the effect of each straggler on the machines of these pools. Raises ValueError where there are too few."""
-    of_instance = [(int(plan.role), plan.row) for plan in plans for _ in range(plan.instances)]
+    more = [] if cluster.scaler is None else elastic.spares(cluster.scaler, plans)
+    of_instance = [(int(plan.role), plan.row) for plan in (*plans, *more) for _ in range(plan.instances)]
     if cluster.launched is not None:
         if len(of_instance) > cluster.launched:
             raise ValueError(
@@ -262,9 +277,12 @@ def launch(
     plans: Sequence[PoolPlan],
     hardware: Hardware | None,
     member: Member | None = None,
+    scaling: Scaling | None = None,
 ) -> list[Pool]:
-    """Launch a policy's pools, for one of several services if it is a `member` of their site."""
+    """Launch a policy's pools, for one of several services if it is a `member` of their site, or with a scaler."""
     member = member or Member(Site(Separate(), (1.0,)))
+    if scaling is not None:
+        effects, plans = scaling.translated(effects), scaling.sized(plans)
     network = cluster.network
     batching = cluster.batching
     at_instances = batching.forms_at_instances
@@ -273,12 +291,14 @@ def launch(
     for plan in plans:
         group = member.group(plan, plans[0])
         instances = member.site.launch(plan.instances) if group is None else group.instances
+        fleet = None if scaling is None else scaling.fleet_of(plan)
+        begin = () if fleet is None else (fleet.begin,)
         measured = () if hardware is None else (hardware(plan.role, plan.row),)
         conditions = Conditions(
             draws=partial(_draws, cluster, streams, plan),
             send_seconds=partial(network.seconds, network.bytes_to(plan.role)),
             reply_seconds=partial(network.seconds, network.reply_bytes),
-            modifiers=(*measured, *(effect.modifier for effect in effects if effect.modifier is not None)),
+            modifiers=(*measured, *begin, *(effect.modifier for effect in effects if effect.modifier is not None)),
             delays=tuple(effect.delay for effect in effects if effect.delay is not None),
             outages=tuple(effect.outages for effect in effects if effect.outages is not None),
             model=plan.served_by,
@@ -289,17 +309,26 @@ def launch(
         label = recorder.label(plan.role, plan.row)
         uniforms = streams.stream(uniform, "routing", plan.role, plan.row)
         queue = cluster.queue
+        chooser = None if isinstance(queue, Learning) else queue.chooser(uniforms)
+        pool: Pool
         if isinstance(queue, Learning):
-            learner = queue.learner(uniforms, clock, len(instances), recorder.besides)
-            pools.append(LearningPool(clock, recorder, label, instances, conditions, learner))
-            continue
-        chooser = queue.chooser(uniforms)
-        if group is not None:
-            pools.append(lane(clock, recorder, label, conditions, chooser, group, member.key(plan)))
+            places = len(instances) if fleet is None else fleet.serving
+            learner = queue.learner(uniforms, clock, places, recorder.besides)
+            learning = LearningPool if fleet is None else ScaledLearning
+            pool = learning(clock, recorder, label, instances, conditions, learner)
+        elif group is not None:
+            lanes = None if fleet is None else (ScaledSharedLane, ScaledRoutedLane)
+            pool = lane(clock, recorder, label, conditions, chooser, group, member.key(plan), lanes)
         elif chooser is None:
-            pools.append(SharedPool(clock, recorder, label, instances, conditions))
+            shared = SharedPool if fleet is None else ScaledShared
+            pool = shared(clock, recorder, label, instances, conditions)
         else:
-            pools.append(RoutedPool(clock, recorder, label, instances, conditions, chooser))
+            routed = RoutedPool if fleet is None else ScaledRouted
+            pool = routed(clock, recorder, label, instances, conditions, chooser)
+        if fleet is not None:
+            assert isinstance(pool, ScaledPool)
+            fleet.take(pool)
+        pools.append(pool)
     return pools
 
 

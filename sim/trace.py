@@ -5,6 +5,7 @@ Times are seconds on the simulated clock. Samples and answers are not part of it
 
 from __future__ import annotations
 
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from enum import IntEnum
 
@@ -133,6 +134,39 @@ class Tasks:
 
 
 @dataclass(frozen=True, slots=True)
+class Counts:
+    """How many instances there were, where a scaler adds and removes them: one row per change in a pool, in the order
+    of time, the first ones at time 0."""
+
+    time: Floats
+    """When the pool has had so many since."""
+    role: NDArray[np.uint8]
+    """The pool's `Role`."""
+    row: NDArray[np.int8]
+    """Its parity row."""
+    paid: NDArray[np.int32]
+    """Instances that are paid: asked for, taking tasks, or removed and not done with their last one."""
+    serving: NDArray[np.int32]
+    """Those that take tasks."""
+
+    @classmethod
+    def of(cls, columns: Mapping[str, Sequence[float]]) -> Counts:
+        """Return columns by their names as arrays."""
+        kinds = {"time": np.float64, "role": np.uint8, "row": np.int8, "paid": np.int32, "serving": np.int32}
+        return cls(**{name: np.array(columns[name], dtype=kind) for name, kind in kinds.items()})
+
+    def paid_on_average(self, since: float, until: float) -> dict[Role, float]:
+        """Return the number of paid instances averaged over time, by role, all parity rows together."""
+        found: dict[Role, float] = {}
+        for role, row in sorted(set(zip(self.role.tolist(), self.row.tolist(), strict=True))):
+            mine = (self.role == role) & (self.row == row)
+            ends = np.clip(np.append(self.time[mine], np.inf), since, until)
+            area = float(np.sum(np.diff(ends) * self.paid[mine]))
+            found[Role(role)] = found.get(Role(role), 0.0) + area / (until - since)
+        return found
+
+
+@dataclass(frozen=True, slots=True)
 class Trace:
     """Everything that happened in one simulation."""
 
@@ -144,11 +178,13 @@ class Trace:
     r: int
     """Parities per coding group; for a non-systematic code all coded queries."""
     instances: int
-    """Instances in all pools."""
+    """Instances in all pools; with a scaler those at the start."""
     end: float
     """When the last reply was sent or the last answer was back, whichever is later."""
     bytes: int
     """Bytes sent over the cluster's network, queries and replies."""
+    counts: Counts | None = None
+    """How many instances there were over time; None without a scaler."""
 
     @property
     def position(self) -> Ints:

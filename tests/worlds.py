@@ -2,7 +2,8 @@
 
 from __future__ import annotations
 
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
+from typing import Any
 
 import numpy as np
 from hypothesis import strategies as st
@@ -40,6 +41,7 @@ from sim.policies import (
 from sim.policies.coded import LastResort
 from sim.policies.hedged import Hedging
 from sim.routing import Ejection, LeastRequest, PeakEwma, Prequal
+from sim.scalers import Cold, QueueLength, Scaler, Scheduled, TargetUtilisation
 from sim.schedule import ClosedSchedule, OpenSchedule, Schedule
 from sim.services import Service, check_services, simulate_services
 from sim.sharing import FirstCome, Priority, Separate, Sharing, Weighted
@@ -100,6 +102,39 @@ STRAGGLERS = st.lists(
     unique=True,
 )
 
+
+HOW_SCALED: dict[str, st.SearchStrategy[Any]] = {
+    "provisioning": st.sampled_from([Deterministic(value=0.0), Deterministic(value=0.03), Exponential(mean=0.1)]),
+    "cold": st.none() | st.just(Cold(tasks=3, factor=Uniform(low=2.0, high=5.0))),
+}
+BOUNDED = {"min_instances": st.integers(1, 3), "max_instances": st.just(16)}
+SCALERS: st.SearchStrategy[Scaler] = st.one_of(
+    st.builds(
+        lambda counts, **how: Scheduled(steps=tuple(zip((0.0, 0.05, 0.2, 0.6), counts, strict=False)), **how),
+        st.lists(st.integers(1, 9), min_size=1, max_size=4),
+        **HOW_SCALED,
+    ),
+    st.builds(
+        TargetUtilisation,
+        target=st.sampled_from([0.3, 0.7]),
+        period=st.just(0.05),
+        stabilisation=st.sampled_from([0.0, 0.1]),
+        stabilisation_up=st.sampled_from([0.0, 0.1]),
+        **BOUNDED,
+        **HOW_SCALED,
+    ),
+    st.builds(
+        QueueLength,
+        above=st.just(1.2),
+        below=st.sampled_from([0.3, 0.9]),
+        add=st.integers(1, 3),
+        period=st.just(0.02),
+        cooldown=st.sampled_from([0.0, 0.05]),
+        **BOUNDED,
+        **HOW_SCALED,
+    ),
+)
+"""Scalers of every kind that act within the short time of a world."""
 
 WAITS = st.sampled_from([0.0, 0.01, 0.05])
 CANCELS = {
@@ -186,6 +221,7 @@ def clusters(draw: st.DrawFn, discipline: st.SearchStrategy[Discipline] = DISCIP
         encode=Deterministic(value=draw(st.sampled_from([0.0, 0.002]))),
         decode=Deterministic(value=draw(st.sampled_from([0.0, 0.004]))),
         deadline=draw(st.sampled_from([None, 0.03, 0.2])),
+        scaler=draw(st.none() | SCALERS),
     )
 
 
@@ -222,9 +258,13 @@ class World:
         try:
             check(self.cluster, self.policy, (), len(self.schedule), clients)
         except ValueError as error:
-            assert "never" in str(error) or "several models" in str(error)
+            assert any(part in str(error) for part in ("never", "several models", "scaler"))
             return False
         return True
+
+    def without_scaler(self) -> World:
+        """Return the same world with as many instances as at the start."""
+        return replace(self, cluster=self.cluster.model_copy(update={"scaler": None}))
 
     def run(self, engine: Engine = "simpy") -> Trace:
         """Simulate it."""

@@ -95,6 +95,10 @@ _GOODPUT = {
     "goodput_per_instance": "Goodput divided by the number of instances.",
     "goodput_per_price": "Goodput divided by the price of all instances.",
 }
+_LAUNCHED = (
+    "Instances launched, all pools together; with a scaler their average over the measured time, each counted from "
+    "when it is asked for until it is done."
+)
 _POLICY = Column(("policy",), "", "Name of the policy: its `name` in the YAML, or its kind.")
 _KEY = Column(
     ("KEY",), "", "For each swept key a column of its name, such as `workload.arrivals.rate`: its value here."
@@ -119,7 +123,7 @@ TABLES = (
             Column(("unavail.",), "%", _UNAVAILABLE),
             *(Column((f"A_{name[0]}",), "%", meaning) for name, meaning in _ACCURACY.items()),
             Column(("goodput",), "/s", f"{_GOODPUT['goodput']} Shown where there is such a time."),
-            Column(("instances",), "", "Instances launched, all pools together."),
+            Column(("instances",), "", _LAUNCHED),
             Column(("price",), "", "Price of all instances by `cluster.prices`; shown if a price is not 1."),
             Column(("busy",), "ms/query", "Time for which instances were busy, per query, wasted work included."),
             Column(("kB/query",), "", "Kilobytes sent over the cluster's network per query, replies included."),
@@ -137,11 +141,7 @@ TABLES = (
             _measured("unavailable", "fraction", _UNAVAILABLE),
             *(_measured(f"accuracy_{name}", "fraction", meaning) for name, meaning in _ACCURACY.items()),
             *(_measured(name, "1/s", meaning) for name, meaning in _GOODPUT.items()),
-            Column(
-                ("instances",),
-                "count",
-                "Instances launched, all pools together, and for several services all of theirs.",
-            ),
+            Column(("instances",), "count", _LAUNCHED),
             Column(("price",), "unit of `cluster.prices`", "Price of all instances, each 1 by default."),
             Column(
                 ("utilisation",),

@@ -3,7 +3,9 @@
 `instances`: number of launched machines, the cost of one's own cluster. `price`: the same with a price per pool
 (`cluster.prices`), for machines that differ. Under both rules the budget `cluster.extra` equalises the cost of policies
 up to whole instances. `busy_seconds`: busy time per query, for machines that are shared or paid by use. It depends on
-the policy, so no budget can equalise it; it is measured, and rows that differ by more than 1% are reported.
+the policy, so no budget can equalise it; it is measured, and rows that differ by more than 1% are reported. Where a
+scaler adds and removes instances, `instances` and `price` are averages over the measured time: instance-seconds per
+second.
 """
 
 from __future__ import annotations
@@ -14,6 +16,7 @@ from typing import Literal
 
 from sim.cluster import Cluster
 from sim.policies.base import PoolPlan
+from sim.trace import Role
 
 Rule = Literal["instances", "busy_seconds", "price"]
 """Measure of cost by which policies are compared."""
@@ -44,6 +47,11 @@ RULES: dict[str, Measure] = {
 def price(cluster: Cluster, plans: Iterable[PoolPlan]) -> float:
     """Return the total price of the pools, in the unit of `cluster.prices`."""
     return sum(plan.instances * cluster.prices.of(plan.role) for plan in plans)
+
+
+def average_price(cluster: Cluster, instances: Mapping[Role, float]) -> float:
+    """Return the price of so many instances of each role, in the unit of `cluster.prices`."""
+    return sum(count * cluster.prices.of(role) for role, count in instances.items())
 
 
 def of(cost: Mapping[str, float], rule: str) -> float:

@@ -165,9 +165,9 @@ def measure(
 
     The first `warmup` queries are not counted. Percentiles are NumPy's `linear` ones of the others. With
     `last_of_batch` only the last query of each batch is counted. `price` is the total of all instances, each 1 by
-    default. `in_time` is the latency in seconds up to which an answer counts for goodput. `load` is that of the pools
-    where other services share them, `target` what latencies may be at most, in seconds. Raises ParmError if no query is
-    left after the warm-up.
+    default; where a scaler changes their number, both are averages over the measured time. `in_time` is the latency in
+    seconds up to which an answer counts for goodput. `load` is that of the pools where other services share them,
+    `target` what latencies may be at most, in seconds. Raises ParmError if no query is left after the warm-up.
     """
     kept = trace.batches.first + trace.batches.size - 1 if last_of_batch else np.arange(len(trace.queries))
     kept = kept[kept >= warmup]
@@ -194,7 +194,7 @@ def measure(
         settled=not has_trend([block.latency["mean"] for block in blocks]),
         load=offered([trace]) if load is None else dict(load),
         target=dict(target or {}),
-        cost=_cost(trace, price),
+        cost=_cost(trace, price, warmup),
         quantiles={"probabilities": GRID.tolist(), "seconds": quantiles[: len(GRID)].tolist()},
         blocks=blocks,
         seconds=dict(seconds),
@@ -255,18 +255,33 @@ def offered(traces: Sequence[Trace]) -> dict[str, float]:
     for role in Role:
         mine = np.flatnonzero((of == role) & (instance >= 0))
         if len(mine):
-            machines = np.count_nonzero(np.bincount(instance[mine]))
+            machines = float(np.count_nonzero(np.bincount(instance[mine])))
+            if traces[0].counts is not None:  # one service alone has a scaler
+                average = traces[0].counts.paid_on_average(*traces[0].queries.arrival[[0, -1]].tolist())
+                machines = average.get(role, average[Role.DEPLOYED])
             load[role.name.lower()] = float(np.nansum(occupied[mine])) / (machines * seconds)
     return load
 
 
-def _cost(trace: Trace, price: float | None) -> dict[str, float]:
+def instances(trace: Trace, warmup: int) -> dict[Role, float] | None:
+    """Return the paid instances of each role, averaged from the arrival of the first query after the warm-up to the
+    end; None without a scaler, or where the run takes no time."""
+    if trace.counts is None or warmup >= len(trace.queries):
+        return None
+    since = float(trace.queries.arrival[warmup])
+    return trace.counts.paid_on_average(since, trace.end) if since < trace.end else None
+
+
+def _cost(trace: Trace, price: float | None, warmup: int) -> dict[str, float]:
     count = len(trace.queries)
     span = trace.end - float(trace.queries.arrival[0])
+    scaled, whole = instances(trace, warmup), instances(trace, 0)
+    launched = trace.instances if scaled is None else sum(scaled.values())
+    paid = span * (trace.instances if whole is None else sum(whole.values()))
     cost = {
-        "instances": trace.instances,
-        "price": trace.instances if price is None else price,
-        "utilisation": trace.occupied_seconds / (trace.instances * span) if span > 0 else math.nan,
+        "instances": launched,
+        "price": launched if price is None else price,
+        "utilisation": trace.occupied_seconds / paid if span > 0 else math.nan,
         "busy_seconds_per_query": trace.busy_seconds / count,
         "bytes_per_query": trace.bytes / count,
     }

@@ -102,6 +102,7 @@ def theory(
         and not measured
         and cluster.batching == Fixed()
         and cluster.deadline is None
+        and cluster.scaler is None
         and network.gbps is None
         and network.latency == network.overhead == 0
     )

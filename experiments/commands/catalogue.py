@@ -27,6 +27,7 @@ from sim.kinds import Kind, Options, about
 from sim.network import Network as ClusterNetwork
 from sim.policies.coded import LastResort
 from sim.policies.hedged import Hedging
+from sim.scalers import Cold
 
 _SECTIONS: dict[str, type[Options]] = {
     "experiment": Experiment,
@@ -36,6 +37,7 @@ _SECTIONS: dict[str, type[Options]] = {
     "cluster": Cluster,
     "cluster.network": ClusterNetwork,
     "cluster.prices": Prices,
+    "scaler.cold": Cold,
     "coded.hedge": Hedging,
     "coded.backup": LastResort,
     "services": Service,

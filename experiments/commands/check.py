@@ -8,9 +8,12 @@ from typing import TYPE_CHECKING
 from experiments.commands.arguments import File, Overrides, Plugins
 
 if TYPE_CHECKING:
+    from collections.abc import Sequence
+
     from experiments.accuracy.options import Study
     from experiments.calibration.options import Calibration
     from experiments.config.schema import Experiment
+    from experiments.run.cells import Cell
 
 
 def check(file: File, overrides: Overrides = None, plugin: Plugins = None) -> None:
@@ -74,7 +77,7 @@ def _describe(experiment: Experiment, file: Path) -> None:
     for policy in experiment.policies:
         mine = [cell for cell in todo if cell.policy.label == policy.label]
         instances = sorted({sum(plan.instances for plan in plans(cell)) for cell in mine})
-        print(f"policy {policy.label}: {' to '.join(str(count) for count in instances)} instances")
+        print(f"policy {policy.label}: {' to '.join(str(count) for count in instances)} instances{_scaled(mine)}")
         for line in load.lines((cell.experiment, cell.policy) for cell in mine):
             print(f"policy {policy.label}: {line}")
     for note in notes(experiment, todo):
@@ -90,6 +93,19 @@ def _describe(experiment: Experiment, file: Path) -> None:
 
     for need in needs(todo):
         print(f"model: {need}")
+
+
+def _scaled(cells: Sequence[Cell]) -> str:
+    """Return between how many instances of the deployed model scalers choose, as the end of a line."""
+    found = [
+        cell.experiment.cluster.scaler.bounds(cell.policy.pools(cell.experiment.machines)[0].instances)
+        for cell in cells
+        if cell.experiment.cluster.scaler is not None
+    ]
+    if not found:
+        return ""
+    least, most = min(one for one, _ in found), max(one for _, one in found)
+    return f" at first, then {least} to {most} of the deployed model by the scaler, and others in proportion"
 
 
 def _describe_study(study: Study, file: Path) -> None:

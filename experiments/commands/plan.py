@@ -91,7 +91,7 @@ def plan(
         raise ParmError(f"--confidence {confidence:g}: must be above 0.5 and below 1.")
     experiment = loader.load(file, with_engine(overrides, engine), plugin or ())
     only_one(experiment, "plan")
-    _check(experiment, file, aims)
+    _check(experiment, file, aims, rate=rate)
     if rate and most is not None:
         raise ParmError("--most limits the instances, and --rate takes those of the file.")
     if out is not None:
@@ -141,8 +141,8 @@ def _models(experiment: Experiment, data: Path | None, models: Path, device: str
     return answerer
 
 
-def _check(experiment: Experiment, file: Path, aims: Sequence[Target]) -> None:
-    """Refuse targets that the experiment cannot have, and a sweep."""
+def _check(experiment: Experiment, file: Path, aims: Sequence[Target], *, rate: bool) -> None:
+    """Refuse targets that the experiment cannot have, a sweep, and a scaler where instances are looked for."""
     from experiments.config.schema import NO_TIME
 
     for aim in aims:
@@ -154,4 +154,9 @@ def _check(experiment: Experiment, file: Path, aims: Sequence[Target]) -> None:
         raise ParmError(
             f"{file} sweeps {', '.join(experiment.sweep)}, but a plan is for one case: "
             "take the sweep out with --set 'sweep={}'."
+        )
+    if experiment.cluster.scaler is not None and not rate:
+        raise ParmError(
+            "a plan is for a fixed number of instances, which a scaler changes: take it out with "
+            "--set cluster.scaler=null, or look for the highest rate with --rate."
         )

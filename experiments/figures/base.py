@@ -53,6 +53,9 @@ class FigureData:
     coloured_kinds: Sequence[str] = ()
     """The same for figures that colour by the policies' kinds."""
 
+    simulated: Callable[[Outcome], Trace | None] | None = None
+    """The same, simulating a cell again whose trace was not kept; None for times that were measured."""
+
     def of(self, policies: Sequence[str] | None) -> FigureData:
         """Return the material of these policies in this order, or all of it.
 

@@ -12,16 +12,18 @@ from experiments.figures.ccdf import Ccdf
 from experiments.figures.frontier import Frontier
 from experiments.figures.heatmap import Heatmap
 from experiments.figures.latency_accuracy import LatencyAccuracy
+from experiments.figures.latency_vs_cost import LatencyVsCost
 from experiments.figures.latency_vs_sweep import LatencyVsSweep
+from experiments.figures.over_time import OverTime
 from experiments.figures.ranking import Ranking
 from experiments.figures.timeline import Timeline
 from sim.errors import ParmError
 
-__all__ = ["EVERY", "Advantage", "Frontier", "Ranking", "draw_all", "stems"]
+__all__ = ["EVERY", "Advantage", "Frontier", "LatencyVsCost", "OverTime", "Ranking", "draw_all", "stems"]
 
 EVERY: tuple[Figure, ...] = (LatencyVsSweep(), Heatmap(), Ccdf(), Accuracy(), LatencyAccuracy(), Timeline())
-"""All figures with their defaults, which an experiment gets that names none; `advantage`, `frontier` and
-`ranking` are drawn where they are named."""
+"""All figures with their defaults, which an experiment gets that names none; `advantage`, `frontier`,
+`latency_vs_cost`, `over_time` and `ranking` are drawn where they are named."""
 
 
 def stems(figures: Sequence[Figure | str] | None) -> list[str]:

@@ -51,7 +51,7 @@ class LatencyAccuracy(Figure):
         alone = len(shown) == 1
         costs = sorted({row.cost["instances"] for row in material.rows})
         tail = style.METRICS[self.metric]
-        cost = f"every policy has {costs[0]:g} instances" if len(costs) == 1 else "the marks' areas: instances"
+        cost = f"every policy has {costs[0]:.4g} instances" if len(costs) == 1 else "the marks' areas: instances"
         area = AREA if alone else AREA / 2
         areas = {one: area * one / costs[-1] for one in costs}
         log = self._log(material.rows)

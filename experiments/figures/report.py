@@ -98,6 +98,8 @@ def _question(experiment: dict[str, Any]) -> Iterator[tuple[str, str]]:
                 part[last] = "as swept"
     cluster, workload = experiment["cluster"], experiment["workload"]
     yield "machines", f"{cluster['instances']} instances, and {cluster['extra']} as the budget for redundancy"
+    if cluster.get("scaler") is not None:
+        yield "scaler", _spelt(cluster["scaler"])
     yield (
         "service time",
         _spelt(cluster["service"]) + (" seconds" if isinstance(cluster["service"], int | float) else ""),

@@ -19,8 +19,8 @@ from typing import TYPE_CHECKING, Any, Protocol
 
 from backends.blame import blamed
 from backends.processes import WorkerKilledError
-from experiments.analysis.cost import price
-from experiments.analysis.outcome import Outcome, measure
+from experiments.analysis.cost import average_price, price
+from experiments.analysis.outcome import Outcome, instances, measure
 from experiments.config.services import seconds
 from experiments.run.cells import Cell
 from experiments.run.controls import controls
@@ -257,6 +257,8 @@ def _keep(cell: Cell, simulated: Simulated, answered: Answered, spent: dict[str,
 
 def _measured(cell: Cell, simulated: Simulated, answers: Answers | None, spent: dict[str, float]) -> Outcome:
     trace = simulated.trace
+    cluster, warmup = cell.experiment.cluster, cell.experiment.warmup_queries(trace.queries.arrival)
+    scaled = instances(trace, warmup)
     outcome = measure(
         trace,
         answers,
@@ -264,11 +266,11 @@ def _measured(cell: Cell, simulated: Simulated, answers: Answers | None, spent: 
         kind=str(cell.policy.name_in_yaml()),
         point=cell.point,
         trial=cell.trial,
-        warmup=cell.experiment.warmup_queries(trace.queries.arrival),
+        warmup=warmup,
         last_of_batch=cell.experiment.counted == "last_of_batch",
         seconds=spent,
         in_time=cell.experiment.in_time,
-        price=price(cell.experiment.cluster, plans(cell)),
+        price=price(cluster, plans(cell)) if scaled is None else average_price(cluster, scaled),
         load=simulated.load,
         target={name: seconds(time) for name, time in (cell.experiment.target or {}).items()},
     )

@@ -26,7 +26,7 @@ from experiments.run.executors.local import LOCAL
 from experiments.run.load import questions
 from experiments.run.manifest import command_line, manifest, notes
 from experiments.run.progress import Reporter
-from experiments.run.runner import run_cells
+from experiments.run.runner import run_cells, simulate_one_of_many
 from experiments.run.selecting import FILE as SELECTION
 from experiments.run.selecting import Selecting, cells_of
 from experiments.run.store import RunStore, writing
@@ -272,8 +272,13 @@ def figure_data(
         measured = there.execution == "in_the_loop"
         return theory(cell.policy, there.cluster, there.workload.arrivals, there.stragglers, measured=measured)
 
+    def simulated(outcome: Outcome) -> Trace | None:
+        place = outcome.policy, summary.point_key(outcome.point), outcome.trial
+        return trace(outcome) or simulate_one_of_many(by_place[place]).trace
+
     loads = trace if experiment.traces is True else None
-    return FigureData(rows, outcomes, loads, experiment.name, experiment.reference, predicted)
+    again = simulated if experiment.execution == "deferred" else None
+    return FigureData(rows, outcomes, loads, experiment.name, experiment.reference, predicted, simulated=again)
 
 
 def sigterm_as_interrupt() -> None:

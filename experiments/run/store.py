@@ -33,7 +33,7 @@ from experiments.run import inputs
 from experiments.run.cells import Cell
 from sim import atomic
 from sim.errors import ParmError
-from sim.trace import Batches, Ints, Queries, Role, Route, Tasks, TaskStatus, Trace
+from sim.trace import Batches, Counts, Ints, Queries, Role, Route, Tasks, TaskStatus, Trace
 
 if TYPE_CHECKING:
     import pyarrow as pa
@@ -405,7 +405,16 @@ def query_table(
         "answer": _nullable(None if answers is None else answers.answer, count, pa.int16()),
         "correct": _nullable(None if answers is None else answers.correct, count, pa.bool_()),
     }
-    whole = {"k": trace.k, "r": trace.r, "instances": trace.instances, "end": trace.end, "bytes": trace.bytes}
+    whole: dict[str, Any] = {
+        "k": trace.k,
+        "r": trace.r,
+        "instances": trace.instances,
+        "end": trace.end,
+        "bytes": trace.bytes,
+    }
+    if trace.counts is not None:
+        columns_of = dataclasses.fields(Counts)
+        whole["counts"] = {column.name: getattr(trace.counts, column.name).tolist() for column in columns_of}
     return pa.table(columns, metadata={_WHOLE: json.dumps(whole)})
 
 
@@ -445,6 +454,9 @@ def read_trace(queries: pa.Table, tasks: pa.Table) -> Trace:
     sent = pc.coalesce(tasks["sent"], tasks["start"])
     tasks = tasks.set_column(tasks.column_names.index("sent"), "sent", sent)
     batch = queries["batch"].to_numpy()
+    whole = json.loads(queries.schema.metadata[_WHOLE])
+    if "counts" in whole:
+        whole["counts"] = Counts.of(whole["counts"])
     _, first, size = np.unique(batch, return_index=True, return_counts=True)
     return Trace(
         Queries(
@@ -464,7 +476,7 @@ def read_trace(queries: pa.Table, tasks: pa.Table) -> Trace:
                 for field in dataclasses.fields(Tasks)
             }
         ),
-        **json.loads(queries.schema.metadata[_WHOLE]),
+        **whole,
     )
 
 

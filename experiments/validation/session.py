@@ -88,6 +88,10 @@ class Validation:
             raise ParmError(
                 "validate runs one point, but the experiment has a 'sweep': take it out with --set 'sweep={}'."
             )
+        if experiment.cluster.scaler is not None:
+            raise ParmError(
+                "validate starts all workers beforehand: take the scaler out with --set cluster.scaler=null."
+            )
         if experiment.cluster.batching.start().adapts:
             raise ParmError("validate measures one batch size; use batching of kind 'fixed'.")
         if experiment.cluster.batching.forms_at_instances:

@@ -59,6 +59,8 @@ def _obstacles(cluster: Cluster, policy: Policy, effects: Sequence[tuple[str, Ef
         yield f"queue discipline '{queue.name_in_yaml()}'"
     if type(batching) not in (Fixed, Aimd):
         yield f"batching '{batching.name_in_yaml()}'"
+    if cluster.scaler is not None:
+        yield f"scaler '{cluster.scaler.name_in_yaml()}'"
     for kind, effect in effects:
         if effect.form is None and (effect.modifier or effect.delay or effect.outages):
             yield f"straggler '{kind}', whose effect is a function"

@@ -84,6 +84,11 @@ class Policy(Kind):
         """Batches that have to be there before any of them is submitted, however long that takes."""
         return 1
 
+    @property
+    def apart(self) -> int:
+        """Instances of the deployed model that a query may need, each another; 1 without copies."""
+        return 1
+
     @abstractmethod
     def pools(self, cluster: Cluster) -> list[PoolPlan]:
         """Return the pools to launch; the first serves the deployed model.

@@ -90,6 +90,11 @@ class Coded(Policy):
         """The code with its k and r as in profiles; `addition` by default."""
         return super().coding or f"addition k={self.k} r={self.r}"
 
+    @property
+    def apart(self) -> int:
+        """Instances that a query's copies need, each another."""
+        return 1 if self.hedge is None else self.hedge.copies
+
     def pools(self, cluster: Cluster) -> list[PoolPlan]:
         """Return the deployed model's pool, one pool for each parity row, and a backup's; raises as `Policy.pools`."""
         shares = self.parity_pool != "own"

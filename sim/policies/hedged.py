@@ -59,6 +59,11 @@ class Hedged(Hedging, Policy):
 
     kind: Literal["hedged"] = "hedged"
 
+    @property
+    def apart(self) -> int:
+        """Instances that a query's copies need, each another."""
+        return self.copies
+
     def pools(self, cluster: Cluster) -> list[PoolPlan]:
         """Return the one pool of the deployed model, enlarged by the budget."""
         return enlarged_pool(cluster, self.copies)

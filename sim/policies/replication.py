@@ -46,6 +46,11 @@ class Replication(Policy):
     cancel_seconds: NonNegativeFloat = 0.0
     """Seconds for which an instance is still occupied after its running copy was cancelled."""
 
+    @property
+    def apart(self) -> int:
+        """Instances that a query's copies need, each another."""
+        return self.copies
+
     def pools(self, cluster: Cluster) -> list[PoolPlan]:
         """Return the one pool of the deployed model, enlarged by the budget."""
         return enlarged_pool(cluster, self.copies)

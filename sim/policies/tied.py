@@ -30,6 +30,11 @@ class Tied(Policy):
     message_delay: NonNegativeFloat = 0.0
     """Seconds until the others are cancelled after one has started; a copy that starts in between runs to its end."""
 
+    @property
+    def apart(self) -> int:
+        """Instances that a query's copies need, each another."""
+        return self.copies
+
     def pools(self, cluster: Cluster) -> list[PoolPlan]:
         """Return the one pool of the deployed model, enlarged by the budget."""
         return enlarged_pool(cluster, self.copies)

@@ -62,7 +62,7 @@ FURTHER: list[Straggler] = [
 @st.composite
 def all_worlds(draw: st.DrawFn) -> World:
     """The random worlds, with every kind of straggler."""
-    world = draw(worlds())
+    world = draw(worlds()).without_scaler()
     stragglers = [*world.stragglers, *draw(st.lists(st.sampled_from(FURTHER), max_size=2, unique=True))]
     possible = [
         one
