@@ -318,7 +318,7 @@ class Town:
 @st.composite
 def towns(draw: st.DrawFn) -> Town:
     """Two or three services with all that can be their own, in any sharing; often all have one policy."""
-    machines, policy = draw(clusters()), draw(policies())
+    machines, policy = draw(clusters()).model_copy(update={"scaler": None}), draw(policies())
     services = []
     for name in ("chat", "search", "night")[: draw(st.integers(2, 3))]:
         own = {"service": draw(SERVICES), "deadline": draw(st.sampled_from([None, 0.03, 0.2]))}

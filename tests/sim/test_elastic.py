@@ -8,7 +8,7 @@ from typing import Any
 
 import numpy as np
 import pytest
-from hypothesis import given, settings
+from hypothesis import assume, given, settings
 from hypothesis import strategies as st
 from pydantic import ValidationError
 
@@ -67,6 +67,7 @@ class TestAScalerThatNeverActs:
     @given(worlds(DISCIPLINES | st.sampled_from(LEARNERS)), st.sampled_from(NEVER))
     def test_it_gives_the_trace_of_today(self, world: World, never: Scaler) -> None:
         plain = world.without_scaler()
+        assume(not getattr(plain.cluster.queue, "steal", False))
         least = plain.policy.pools(plain.cluster)[0].instances
         if isinstance(never, (TargetUtilisation, QueueLength)):
             never = never.model_copy(update={"min_instances": min(least, 3)})
@@ -403,6 +404,10 @@ class TestRefusals:
     def test_fewer_instances_than_copies(self, policy: Policy) -> None:
         says = "3 copies need as many instances, but the scaler may leave 2 of the deployed model"
         assert self.refused(policy, steps((1.0, 2))) == says
+
+    def test_work_stealing(self) -> None:
+        says = self.refused(EqualResources(), steps((1.0, 2)), queue=RoundRobin(steal=True))
+        assert says == "'steal' does not go with a scaler: leave it out"
 
     def test_too_many_instances(self) -> None:
         scaler = QueueLength(above=2, below=1, max_instances=90_000, provisioning=AT_ONCE)
