@@ -14,6 +14,7 @@ from sim import compiled
 from sim.batching import BatchSize
 from sim.clock import Call, Clock
 from sim.cluster import Cluster
+from sim.corruption import Corrupt, Corruption
 from sim.dispatching import uniform
 from sim.engines import Choice, Engine, choose
 from sim.errors import ParmError
@@ -46,12 +47,13 @@ def simulate(
     streams: Streams,
     hardware: Hardware | None = None,
     engine: Engine = "auto",
+    corruption: Sequence[Corruption] = (),
 ) -> Trace:
     """Simulate one policy on one cluster under one schedule of arrivals.
 
     The same arguments give the same trace. Equal `streams` give every policy the same first service times and the same
     stragglers (common random numbers). With `hardware` in the loop, measured times replace drawn service times, and
-    stragglers modify those.
+    stragglers modify those. `corruption` says which instances answer wrongly; the trace's tasks are then marked.
 
     Raises ParmError where queries would never be answered (lost work, batches that never fill) and where `hardware`
     does not support the batches, and ValueError where the policy cannot run on this cluster.
@@ -76,13 +78,16 @@ def simulate(
     plans = policy.pools(cluster)
     effects = _attach(cluster, stragglers, streams, plans)
     by_kind = _by_kind(stragglers, effects)
+    corrupt = Corrupt(corruption, streams, policy.instances(cluster)) if corruption else None
     choice = choose(engine, cluster, policy, by_kind, queries=len(schedule), measured=hardware is not None)
     if choice.engine == "compiled":
-        return compiled.run(cluster, policy, effects, schedule, streams, deadline)
+        trace = compiled.run(cluster, policy, effects, schedule, streams, deadline)
+        return trace if corrupt is None else corrupt.marked(trace)
     clock = Clock()
     recorder = Recorder(len(schedule))
     pools = _launch(clock, recorder, cluster, effects, streams, plans, hardware)
     frontend = Frontend(clock, recorder, cluster, streams, pools[0], pools[1:], deadline)
+    frontend.corrupt = corrupt
     execution = policy.begin(frontend)
     with gc_disabled():
         if isinstance(schedule, ClosedSchedule):
@@ -101,7 +106,7 @@ def simulate(
         while execution.flush():
             clock.drain()
     k, r = policy.group
-    return recorder.trace(
+    trace = recorder.trace(
         np.frombuffer(clients.arrivals, dtype=np.float64) if isinstance(schedule, ClosedSchedule) else schedule.times,
         overhead=cluster.network.overhead,
         k=k,
@@ -110,6 +115,7 @@ def simulate(
         query_bytes={role: cluster.network.bytes_to(role) for role in Role},
         reply_bytes=cluster.network.reply_bytes,
     )
+    return trace if corrupt is None else corrupt.marked(trace)
 
 
 def check(
@@ -118,6 +124,7 @@ def check(
     stragglers: Sequence[Straggler],
     queries: int = 0,
     clients: int | None = None,
+    corruption: Sequence[Corruption] = (),
 ) -> None:
     """Raise ValueError, in one sentence, if `simulate` cannot run these together with so many `queries`.
 
@@ -132,6 +139,7 @@ def check(
             "before it is dispatched"
         )
     _attach(cluster, stragglers, Streams(0), policy.pools(cluster))
+    Corrupt(corruption, Streams(0), policy.instances(cluster))
     stuck = _never_full(cluster, policy, queries, clients)
     if stuck is not None:
         raise ValueError(stuck)

@@ -11,7 +11,7 @@ from typing import Any, Literal, Self
 from pydantic import Field, PrivateAttr, ValidationError, ValidationInfo, field_validator, model_validator
 from pydantic_core import InitErrorDetails, PydanticCustomError
 
-from backends import profiles
+from backends import corruption, profiles
 from experiments.analysis.claims import Claim
 from experiments.analysis.cost import Rule
 from experiments.analysis.outcome import Scalar
@@ -28,6 +28,7 @@ from parity import codes
 from parity.networks import Network
 from parity.recipes import Best, Recipe
 from sim.cluster import Cluster, Prices
+from sim.corruption import Corruption
 from sim.engines import Engine
 from sim.errors import ParmError
 from sim.kinds import Options
@@ -43,7 +44,7 @@ from workloads.arrivals import Replay as RecordedArrivals
 from workloads.datasets.base import Dataset
 from workloads.sampling import Sampling, Uniform
 
-__all__ = ["Experiment", "Model", "Workload", "codes", "drawing"]
+__all__ = ["Experiment", "Model", "Workload", "codes", "corruption", "drawing"]
 
 
 NO_TIME = "goodput needs a time within which answers count: 'goodput: 100ms', or a cluster.deadline"
@@ -118,6 +119,9 @@ class Experiment(Options):
     """The machines."""
     stragglers: tuple[Straggler, ...] = ()
     """Causes of slow or unavailable instances; several combine."""
+    corruption: tuple[Corruption, ...] = ()
+    """Causes of wrong answers: instances that answer what their model would not. Of several at one instance the first
+    counts."""
     policies: tuple[Policy, ...] = Field(min_length=1)
     """The redundancy policies to compare; the first is the baseline of the differences."""
     equal_cost: Rule = "instances"
@@ -286,7 +290,7 @@ class Experiment(Options):
                 )
             try:
                 clients = getattr(self.workload.arrivals, "clients", None)
-                check(self.machines, policy, self.stragglers, self.workload.queries, clients)
+                check(self.machines, policy, self.stragglers, self.workload.queries, clients, self.corruption)
             except ValueError as error:
                 yield ("policies", index), str(error)
             else:
@@ -316,9 +320,16 @@ class Experiment(Options):
         yield from self._precision_problems()
         yield from self._figure_problems(labels)
         yield from self._comparison_problems(labels)
-        if self.execution == "in_the_loop" and self.model is None:
+        yield from self._execution_problems()
+
+    def _execution_problems(self) -> Iterator[tuple[Key, str]]:
+        """Yield what hardware in the loop needs or cannot do."""
+        in_the_loop = self.execution == "in_the_loop"
+        if in_the_loop and self.model is None:
             yield ("execution",), "in_the_loop needs a 'model' to run"
-        if self.contention and self.execution != "in_the_loop":
+        if in_the_loop and self.corruption:
+            yield ("corruption",), "is computed after the simulation: use 'execution: deferred'"
+        if self.contention and not in_the_loop:
             yield ("contention",), "needs 'execution: in_the_loop': a deferred run measures no service times"
 
     def _engine_problems(self, policy: Policy) -> Iterator[tuple[Key, str]]:

@@ -15,7 +15,7 @@ Sweep = Mapping[str, Sequence[Any]]
 
 MOST_POINTS = 10_000
 """Sweeps with more points are rejected as mistakes."""
-SWEEPABLE = ("model", "workload", "cluster", "stragglers", "policies")
+SWEEPABLE = ("model", "workload", "cluster", "stragglers", "corruption", "policies")
 
 
 def written_out(sweep: Any) -> Any:

@@ -82,7 +82,7 @@ def _hashes(alone: Experiment, trials: int) -> Iterator[str]:
         "plugins",
     ):
         del data[key]
-    for key in ("goodput", "control_variates"):
+    for key in ("goodput", "control_variates", "corruption"):
         if not data[key]:
             del data[key]  # cells without it keep their ids
     data["warmup"] = str(alone.warmup_rule)
