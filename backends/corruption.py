@@ -12,7 +12,7 @@ from typing import TYPE_CHECKING, Literal
 
 import numpy as np
 from numpy.typing import NDArray
-from pydantic import Field, NonNegativeInt, PositiveFloat, PositiveInt, model_validator
+from pydantic import Field, NonNegativeInt, PositiveFloat
 
 from parity.recipes import Recipe
 from sim.corruption import Corruption
@@ -126,7 +126,7 @@ class Adversarial(TensorCorruption):
     """Wrong answers favour one class, and are otherwise those of the model: corrupt instances work together."""
 
     kind: Literal["adversarial"] = "adversarial"
-    towards: NonNegativeInt
+    towards: NonNegativeInt = 0
     """The class, from 0."""
     margin: PositiveFloat = 1.0
     """By how much its output exceeds the largest one of the model's answer."""
@@ -143,21 +143,12 @@ class Adversarial(TensorCorruption):
         return wrong
 
 
-class MemoryFault(TensorCorruption):
-    """The outputs are damaged: by flipped bits of their 32-bit numbers, or by Gaussian noise."""
+class BitFlips(TensorCorruption):
+    """A fault of memory: bits of the answer's 32-bit outputs are flipped, drawn anew for each answer."""
 
-    kind: Literal["memory_fault"] = "memory_fault"
-    flips: PositiveInt | None = Field(default=None, le=64)
-    """Bits that are flipped in each answer, drawn anew; 1 if neither option is given. A number that is not finite then
-    becomes 0."""
-    noise: PositiveFloat | None = None
-    """Standard deviation of what is added to each output, drawn anew; instead of `flips`."""
-
-    @model_validator(mode="after")
-    def _one_of_two(self) -> MemoryFault:
-        if self.flips is not None and self.noise is not None:
-            raise ValueError("give either 'flips' or 'noise'")
-        return self
+    kind: Literal["bit_flips"] = "bit_flips"
+    flips: int = Field(default=1, ge=1, le=64)
+    """Bits that are flipped in each answer. A number that is not finite then becomes 0."""
 
     @property
     def alike(self) -> bool:
@@ -165,21 +156,37 @@ class MemoryFault(TensorCorruption):
         return False
 
     def corrupt(self, outputs: Tensor, draws: Draws) -> Tensor:
-        """Damage the outputs."""
+        """Flip bits of the outputs."""
         import torch
 
         n, c = outputs.shape
-        if self.noise is not None:
-            one, other = np.split(draws.of_answers(2 * c), 2, axis=1)
-            normal = np.sqrt(-2 * np.log1p(-one)) * np.cos(2 * np.pi * other)  # Box and Muller 1958
-            return outputs + torch.from_numpy(self.noise * normal).to(outputs.device, outputs.dtype)
         bits = outputs.cpu().float().numpy().view(np.uint32).copy()
-        rows = np.arange(n)
-        for place in (draws.of_answers(self.flips or 1) * 32 * c).astype(np.int64).T:
-            bits[rows, place // 32] ^= np.uint32(1) << (place % 32).astype(np.uint32)
+        for place in (draws.of_answers(self.flips) * 32 * c).astype(np.int64).T:
+            bits[np.arange(n), place // 32] ^= np.uint32(1) << (place % 32).astype(np.uint32)
         numbers = bits.view(np.float32)
         numbers = np.where(np.isfinite(numbers), numbers, np.float32(0)).clip(-LARGEST, LARGEST)
         return torch.from_numpy(numbers).to(outputs.device, outputs.dtype)
+
+
+class Noise(TensorCorruption):
+    """Gaussian noise is added to the outputs, drawn anew for each answer, as in the experiments of ApproxIFER."""
+
+    kind: Literal["noise"] = "noise"
+    deviation: PositiveFloat = 10.0
+    """Its standard deviation, in the unit of the outputs."""
+
+    @property
+    def alike(self) -> bool:
+        """Two instances are damaged each in its own way."""
+        return False
+
+    def corrupt(self, outputs: Tensor, draws: Draws) -> Tensor:
+        """Add the noise."""
+        import torch
+
+        one, other = np.split(draws.of_answers(2 * outputs.shape[1]), 2, axis=1)
+        normal = np.sqrt(-2 * np.log1p(-one)) * np.cos(2 * np.pi * other)  # Box and Muller 1958
+        return outputs + torch.from_numpy(self.deviation * normal).to(outputs.device, outputs.dtype)
 
 
 class StaleModel(TensorCorruption):

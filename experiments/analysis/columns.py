@@ -123,7 +123,11 @@ TABLES = (
             ),
             Column(("unavail.",), "%", _UNAVAILABLE),
             *(Column((f"A_{name[0]}",), "%", meaning) for name, meaning in _ACCURACY.items()),
-            Column(("wrong",), "%", f"{_WRONG['wrong']} This and the next two are shown in a run with `corruption`."),
+            Column(
+                ("wrong",),
+                "%",
+                f"{_WRONG['wrong']} These three are shown in a run with `corruption`, where gap and kB/query are not.",
+            ),
             Column(("false alarms",), "%", _WRONG["false_alarms"]),
             Column(("misses",), "%", _WRONG["misses"]),
             Column(("goodput",), "/s", f"{_GOODPUT['goodput']} Shown where there is such a time."),
@@ -248,8 +252,8 @@ TABLES = (
             Column(
                 ("used",),
                 "bits",
-                "Answers from which it was reconstructed: bit i < k for slot i, bit k + j for parity row j. After a vote "
-                "bit j for copy j if it won, bit 31 + j if it was outvoted; else 0.",
+                "Answers from which it was reconstructed: bit i < k for slot i, bit k + j for parity row j. After a "
+                "vote bit j for copy j if it won, bit 31 + j if it was outvoted; else 0.",
             ),
             Column(("label",), "", "True class of the sample; null without a model."),
             Column(("answer",), "", "Class that the client was given; null without a model."),

@@ -30,7 +30,9 @@ MOST_ROWS = 30
 
 LATE = {"p50": "p50\nms", "p99": "p99\nms", "p999": "p99.9\nms", "gap": "gap\nms"}
 WRONG = {"accuracy_available": "A_a\n%", "accuracy_degraded": "A_d\n%", "accuracy_overall": "A_o\n%"}
-LOCATED = {"wrong": "wrong\n%", "false_alarms": "false\nalarms %", "misses": "misses\n%"}
+LOCATED = {"wrong": "wrong\n%", "false_alarms": "false\nal. %", "misses": "misses\n%"}
+LEFT_OUT = ("gap", "bytes")
+"""Columns that make room for those of wrong answers."""
 COST: dict[str, tuple[str, Callable[[Row], str]]] = {
     "instances": ("inst-\nances", lambda row: f"{row.cost['instances']:.4g}"),
     "price": ("price", lambda row: f"{cost.of(row.cost, 'price'):.4g}"),
@@ -105,7 +107,10 @@ def _table(rows: Sequence[Row], sign: str) -> RenderableType:
     standing = any(row.standing for row in rows)
     table.add_column("policy,\nstanding" if standing else "policy")
     columns: list[list[str]] = []
+    corrupt = any("wrong" in row.metrics for row in rows)
     for metric, heading in LATE.items():
+        if corrupt and metric in LEFT_OUT:
+            continue
         table.add_column(heading, justify="right", no_wrap=True)
         columns.append(column(rows, metric, 1.0, sign))
     table.add_column("unavail.\n%", justify="right", no_wrap=True)
@@ -114,7 +119,7 @@ def _table(rows: Sequence[Row], sign: str) -> RenderableType:
         for metric, heading in WRONG.items():
             table.add_column(heading, justify="right", no_wrap=True)
             columns.append(column(rows, metric, 100.0, sign))
-    if any("wrong" in row.metrics for row in rows):
+    if corrupt:
         for metric, heading in LOCATED.items():
             table.add_column(heading, justify="right", no_wrap=True)
             columns.append(column(rows, metric, 100.0, sign))
@@ -123,7 +128,7 @@ def _table(rows: Sequence[Row], sign: str) -> RenderableType:
         columns.append(column(rows, "goodput", 1.0, sign))
     priced = any(cost.of(row.cost, "price") != row.cost["instances"] for row in rows)
     for name, (heading, written) in COST.items():
-        if name == "price" and not priced:
+        if (name == "price" and not priced) or (corrupt and name in LEFT_OUT):
             continue
         table.add_column(heading, justify="right", no_wrap=True)
         columns.append([written(row) for row in rows])
