@@ -35,7 +35,8 @@ UNAVAILABLE = (Route.RECONSTRUCTION, Route.BACKUP, Route.DEFAULT)
 
 
 LARGEST_VOTE = 31
-"""At most so many copies of a query vote, since two bits of `Queries.used` belong to each."""
+"""At most so many copies of a query vote, since two bits of `Queries.used` belong to each; one that has been lost and
+repeated more often votes, but is not recorded."""
 
 
 class Role(IntEnum):
