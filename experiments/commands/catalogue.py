@@ -25,6 +25,7 @@ from sim.kinds import Kind, Options, about
 from sim.network import Network as ClusterNetwork
 from sim.policies.coded import LastResort
 from sim.policies.hedged import Hedging
+from sim.policies.replication import Vote
 
 _SECTIONS: dict[str, type[Options]] = {
     "experiment": Experiment,
@@ -34,6 +35,7 @@ _SECTIONS: dict[str, type[Options]] = {
     "cluster": Cluster,
     "cluster.network": ClusterNetwork,
     "cluster.prices": Prices,
+    "replication.vote": Vote,
     "coded.hedge": Hedging,
     "coded.backup": LastResort,
     "reference": Reference,

@@ -87,6 +87,8 @@ class Validation:
             raise ParmError(
                 "validate runs one point, but the experiment has a 'sweep': take it out with --set 'sweep={}'."
             )
+        if experiment.corruption:
+            raise ParmError("validate measures times, which wrong answers do not change: leave 'corruption' out.")
         if experiment.cluster.batching.start().adapts:
             raise ParmError("validate measures one batch size; use batching of kind 'fixed'.")
         if experiment.cluster.batching.forms_at_instances:

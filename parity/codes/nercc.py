@@ -44,11 +44,11 @@ class Nercc(CurveCode):
     """Weight of the first curve's bending against its distance from the queries, tuned for LeNet-5 on Fashion-MNIST."""
     lambda_decode: float = Field(default=0.0, ge=0)
     """Weight of the second curve's bending against its distance from the answers, tuned likewise; 0: through all."""
-    lambda_locate: float = Field(default=1e-4, gt=0)
-    """The same weight where `errors` wrong answers are looked for."""
+    lambda_locate: float = Field(default=1e-3, gt=0)
+    """Weight of the bending of the curve from which `errors` wrong answers stand out, tuned likewise."""
     threshold: float = Field(default=2.25, ge=0)
-    """An answer is taken for wrong if it is this many times as far from the curve as the median one; 0: the farthest
-    always are."""
+    """How many times as far from that curve as the median answer one has to be to be taken for wrong, tuned likewise;
+    0: the farthest always are."""
 
     def encoder(self, at: Angles, read: Angles) -> Matrix:
         """See `CurveCode.encoder`."""
