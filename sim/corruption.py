@@ -80,10 +80,14 @@ class Corrupt:
         self.causes = tuple(causes)
         each = [cause.periods(streams, number, instances) for number, cause in enumerate(causes)]
         self._periods = np.stack(each) if each else np.empty((0, instances, 2))
+        self._of_instance = [
+            [(number, begins, ends) for number, (begins, ends) in enumerate(periods, 1) if begins < math.inf]
+            for periods in self._periods.transpose(1, 0, 2).tolist()
+        ]
 
     def mark(self, instance: int, finish: float) -> int:
         """Return the mark of an answer that an instance finished then: `RIGHT`, or 1 + the index of the first cause."""
-        for number, (begins, ends) in enumerate(self._periods[:, instance].tolist(), 1):
+        for number, begins, ends in self._of_instance[instance]:
             if begins <= finish < ends:
                 return number
         return RIGHT

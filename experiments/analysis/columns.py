@@ -128,7 +128,7 @@ TABLES = (
                 "%",
                 f"{_WRONG['wrong']} These three are shown in a run with `corruption`, where gap and kB/query are not.",
             ),
-            Column(("false alarms",), "%", _WRONG["false_alarms"]),
+            Column(("false al.",), "%", _WRONG["false_alarms"]),
             Column(("misses",), "%", _WRONG["misses"]),
             Column(("goodput",), "/s", f"{_GOODPUT['goodput']} Shown where there is such a time."),
             Column(("instances",), "", "Instances launched, all pools together."),
