@@ -7,8 +7,8 @@ without a Python step per group; the clients' answers are copied from it once pe
 
 from __future__ import annotations
 
-from collections.abc import Sequence
-from dataclasses import dataclass, field
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass, field, replace
 
 import numpy as np
 import torch
@@ -17,7 +17,8 @@ from torch import Tensor, nn
 
 from backends.reconstruction import Words, reconstructed_words
 from backends.torch_backend import TorchBackend
-from parity.codes.base import Coder
+from backends.wrong import Causes, Counts, WrongAnswers
+from parity.codes.base import Coder, Locator
 from sim.errors import ParmError
 from sim.trace import Ints, Route, Trace
 
@@ -44,6 +45,8 @@ class Answers:
     """Forward passes made for this cell, in samples, by role: `deployed`, `parity`, `backup`."""
     reused: dict[str, int]
     """Answers that needed no pass of their own: known from an earlier cell, or shared by several losses of one word."""
+    wrong: Counts | None = None
+    """Wrong answers among those that were used, and how many were located; None where all answers are right."""
 
 
 @dataclass(slots=True)
@@ -114,17 +117,19 @@ class Predictor:
         code: Coder | None = None,
         parities: Sequence[nn.Module] = (),
         backup: nn.Module | None = None,
+        causes: Causes | None = None,
     ) -> Answers:
         """Predict what each client of `trace` received, where query q carried test sample `samples[q]`.
 
         `parities` holds one module per parity row, `backup` the approximate backup; each may be left out where the
-        trace has no reply by that route. Raises ValueError where one is missing, ParmError where a model answers NaN.
+        trace has no reply by that route. `causes` are those of the wrong answers that the trace has marked, if it has.
+        Raises ValueError where something is missing, ParmError where a model answers NaN.
         """
         if len(samples) != len(trace.queries):
             raise ValueError(f"the trace has {len(trace.queries)} queries, but {len(samples)} samples were given")
         with torch.inference_mode():
             while True:
-                answers, unsound_models = self._answer(trace, samples, code, parities, backup)
+                answers, unsound_models = self._answer(trace, samples, code, parities, backup, causes)
                 # What overflows half precision has an answer in single precision.
                 named = [name for name in unsound_models if name != "reconstruction"] or unsound_models
                 suspects = {module for name in named for module in unsound_models[name]}
@@ -135,10 +140,17 @@ class Predictor:
         return answers
 
     def _answer(
-        self, trace: Trace, samples: Ints, code: Coder | None, parities: Sequence[nn.Module], backup: nn.Module | None
+        self,
+        trace: Trace,
+        samples: Ints,
+        code: Coder | None,
+        parities: Sequence[nn.Module],
+        backup: nn.Module | None,
+        causes: Causes | None,
     ) -> tuple[Answers, dict[str, Sequence[nn.Module]]]:
         """See `answer`; also return, by name, the models behind outputs that are not finite."""
         route, words = trace.queries.route, reconstructed_words(trace)
+        wrong = None if causes is None else WrongAnswers(causes, self.backend, trace, words)
         by_backup = np.flatnonzero(route == Route.BACKUP)
         passes, reused = {"deployed": 0, "parity": 0, "backup": 0}, {"deployed": 0, "parity": 0, "backup": 0}
         memos = {"deployed": (self._memo(self.deployed, "deployed"), samples)}
@@ -168,10 +180,13 @@ class Predictor:
         if len(by_backup):
             memo = memos["backup"][0]
             answer[backed_up], top5[backed_up] = memo.answer[carried[backed_up]], memo.top5[carried[backed_up]]
+        if wrong is not None:
+            self._spoil(answer, top5, wrong, carried, {name: memo.outputs for name, (memo, _) in memos.items()})
+        located = np.zeros(len(words.query), dtype=np.int64)
         if len(words):
             assert code is not None
             placed = _PlacedWords(members, word, slot, used, self.labels[carried[query]], needed)
-            found = self._reconstruct(words, placed, code, parities[: trace.r], trace.r)
+            *found, located = self._reconstruct(words, placed, code, parities[: trace.r], trace.r, wrong)
             answer[query], top5[query], finite["reconstruction"] = found
             behind["reconstruction"] = [] if code.answered_by == "oracle" else parities[: trace.r]
             if code.answered_by != "oracle":
@@ -183,7 +198,20 @@ class Predictor:
         answers, sound = collect(
             answer, top5, own, self.labels[carried], by_default, list(finite.values()), passes, reused
         )
+        if wrong is not None:
+            answers = replace(answers, wrong=wrong.counts(located))
         return answers, {name: behind[name] for name, good in zip(finite, sound, strict=True) if not good}
+
+    def _spoil(
+        self, answer: Tensor, top5: Tensor, wrong: WrongAnswers, carried: Tensor, outputs: Mapping[str, Tensor]
+    ) -> None:
+        """Put wrong answers in the place of those that the models of `outputs` gave to the samples `carried`."""
+        for name, replies in wrong.replied.items():
+            if len(replies.query):
+                (at,) = self.backend.place_indices([replies.query])
+                rows = carried[at]
+                found = wrong.replies(replies, outputs[name][rows], lambda some, rows=rows: self.images[rows[some]])  # type: ignore[misc]
+                answer[at], top5[at] = top_answer(found), in_top(found, self.labels[rows])
 
     def _distrust(self, module: nn.Module) -> bool:
         """Compute anew in single precision what a model answers, if it was the backend that chose half precision."""
@@ -220,25 +248,52 @@ class Predictor:
         memo.known[new] = True
 
     def _reconstruct(
-        self, words: Words, placed: _PlacedWords, code: Coder, parities: Sequence[nn.Module], r: int
-    ) -> tuple[Tensor, Tensor, Tensor]:
+        self,
+        words: Words,
+        placed: _PlacedWords,
+        code: Coder,
+        parities: Sequence[nn.Module],
+        r: int,
+        wrong: WrongAnswers | None,
+    ) -> tuple[Tensor, Tensor, Tensor, Ints]:
         """Decode the queries `words.query`, in that order.
 
-        Return their answers, whether the label is in the top 5, and whether all of it is finite.
+        Return their answers, whether the label is in the top 5, whether all of it is finite, and which answers the
+        code took for wrong: a bit mask for each query.
         """
         outputs, members = self._memo(self.deployed, "deployed").outputs, placed.members
         parity = self._parity_outputs(placed, outputs, code, parities, r)
+        own, row = outputs, members
+        if wrong is not None:  # then each word has own answers of its own
+            own = wrong.own(outputs[members], lambda some: self.images[members.reshape(-1)[some]]).flatten(0, 1)
+            row = torch.arange(members.numel(), device=members.device).reshape(members.shape)
+            parity = self._wrong_parities(wrong, placed, parity, code, r)
+        located = locate(code, parity, words)
+        returned = torch.from_numpy(words.used & ~located)
+        used = placed.used & ~torch.from_numpy(located).to(placed.used.device)
         answer = torch.empty(len(placed.word), dtype=torch.int16, device=outputs.device)
         top5 = torch.empty(len(placed.word), dtype=torch.bool, device=outputs.device)
         finite = torch.ones((), dtype=torch.bool, device=outputs.device)
         step = max(1, VALUES_PER_CHUNK // (members.shape[1] * outputs.shape[1] + r * parity.shape[2]))
         for start in range(0, len(placed.word), step):
             chunk = slice(start, start + step)
-            word, used = placed.word[chunk], torch.from_numpy(words.used[chunk])
-            mine = reconstruct(code, outputs[members[word]], parity[word], used, placed.used[chunk], placed.slot[chunk])
+            word = placed.word[chunk]
+            mine = reconstruct(code, own[row[word]], parity[word], returned[chunk], used[chunk], placed.slot[chunk])
             answer[chunk], top5[chunk] = top_answer(mine), in_top(mine, placed.labels[chunk])
             finite &= mine.isfinite().all()
-        return answer, top5, finite
+        return answer, top5, finite, located
+
+    def _wrong_parities(self, wrong: WrongAnswers, placed: _PlacedWords, parity: Tensor, code: Coder, r: int) -> Tensor:
+        """Return the parity answers (w, r, p) with the wrong ones in place."""
+        parity = parity.clone()
+        for row, needed in enumerate(placed.needed):
+            rows = placed.members[needed]
+
+            def queries(some: Tensor, rows: Tensor = rows, row: int = row) -> Tensor:
+                return code.encode(self.images[rows[some]], r)[:, row]
+
+            parity[needed, row] = wrong.coded(row, needed.cpu().numpy(), parity[needed, row], queries)
+        return parity
 
     def _parity_outputs(
         self, placed: _PlacedWords, outputs: Tensor, code: Coder, parities: Sequence[nn.Module], r: int
@@ -307,6 +362,20 @@ def collect(
     right, agrees, among = (column.astype(np.bool_) for column in (right, agrees, among))
     answers = Answers(classes.copy(), right, agrees, among, passes, reused)
     return answers, values[4 * len(answer) :].astype(np.bool_).tolist()
+
+
+def locate(code: Coder, parities: Tensor, words: Words) -> Ints:
+    """Return which answers the code takes for wrong, as bit masks for `words.query`, (l,); 0 where it does not look.
+
+    `parities` (w, r, p) are the words' parity answers. Queries of a word that were decoded from the same answers share
+    the work.
+    """
+    if not isinstance(code, Locator) or not code.errors:
+        return np.zeros(len(words.query), dtype=np.int64)
+    different, which = np.unique(np.stack([words.word, words.used]), axis=1, return_inverse=True)
+    word, used = (torch.from_numpy(part) for part in different)
+    found = code.located(parities[word.to(parities.device)], used, words.members.shape[1])
+    return found.numpy()[which.reshape(-1)]
 
 
 def reconstruct(code: Coder, outputs: Tensor, parities: Tensor, returned: Tensor, used: Tensor, slot: Tensor) -> Tensor:

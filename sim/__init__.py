@@ -30,6 +30,7 @@ if TYPE_CHECKING:
     from sim.batching import Aimd, Batching, Fixed
     from sim.cluster import Cluster, Prices
     from sim.code import Code
+    from sim.corruption import Corruption
     from sim.dispatching import BestOf, Discipline, IdleQueue, RandomQueue, RoundRobin, ShortestQueue, SingleQueue
     from sim.distributions import Distribution
     from sim.distributions.combined import Bimodal, Mixture, Scaled, Sum, Truncated
@@ -88,8 +89,8 @@ _MODULES = (
     "sim.errors", "sim.trace", "sim.streams", "sim.schedule", "sim.code", "sim.task", "sim.batching", "sim.dispatching",
     "sim.network", "sim.distributions", "sim.distributions.families", "sim.distributions.heavy",
     "sim.distributions.combined", "sim.distributions.files", "sim.distributions.profile", "sim.scalers",
-    "sim.cluster", "sim.stragglers", "sim.policies", "sim.policies.base", "sim.policies.hedged", "sim.policies.coded",
-    "sim.simulation", "sim.sharing", "sim.services",
+    "sim.cluster", "sim.corruption", "sim.stragglers", "sim.policies", "sim.policies.base", "sim.policies.hedged",
+    "sim.policies.coded", "sim.simulation", "sim.sharing", "sim.services",
 )  # fmt: skip
 """Where the public names are, in the order of their cost."""
 
@@ -107,6 +108,7 @@ __all__ = [
     "Coded",
     "CodedNonsystematic",
     "Cold",
+    "Corruption",
     "Counts",
     "Crashes",
     "DefaultAnswer",

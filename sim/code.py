@@ -21,6 +21,10 @@ class Code(Kind):
         """
         return any_k_suffice(k, r, returned)
 
+    def needs(self, k: int) -> int:
+        """Return how many answers a non-systematic code awaits before it decodes k queries; k by default."""
+        return k
+
     def check(self, k: int, r: int) -> None:
         """Raise ValueError, in one sentence, if the code does not support k queries with r parities."""
         del k, r

@@ -9,6 +9,7 @@ from typing import Literal, Protocol
 from sim.batching import BatchSize
 from sim.clock import Call, Clock
 from sim.cluster import Cluster
+from sim.corruption import Corrupt
 from sim.dispatching import uniform
 from sim.distributions.families import Deterministic
 from sim.pool import Pool
@@ -40,7 +41,7 @@ class Frontend:
 
     __slots__ = (
         "_adapts", "_alone", "_arrivals", "_awaiting", "_batch_size", "_batches", "_clients", "_cluster", "_deadline",
-        "_due", "_execution", "_first", "_live", "_max_wait", "_recorder", "_streams", "_waiting", "clock",
+        "_due", "_execution", "_first", "_live", "_max_wait", "_recorder", "_streams", "_waiting", "clock", "corrupt",
         "deployed", "others",
     )  # fmt: skip
 
@@ -59,6 +60,8 @@ class Frontend:
         self.deployed = deployed
         self.others = tuple(others)
         """The policy's pools after the first, in the order of its plans."""
+        self.corrupt: Corrupt | None = None
+        """The corrupt instances, for votes, which compare answers; None where all answers are right."""
         self._cluster = cluster
         self._streams = streams
         self._recorder = recorder

@@ -14,6 +14,7 @@ from sim import compiled, elastic
 from sim.batching import BatchSize
 from sim.clock import Call, Clock
 from sim.cluster import Cluster
+from sim.corruption import Corrupt, Corruption
 from sim.dispatching import QueueEach, uniform
 from sim.elastic import (
     ScaledLearning,
@@ -57,12 +58,13 @@ def simulate(
     streams: Streams,
     hardware: Hardware | None = None,
     engine: Engine = "auto",
+    corruption: Sequence[Corruption] = (),
 ) -> Trace:
     """Simulate one policy on one cluster under one schedule of arrivals.
 
     The same arguments give the same trace. Equal `streams` give every policy the same first service times and the same
     stragglers (common random numbers). With `hardware` in the loop, measured times replace drawn service times, and
-    stragglers modify those.
+    stragglers modify those. `corruption` says which instances answer wrongly; the trace's tasks are then marked.
 
     Raises ParmError where queries would never be answered (lost work, batches that never fill) and where `hardware`
     does not support the batches, and ValueError where the policy cannot run on this cluster.
@@ -77,15 +79,18 @@ def simulate(
     plans = policy.pools(cluster)
     effects = attach(cluster, stragglers, streams, plans)
     by_kind = _by_kind(stragglers, effects)
+    corrupt = Corrupt(corruption, streams, _machines(cluster, policy)) if corruption else None
     choice = choose(engine, cluster, policy, by_kind, queries=len(schedule), measured=hardware is not None)
     if choice.engine == "compiled":
-        return compiled.run(cluster, policy, effects, schedule, streams, deadline)
+        trace = compiled.run(cluster, policy, effects, schedule, streams, deadline)
+        return trace if corrupt is None else corrupt.marked(trace)
     clock = Clock()
     recorder = Recorder(len(schedule))
     scaling = None if cluster.scaler is None else Scaling(cluster.scaler, plans, streams, clock)
     drain = clock.drain if scaling is None else scaling.drain
     pools = launch(clock, recorder, cluster, effects, streams, plans, hardware, scaling=scaling)
     frontend = Frontend(clock, recorder, cluster, streams, pools[0], pools[1:], deadline)
+    frontend.corrupt = corrupt
     execution = policy.begin(frontend)
     with gc_disabled():
         if isinstance(schedule, ClosedSchedule):
@@ -107,7 +112,8 @@ def simulate(
         np.frombuffer(clients.arrivals, dtype=np.float64) if isinstance(schedule, ClosedSchedule) else schedule.times
     )
     trace = traced(recorder, arrivals, cluster, policy, sum(plan.instances for plan in plans))
-    return trace if scaling is None else scaling.told(trace)
+    trace = trace if scaling is None else scaling.told(trace)
+    return trace if corrupt is None else corrupt.marked(trace)
 
 
 def traced(recorder: Recorder, arrivals: Floats, cluster: Cluster, policy: Policy, instances: int) -> Trace:
@@ -149,6 +155,7 @@ def check(
     stragglers: Sequence[Straggler],
     queries: int = 0,
     clients: int | None = None,
+    corruption: Sequence[Corruption] = (),
 ) -> None:
     """Raise ValueError, in one sentence, if `simulate` cannot run these together with so many `queries`.
 
@@ -164,9 +171,17 @@ def check(
             "before it is dispatched"
         )
     attach(cluster, stragglers, Streams(0), policy.pools(cluster))
+    Corrupt(corruption, Streams(0), _machines(cluster, policy))
     stuck = _never_full(cluster, policy, queries, clients)
     if stuck is not None:
         raise ValueError(stuck)
+
+
+def _machines(cluster: Cluster, policy: Policy) -> int:
+    """Return how many instances there are, with a scaler the most that there may be."""
+    plans = policy.pools(cluster)
+    more = [] if cluster.scaler is None else elastic.spares(cluster.scaler, plans)
+    return sum(plan.instances for plan in (*plans, *more))
 
 
 def without_effect(cluster: Cluster, policies: Sequence[Policy]) -> list[str]:

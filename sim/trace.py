@@ -35,6 +35,11 @@ UNAVAILABLE = (Route.RECONSTRUCTION, Route.BACKUP, Route.DEFAULT)
 """Routes of an unavailable prediction: the reply is not the deployed model's answer."""
 
 
+LARGEST_VOTE = 31
+"""At most so many copies of a query vote, since two bits of `Queries.used` belong to each; one that has been lost and
+repeated more often votes, but is not recorded."""
+
+
 class Role(IntEnum):
     """Which model a pool of instances serves."""
 
@@ -66,7 +71,8 @@ class Queries:
     batch: NDArray[np.int32]
     """Row of `Batches`."""
     used: Ints
-    """The answers used by a reconstruction: bit i < k for slot i, bit k + j for parity row j; else 0."""
+    """The answers used by a reconstruction: bit i < k for slot i, bit k + j for parity row j. Those of a vote: bit j
+    for copy j, where it was on the winning side, bit `LARGEST_VOTE` + j where it was not. Else 0."""
 
     def __len__(self) -> int:
         return len(self.arrival)
@@ -122,6 +128,8 @@ class Tasks:
     """When its answer was back at the frontend; NaN where none came."""
     fate: NDArray[np.uint8]
     """A `TaskStatus`."""
+    wrong: NDArray[np.uint8] | None = None
+    """0 for a right answer, else 1 + the index of the `Corruption` that made it wrong; None without any."""
 
     def __len__(self) -> int:
         return len(self.owner)

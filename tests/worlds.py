@@ -9,6 +9,7 @@ import numpy as np
 from hypothesis import strategies as st
 from pydantic import ValidationError
 
+from backends.corruption import Adversarial, RandomClass
 from parity.codes import (
     Addition,
     Approxifer,
@@ -22,6 +23,7 @@ from parity.codes import (
 )
 from sim.batching import Aimd, Batching, Fixed
 from sim.cluster import Cluster
+from sim.corruption import Corruption
 from sim.dispatching import BestOf, Discipline, IdleQueue, RandomQueue, RoundRobin, ShortestQueue, SingleQueue
 from sim.distributions.families import Deterministic, Exponential, Uniform
 from sim.engines import Engine
@@ -40,6 +42,7 @@ from sim.policies import (
 )
 from sim.policies.coded import LastResort
 from sim.policies.hedged import Hedging
+from sim.policies.replication import Vote
 from sim.routing import Ejection, LeastRequest, PeakEwma, Prequal
 from sim.scalers import Cold, QueueLength, Scaler, Scheduled, TargetUtilisation
 from sim.schedule import ClosedSchedule, OpenSchedule, Schedule
@@ -101,6 +104,16 @@ STRAGGLERS = st.lists(
     max_size=3,
     unique=True,
 )
+CORRUPTION = st.lists(
+    st.sampled_from(
+        [
+            RandomClass(instances=2),
+            RandomClass(after=Exponential(mean=0.3), lasts=Exponential(mean=0.3)),
+            Adversarial(instances=(0, 1)),
+        ]
+    ),
+    max_size=2,
+)
 
 
 HOW_SCALED: dict[str, st.SearchStrategy[Any]] = {
@@ -143,11 +156,12 @@ CANCELS = {
 }
 SHARES = {"budget": st.sampled_from([None, 0.3]), "probability": st.sampled_from([1.0, 0.4])}
 HEDGINGS = st.builds(Hedging, copies=st.integers(2, 2), after=WAITS, **SHARES, **CANCELS)
+VOTES = st.builds(Vote, agree=st.integers(2, 2), tie=st.sampled_from(["most", "default", "another"]))
 
 
 CODES = (Addition(), Exact(), Concatenation(), Conditional(), Learned(), InvNet())
 """Every code whose replies are predictions as they are; the others are `EVERY_REPLY`'s."""
-EVERY_REPLY = (None, Approxifer(), Nercc())
+EVERY_REPLY = (None, Approxifer(), Nercc(), Approxifer(errors=1), Nercc(errors=2))
 
 
 def _coded(code: TensorCode, k: int, r: int) -> Coded:
@@ -165,6 +179,7 @@ def policies() -> st.SearchStrategy[Policy]:
         st.just(EqualResources()),
         st.builds(DefaultAnswer, after=st.sampled_from([0.01, 0.05, 0.3])),
         st.builds(Replication, copies=st.integers(2, 3), **CANCELS),
+        st.builds(Replication, copies=st.integers(2, 3), vote=VOTES, **CANCELS),
         st.builds(Coded, k=st.integers(2, 5), r=st.integers(1, 3)),
         st.builds(_coded, st.sampled_from(CODES), st.integers(2, 5), st.integers(1, 3)),
         st.builds(
@@ -251,6 +266,12 @@ class World:
     stragglers: tuple[Straggler, ...]
     schedule: Schedule
     streams: Streams
+    corruption: tuple[Corruption, ...] = ()
+
+    @property
+    def votes(self) -> bool:
+        """Whether copies vote, which SimPy alone can simulate."""
+        return isinstance(self.policy, Replication) and self.policy.vote is not None
 
     def fills(self) -> bool:
         """Say whether no batch and no group waits for queries that never come."""
@@ -267,8 +288,9 @@ class World:
         return replace(self, cluster=self.cluster.model_copy(update={"scaler": None}))
 
     def run(self, engine: Engine = "simpy") -> Trace:
-        """Simulate it."""
-        return simulate(self.cluster, self.policy, self.stragglers, self.schedule, self.streams, engine=engine)
+        """Simulate it, votes on SimPy whichever engine is asked for."""
+        what = (self.cluster, self.policy, self.stragglers, self.schedule, self.streams)
+        return simulate(*what, engine="simpy" if self.votes else engine, corruption=self.corruption)
 
 
 def worlds(discipline: st.SearchStrategy[Discipline] = DISCIPLINES) -> st.SearchStrategy[World]:
@@ -280,6 +302,7 @@ def worlds(discipline: st.SearchStrategy[Discipline] = DISCIPLINES) -> st.Search
         st.builds(tuple, STRAGGLERS),
         schedules(),
         st.builds(Streams, st.integers(0, 99)),
+        st.builds(tuple, CORRUPTION),
     ).filter(lambda world: world.fills())
 
 

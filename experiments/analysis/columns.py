@@ -84,6 +84,12 @@ _ACCURACY = {
     "degraded": "Share of correct answers among the other queries, the unavailable ones (A_d).",
     "overall": "Share of correct answers among all queries (A_o); with f the share unavailable, (1 - f) A_a + f A_d.",
 }
+_WRONG = {
+    "wrong": "Share of wrong answers among all that replies were made from or chosen among: one for a plain reply, all "
+    "that were awaited for a reconstruction or a vote.",
+    "false_alarms": "Share of the right ones among them that a code or a vote took for wrong.",
+    "misses": "Share of the wrong ones among them that no code and no vote took for wrong.",
+}
 _STANDING = (
     "What is certain of the policy among all of its sweep point, by `select`, else in p99.9 and within 1 ms: best, "
     "within the zone (of the best), worse (than another), or undecided. All are right at once at the confidence that "
@@ -122,6 +128,13 @@ TABLES = (
             ),
             Column(("unavail.",), "%", _UNAVAILABLE),
             *(Column((f"A_{name[0]}",), "%", meaning) for name, meaning in _ACCURACY.items()),
+            Column(
+                ("wrong",),
+                "%",
+                f"{_WRONG['wrong']} These three are shown in a run with `corruption`, where gap and kB/query are not.",
+            ),
+            Column(("false al.",), "%", _WRONG["false_alarms"]),
+            Column(("misses",), "%", _WRONG["misses"]),
             Column(("goodput",), "/s", f"{_GOODPUT['goodput']} Shown where there is such a time."),
             Column(("instances",), "", _LAUNCHED),
             Column(("price",), "", "Price of all instances by `cluster.prices`; shown if a price is not 1."),
@@ -141,6 +154,10 @@ TABLES = (
             _measured("unavailable", "fraction", _UNAVAILABLE),
             *(_measured(f"accuracy_{name}", "fraction", meaning) for name, meaning in _ACCURACY.items()),
             *(_measured(name, "1/s", meaning) for name, meaning in _GOODPUT.items()),
+            *(
+                _measured(name, "fraction", f"{meaning} Only in a run with `corruption`.")
+                for name, meaning in _WRONG.items()
+            ),
             Column(("instances",), "count", _LAUNCHED),
             Column(("price",), "unit of `cluster.prices`", "Price of all instances, each 1 by default."),
             Column(
@@ -247,7 +264,8 @@ TABLES = (
             Column(
                 ("used",),
                 "bits",
-                "Answers from which it was reconstructed: bit i < k for slot i, bit k + j for parity row j; else 0.",
+                "Answers from which it was reconstructed: bit i < k for slot i, bit k + j for parity row j. After a "
+                "vote bit j for copy j if it won, bit 31 + j if it was outvoted; else 0.",
             ),
             Column(("label",), "", "True class of the sample; null without a model."),
             Column(("answer",), "", "Class that the client was given; null without a model."),
@@ -278,6 +296,11 @@ TABLES = (
             Column(("finish",), "s", "When its service ended, or when it was removed from the queue."),
             Column(("back",), "s", "When the frontend received its answer; NaN if none came."),
             Column(("fate",), "", "How it ended: done, cancelled (in the queue or in service) or lost (in a crash)."),
+            Column(
+                ("wrong",),
+                "",
+                "0 for a right answer, else the number of the cause in `corruption`, from 1; only in a run with it.",
+            ),
         ),
     ),
     Table(

@@ -32,7 +32,7 @@ from experiments.analysis.selection import margin
 from experiments.analysis.statistics import Interval
 from experiments.analysis.summary import Row, point_key
 
-CONDITIONS = ("workload", "stragglers", "model")
+CONDITIONS = ("workload", "stragglers", "corruption", "model")
 """Sections of the YAML that nobody chooses who runs the cluster."""
 ACCURACY = "accuracy_overall"
 NEGLIGIBLE_LATENCY = 0.01

@@ -66,6 +66,9 @@ class Measured:
     goodput: float | None = None
     """Queries per second that were answered in time and rightly (without a model: in time and not by default); None
     where there is no time limit, or all queries arrive at once."""
+    wrong: dict[str, int] | None = None
+    """Counts of the answers that replies were made from or chosen among: `used`, those that were `wrong`, those that
+    were `located` (taken for wrong), and those that were both, `found`; None in a run without wrong answers."""
 
     @property
     def unavailable(self) -> int:
@@ -223,7 +226,15 @@ def _measured(
         routes={kind.name.lower(): int(counts[kind]) for kind in Route},
         accuracy=accuracy,
         goodput=None if in_time is None else _goodput(trace, answers, part, in_time),
+        wrong=None if answers is None else _wrong(answers, part),
     )
+
+
+def _wrong(answers: Answers, part: Ints) -> dict[str, int] | None:
+    counts = answers.wrong
+    if counts is None:
+        return None
+    return {name: int(getattr(counts, name)[part].sum()) for name in ("used", "wrong", "located", "found")}
 
 
 def _goodput(trace: Trace, answers: Answers | None, part: Ints, in_time: float) -> float | None:

@@ -31,6 +31,10 @@ RATES = {"goodput": "", "goodput_per_instance": "instances", "goodput_per_price"
 METRICS = (*LATENCIES, *FRACTIONS, *RATES)
 """Every metric that has an interval, in the order of the columns."""
 
+WRONG = {"wrong": ("wrong", ""), "false_alarms": ("located", "found"), "misses": ("wrong", "found")}
+"""Metrics of wrong answers, which have an interval too: what is counted, less what. Only runs with corruption have
+them. False alarms are counted among right answers, misses among wrong ones."""
+
 COMPARED = (*LATENCIES, "accuracy_overall", "goodput")
 """The metrics whose paired differences are written."""
 
@@ -62,7 +66,8 @@ class Row:
     point: dict[str, Any]
     """The swept keys and their values here; empty without a sweep."""
     metrics: dict[str, Interval | None]
-    """Each of `METRICS`, latencies in ms; None where there is nothing to measure (no model, nothing degraded)."""
+    """Each of `METRICS`, latencies in ms; None where there is nothing to measure (no model, nothing degraded). Each of
+    `WRONG` too, in a run with wrong answers."""
     cost: dict[str, float]
     """Each of `COSTS`, averaged over the trials."""
     queries: int
@@ -212,7 +217,7 @@ def _row(trials: list[Outcome]) -> Row:
     parts: Sequence[Measured] = trials if len(trials) > 1 else first.blocks or trials
     latencies = Latencies(trials)
     metrics: dict[str, Interval | None] = {name: latencies.sample(name).interval for name in LATENCIES}
-    for name in FRACTIONS:
+    for name in (*FRACTIONS, *(WRONG if first.wrong is not None else ())):
         counted = [_count(part, name) for part in parts]
         present = [pair for pair in counted if pair is not None and pair[1] > 0]
         metrics[name] = wilson_clustered([hit for hit, _ in present], [of for _, of in present]) if present else None
@@ -315,11 +320,19 @@ def _count(part: Measured, name: str) -> tuple[int, int] | None:
     """Return (hits, total) of one of `FRACTIONS`, or None without a model."""
     if name == "unavailable":
         return part.unavailable, part.queries
+    if name in WRONG:
+        return None if part.wrong is None else _count_wrong(part.wrong, name)
     if part.accuracy is None:
         return None
     kinds = {"accuracy_available": ("available",), "accuracy_degraded": ("degraded",)}
     names = kinds.get(name, ("available", "degraded"))
     return sum(part.accuracy[f"{kind}_correct"] for kind in names), sum(part.accuracy[kind] for kind in names)
+
+
+def _count_wrong(counts: dict[str, int], name: str) -> tuple[int, int]:
+    among = {"wrong": counts["used"], "false_alarms": counts["used"] - counts["wrong"], "misses": counts["wrong"]}
+    of, less = WRONG[name]
+    return counts[of] - counts.get(less, 0), among[name]
 
 
 def value(part: Measured, metric: str, whole: Outcome | None = None) -> float:
@@ -373,8 +386,8 @@ def records(table: Sequence[Row]) -> list[dict[str, Any]]:
     lines = []
     for row in table:
         record: dict[str, Any] = {"policy": row.policy} | row.point
-        for name in METRICS:
-            interval = row.metrics[name]
+        for name in (*METRICS, *(WRONG if any("wrong" in one.metrics for one in table) else ())):
+            interval = row.metrics.get(name)
             ends = (None,) * 3 if interval is None else (interval.value, interval.lo, interval.hi)
             record |= dict(zip((name, f"{name}_lo", f"{name}_hi"), ends, strict=True))
         compared = {"relative_cost": row.relative_cost, "equal_cost": row.equal_cost}
@@ -419,7 +432,7 @@ def _row_from_json(fields: dict[str, Any]) -> Row:
         name: None if ends is None else Interval(number(ends["value"]), number(ends["lo"]), number(ends["hi"]))
         for name, ends in fields["metrics"].items()
     }
-    if metrics.keys() != set(METRICS) or fields["cost"].keys() != set(COSTS):
+    if metrics.keys() - set(WRONG) != set(METRICS) or fields["cost"].keys() != set(COSTS):
         raise ValueError("a row has other metrics or costs")
     cost = {name: number(value) for name, value in fields["cost"].items()}
     return TypeAdapter(Row).validate_python(fields | {"cost": cost, "metrics": metrics})

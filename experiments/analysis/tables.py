@@ -30,6 +30,9 @@ MOST_ROWS = 30
 
 LATE = {"p50": "p50\nms", "p99": "p99\nms", "p999": "p99.9\nms", "gap": "gap\nms"}
 WRONG = {"accuracy_available": "A_a\n%", "accuracy_degraded": "A_d\n%", "accuracy_overall": "A_o\n%"}
+LOCATED = {"wrong": "wrong\n%", "false_alarms": "false\nal. %", "misses": "misses\n%"}
+LEFT_OUT = ("gap", "bytes")
+"""Columns that make room for those of wrong answers."""
 COST: dict[str, tuple[str, Callable[[Row], str]]] = {
     "instances": ("inst-\nances", lambda row: f"{row.cost['instances']:.4g}"),
     "price": ("price", lambda row: f"{cost.of(row.cost, 'price'):.4g}"),
@@ -104,7 +107,10 @@ def _table(rows: Sequence[Row], sign: str) -> RenderableType:
     standing = any(row.standing for row in rows)
     table.add_column("policy,\nstanding" if standing else "policy")
     columns: list[list[str]] = []
+    corrupt = any("wrong" in row.metrics for row in rows)
     for metric, heading in LATE.items():
+        if corrupt and metric in LEFT_OUT:
+            continue
         table.add_column(heading, justify="right", no_wrap=True)
         columns.append(column(rows, metric, 1.0, sign))
     table.add_column("unavail.\n%", justify="right", no_wrap=True)
@@ -113,12 +119,16 @@ def _table(rows: Sequence[Row], sign: str) -> RenderableType:
         for metric, heading in WRONG.items():
             table.add_column(heading, justify="right", no_wrap=True)
             columns.append(column(rows, metric, 100.0, sign))
+    if corrupt:
+        for metric, heading in LOCATED.items():
+            table.add_column(heading, justify="right", no_wrap=True)
+            columns.append(column(rows, metric, 100.0, sign))
     if any(row.metrics["goodput"] is not None for row in rows):
         table.add_column("goodput\n/s", justify="right", no_wrap=True)
         columns.append(column(rows, "goodput", 1.0, sign))
     priced = any(cost.of(row.cost, "price") != row.cost["instances"] for row in rows)
     for name, (heading, written) in COST.items():
-        if name == "price" and not priced:
+        if (name == "price" and not priced) or (corrupt and name in LEFT_OUT):
             continue
         table.add_column(heading, justify="right", no_wrap=True)
         columns.append([written(row) for row in rows])
@@ -129,7 +139,7 @@ def _table(rows: Sequence[Row], sign: str) -> RenderableType:
 
 def column(rows: Sequence[Row], metric: str, factor: float, sign: str) -> list[str]:
     """Return a metric of every row with its margin, with as many decimals as give its median margin two digits."""
-    intervals = [row.metrics[metric] for row in rows]
+    intervals = [row.metrics.get(metric) for row in rows]
     margins = [one.margin * factor for one in intervals if one is not None and one.margin > 0]
     typical = median_low(margins) if margins else 0.0
     decimals = 2 if typical <= 0 else min(max(1 - math.floor(math.log10(typical)), 0), 2)

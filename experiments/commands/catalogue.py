@@ -27,6 +27,7 @@ from sim.kinds import Kind, Options, about
 from sim.network import Network as ClusterNetwork
 from sim.policies.coded import LastResort
 from sim.policies.hedged import Hedging
+from sim.policies.replication import Vote
 from sim.scalers import Cold
 
 _SECTIONS: dict[str, type[Options]] = {
@@ -38,6 +39,7 @@ _SECTIONS: dict[str, type[Options]] = {
     "cluster.network": ClusterNetwork,
     "cluster.prices": Prices,
     "scaler.cold": Cold,
+    "replication.vote": Vote,
     "coded.hedge": Hedging,
     "coded.backup": LastResort,
     "services": Service,

@@ -20,7 +20,7 @@ from pydantic import (
 )
 from pydantic_core import InitErrorDetails, PydanticCustomError
 
-from backends import profiles
+from backends import corruption, profiles
 from experiments.analysis.claims import Claim
 from experiments.analysis.cost import Rule
 from experiments.analysis.outcome import Scalar
@@ -39,6 +39,7 @@ from parity import codes
 from parity.networks import Network
 from parity.recipes import Best, Recipe
 from sim.cluster import Cluster, Prices
+from sim.corruption import Corruption
 from sim.engines import Engine
 from sim.errors import ParmError
 from sim.kinds import Options
@@ -56,7 +57,7 @@ from workloads.arrivals import Recorded as NamedArrivals
 from workloads.arrivals import Replay as RecordedArrivals
 from workloads.datasets.base import Dataset
 
-__all__ = ["Experiment", "Model", "Workload", "codes", "drawing"]
+__all__ = ["Experiment", "Model", "Workload", "codes", "corruption", "drawing"]
 
 
 _Swept = Annotated[
@@ -118,6 +119,9 @@ class Experiment(Options):
     """The machines."""
     stragglers: tuple[Straggler, ...] = ()
     """Causes of slow or unavailable instances; several combine."""
+    corruption: tuple[Corruption, ...] = ()
+    """Causes of wrong answers: instances that answer what their model would not. Of several at one instance the first
+    counts."""
     policies: tuple[Policy, ...] = Field(min_length=1)
     """The redundancy policies to compare; the first is the baseline of the differences."""
     services: dict[str, Service] = Field(default_factory=dict)
@@ -354,6 +358,8 @@ class Experiment(Options):
                 yield from self._policy_problems(index, policy)
         if self.services:
             yield from self._service_problems()
+            if self.corruption:
+                yield ("corruption",), "is for one service: leave out 'services'"
         else:
             yield from self._unanswered()
             if self.sharing != FirstCome():
@@ -368,16 +374,23 @@ class Experiment(Options):
         yield from self._precision_problems()
         yield from self._figure_problems(labels)
         yield from self._comparison_problems(labels)
-        if self.execution == "in_the_loop" and self.model is None:
+        yield from self._execution_problems()
+
+    def _execution_problems(self) -> Iterator[tuple[Key, str]]:
+        """Yield what hardware in the loop needs or cannot do."""
+        in_the_loop = self.execution == "in_the_loop"
+        if in_the_loop and self.model is None:
             yield ("execution",), "in_the_loop needs a 'model' to run"
-        if self.contention and self.execution != "in_the_loop":
+        if in_the_loop and self.corruption:
+            yield ("corruption",), "is computed after the simulation: use 'execution: deferred'"
+        if self.contention and not in_the_loop:
             yield ("contention",), "needs 'execution: in_the_loop': a deferred run measures no service times"
 
     def _policy_problems(self, index: int, policy: Policy) -> Iterator[tuple[Key, str]]:
         """Yield why a policy cannot run on the cluster, on the engine that is asked for, or with the models."""
         try:
             clients = getattr(self.workload.arrivals, "clients", None)
-            check(self.machines, policy, self.stragglers, self.workload.queries, clients)
+            check(self.machines, policy, self.stragglers, self.workload.queries, clients, self.corruption)
         except ValueError as error:
             yield ("policies", index), str(error)
             return

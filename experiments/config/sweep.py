@@ -22,7 +22,7 @@ _RANGE = ("from", "to", "steps", "scale")
 
 MOST_POINTS = 10_000
 """Sweeps with more points are rejected as mistakes."""
-SWEEPABLE = ("model", "workload", "cluster", "stragglers", "policies", "services", "sharing")
+SWEEPABLE = ("model", "workload", "cluster", "stragglers", "corruption", "policies", "services", "sharing")
 
 
 def written_out(sweep: Any) -> Any:

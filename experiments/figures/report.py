@@ -106,6 +106,8 @@ def _question(experiment: dict[str, Any]) -> Iterator[tuple[str, str]]:
     )
     yield "arrivals", _spelt(workload["arrivals"])
     yield "slowness and failures", "; ".join(_spelt(one) for one in experiment["stragglers"]) or "none"
+    if experiment.get("corruption"):
+        yield "wrong answers", "; ".join(_spelt(one) for one in experiment["corruption"])
     yield "swept", "; ".join(f"{key}: {', '.join(map(str, values))}" for key, values in sweep.items()) or "nothing"
     yield "measured", f"{experiment['trials']} trials of {workload['queries']:,} queries, seed {experiment['seed']}"
     if experiment["model"]:

@@ -38,6 +38,8 @@ AXES = {
     "policies.coded.k": "coding group size k",
     "stragglers.shuffles.concurrent": "concurrent shuffles",
     "stragglers.sticky.stickiness": "stickiness",
+    "corruption.0.instances": "instances that answer wrongly",
+    "corruption.0": "wrong answers",
     "cluster.batching.size": "batch size",
     "cluster.queue": "queue",
     "cluster.instances": "deployed instances",

@@ -116,7 +116,16 @@ def _hashes(alone: Experiment, trials: int) -> Iterator[tuple[str, str]]:
         yield one.hexdigest()[:16], simulation
 
 
-_LATER: dict[str, Any] = {"goodput": None, "control_variates": False, "steal": False, "graphed": None, "scaler": None}
+_LATER: dict[str, Any] = {
+    "goodput": None,
+    "control_variates": False,
+    "steal": False,
+    "scaler": None,
+    "corruption": [],
+    "vote": None,
+    "errors": 0,
+    "graphed": None,
+}
 """Options that came later, and their values without effect, with which cells keep the ids that they had before."""
 
 

@@ -17,6 +17,7 @@ from typing import TYPE_CHECKING, Any
 
 import numpy as np
 
+from backends.corruption import StaleModel, TensorCorruption
 from experiments.config.schema import Backup, Model
 from experiments.run.cells import Cell
 from experiments.run.progress import Reporter
@@ -24,6 +25,7 @@ from parity.codes import Addition, TensorCode
 from parity.codes.base import Coder
 from sim.errors import ParmError
 from sim.kinds import Options
+from sim.streams import Streams
 from sim.trace import Ints, Role, Trace
 from workloads.datasets.base import DEFAULT_FOLDER, Data, Dataset
 
@@ -31,6 +33,7 @@ if TYPE_CHECKING:
     from torch import nn
 
     from backends.answers import Predictor
+    from backends.wrong import Causes
     from experiments.run.runner import Answered, Parcel, Simulated
     from parity.objectives import TrainingData
     from parity.store import TrainedModel
@@ -40,21 +43,25 @@ if TYPE_CHECKING:
 
 @dataclass(frozen=True, slots=True)
 class ModelSpec:
-    """A deployed model, the models trained for a code at k and r (`code` is set), or a backup (`backup` is set)."""
+    """A deployed model, the models trained for a code at k and r (`code` is set), a backup (`backup` is set), or one
+    that answers in the deployed model's place (`stale` is set)."""
 
     model: Model
     code: TensorCode | None = None
     k: int = 0
     r: int = 0
     backup: Backup | None = None
+    stale: StaleModel | None = None
 
     @property
     def key(self) -> str:
         """A text that is equal for equal specifications."""
-        extra = _key(self.code) + f"{self.k},{self.r}" if self.code else _key(self.backup) if self.backup else ""
-        return _key(self.model) + extra
+        special = self.code or self.backup or self.stale
+        return _key(self.model) + (f"{_key(special)}{self.k},{self.r}" if special else "")
 
     def __str__(self) -> str:
+        if self.stale is not None:
+            return f"stale {self.model.network.name_in_yaml()} on {self.model.dataset.name_in_yaml()}"
         if self.backup is not None:
             return f"backup {self.backup.network.name_in_yaml()} on {self.model.dataset.name_in_yaml()}"
         what = f"{self.model.network.name_in_yaml()} on {self.model.dataset.name_in_yaml()}"
@@ -81,7 +88,8 @@ def need(cell: Cell) -> list[ModelSpec]:
         wanted.append(ModelSpec(model, code, k, r))
     if model.backup is not None and cell.policy.uses(Role.BACKUP, cell.experiment.machines):
         wanted.append(ModelSpec(model, backup=model.backup))
-    return wanted
+    stale = (one for one in cell.experiment.corruption if isinstance(one, StaleModel))
+    return [*wanted, *(ModelSpec(model, stale=one) for one in stale)]
 
 
 def needs(cells: Sequence[Cell]) -> list[ModelSpec]:
@@ -111,6 +119,8 @@ class Deployment:
     code: Coder | None
     parities: list[nn.Module]
     backup: nn.Module | None
+    causes: Causes | None
+    """Of the wrong answers."""
 
 
 def share_the_cores() -> None:
@@ -145,7 +155,7 @@ class Models:
         self._data: dict[str, tuple[TrainingData, Data]] = {}
         self._loaded: dict[str, _Loaded] = {}
         self._parts: dict[str, list[TrainedModel]] = {}
-        self._backups: dict[str, TrainedModel] = {}
+        self._others: dict[str, TrainedModel] = {}
 
     @property
     def device(self) -> str:
@@ -156,7 +166,7 @@ class Models:
     def trained(self) -> list[TrainedModel]:
         """All models found or trained so far."""
         parts = [model for models in self._parts.values() for model in models]
-        return [*(loaded.trained for loaded in self._loaded.values()), *parts, *self._backups.values()]
+        return [*(loaded.trained for loaded in self._loaded.values()), *parts, *self._others.values()]
 
     @property
     def notes(self) -> list[str]:
@@ -168,8 +178,8 @@ class Models:
         for one in needs(cells):
             if one.code is not None:
                 self._parts_of(one, one.code)
-            elif one.backup is not None:
-                self._backup_model(one)
+            elif one.backup is not None or one.stale is not None:
+                self._other_model(one)
             else:
                 self._deployed(one.model)
 
@@ -178,7 +188,8 @@ class Models:
         from experiments.run.runner import Answered
 
         there = self._deployment(cell)
-        answers = there.predictor.answer(trace, there.samples, there.code, there.parities, there.backup)
+        models = there.code, there.parities, there.backup
+        answers = there.predictor.answer(trace, there.samples, *models, there.causes)
         return Answered(there.samples, there.labels, answers)
 
     def in_the_loop(self, cell: Cell) -> tuple[Hardware, Callable[[Trace], Answered]]:
@@ -253,8 +264,24 @@ class Models:
             if one.code is not None:
                 trained = [model.module for model in self._parts_of(one, one.code)]
                 code, parities = one.code.bind(one.k, one.r, trained, loaded.trained.module)
-        backup = next((self._backup_model(one).module for one in others if one.backup is not None), None)
-        return Deployment(loaded.predictor, loaded.labels, samples, code, parities, backup)
+        backup = next((self._other_model(one).module for one in others if one.backup is not None), None)
+        causes = self._causes(cell, deployed.model)
+        return Deployment(loaded.predictor, loaded.labels, samples, code, parities, backup, causes)
+
+    def _causes(self, cell: Cell, model: Model) -> Causes | None:
+        from backends.wrong import Causes
+
+        found = cell.experiment.corruption
+        for one in found:
+            if not isinstance(one, TensorCorruption):
+                raise ParmError(f"corruption '{one.name_in_yaml()}' cannot compute answers: use it without a 'model'.")
+        others = {
+            number: self._other_model(ModelSpec(model, stale=one)).module
+            for number, one in enumerate(found)
+            if isinstance(one, StaleModel)
+        }
+        causes = [one for one in found if isinstance(one, TensorCorruption)]
+        return Causes(causes, Streams(cell.experiment.seed, cell.trial), others) if found else None
 
     def _deployed(self, model: Model) -> _Loaded:
         key = _key(model)
@@ -293,17 +320,18 @@ class Models:
             )
         return self._parts[one.key]
 
-    def _backup_model(self, one: ModelSpec) -> TrainedModel:
-        assert one.backup is not None
-        if one.key not in self._backups:
-            self._backups[one.key] = self._store.classifier(
-                one.backup.network,
-                self._training_data(one.model)[0],
-                one.backup.recipe or one.model.recipe,
-                one.model.training_seed,
-                role="backup",
-            )
-        return self._backups[one.key]
+    def _other_model(self, one: ModelSpec) -> TrainedModel:
+        """Find or train a backup or a stale model."""
+        if one.key not in self._others:
+            model, data = one.model, self._training_data(one.model)[0]
+            if one.stale is not None:
+                recipe, seed = one.stale.recipe or model.recipe, one.stale.training_seed
+                self._others[one.key] = self._store.classifier(model.network, data, recipe, seed)
+            else:
+                assert one.backup is not None
+                recipe, seed = one.backup.recipe or model.recipe, model.training_seed
+                self._others[one.key] = self._store.classifier(one.backup.network, data, recipe, seed, role="backup")
+        return self._others[one.key]
 
     def _training_data(self, model: Model) -> tuple[TrainingData, Data]:
         key = _key(model.dataset)

@@ -155,8 +155,8 @@ def simulate_cell(cell: Cell, hardware: Hardware | None = None, shared: Shared |
     workload = experiment.workload
     schedule = workload.arrivals.schedule(workload.queries, streams.generator("arrivals"))
     engine = choice(cell)
-    machines, stragglers = experiment.machines, experiment.stragglers
-    trace = simulate(machines, cell.policy, stragglers, schedule, streams, hardware, engine.engine)
+    machines, stragglers, corruption = experiment.machines, experiment.stragglers, experiment.corruption
+    trace = simulate(machines, cell.policy, stragglers, schedule, streams, hardware, engine.engine, corruption)
     return Simulated(trace, perf_counter() - began, engine)
 
 

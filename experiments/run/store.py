@@ -427,6 +427,8 @@ def task_table(cell: Cell, trace: Trace) -> pa.Table:
     for field in dataclasses.fields(tasks):
         values = getattr(tasks, field.name)
         words = _TASK_WORDS.get(field.name)
+        if values is None:
+            continue
         if field.name == "sent":
             columns["sent"] = pa.array(values, mask=(values == tasks.start) | np.isnan(values))
         else:
@@ -474,6 +476,7 @@ def read_trace(queries: pa.Table, tasks: pa.Table) -> Trace:
                 if field.name in _TASK_WORDS
                 else tasks[field.name].to_numpy()
                 for field in dataclasses.fields(Tasks)
+                if field.name in tasks.column_names
             }
         ),
         **whole,

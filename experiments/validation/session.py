@@ -92,6 +92,8 @@ class Validation:
             raise ParmError(
                 "validate starts all workers beforehand: take the scaler out with --set cluster.scaler=null."
             )
+        if experiment.corruption:
+            raise ParmError("validate measures times, which wrong answers do not change: leave 'corruption' out.")
         if experiment.cluster.batching.start().adapts:
             raise ParmError("validate measures one batch size; use batching of kind 'fixed'.")
         if experiment.cluster.batching.forms_at_instances:

@@ -81,6 +81,21 @@ class TensorCode(Code):
         return self, list(trained)
 
 
+class Locator(ABC):
+    """A code that finds wrong answers among the coded ones, so that they are not decoded from."""
+
+    errors: int
+    """How many wrong answers of a group it is made for; 0: it does not look for any."""
+
+    @abstractmethod
+    def located(self, parities: Tensor, returned: Tensor, k: int) -> Tensor:
+        """Return the bit mask of the answers that it takes for wrong, int64 (g,), on the CPU.
+
+        `parities` (g, n, c) are the answers to n coded queries, and `returned`, int64 (g,) on the CPU, has those that
+        are back, as `Code.sufficient` has it.
+        """
+
+
 def own_answers(k: int, pattern: int) -> tuple[list[int], list[int]]:
     """Return the slots 0 .. k-1 whose own answer is in the bit mask, and the other slots."""
     own = [slot for slot in range(k) if pattern >> slot & 1]

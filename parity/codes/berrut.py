@@ -12,11 +12,15 @@ which has no pole on the real line as long as the signs alternate: they are deal
 from __future__ import annotations
 
 from functools import lru_cache
-from typing import Literal
+from typing import TYPE_CHECKING, Literal
 
 import numpy as np
 
-from parity.codes.curve import Angles, CurveCode, Matrix
+from parity.codes.curve import Angles, CurveCode, Matrix, points
+from parity.codes.locating import by_rational_interpolation
+
+if TYPE_CHECKING:
+    from torch import Tensor
 
 
 class Approxifer(CurveCode):
@@ -31,6 +35,10 @@ class Approxifer(CurveCode):
     def decoder(self, at: Angles, read: Angles) -> Matrix:
         """See `CurveCode.decoder`."""
         return berrut(at, read)
+
+    def wrong(self, answers: Tensor, at: Angles) -> Tensor:
+        """See `CurveCode.wrong`: always as many as `errors`, however few are wrong, as in the paper."""
+        return by_rational_interpolation(answers, points(at), self.errors)
 
 
 @lru_cache(maxsize=4096)

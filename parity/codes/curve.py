@@ -5,6 +5,9 @@ The deployed model F answers all n coded queries u(z_i). A second curve is laid 
 them or more, and read at the alpha_j: that is the prediction of X_j. Both curves depend linearly on what they are laid
 near, so both steps are a matrix. No answer is a prediction as it is: every reply is decoded, and approximate.
 
+With `errors`, e, up to e wrong answers are located before decoding (`locating.py`). Then n = 2(k + e) + s, and 2(k + e)
+answers are awaited: ApproxIFER's locator needs so many, and the spline gets as many.
+
 Nothing here depends on the normalisation of images: the rows of both matrices sum to one.
 """
 
@@ -16,8 +19,9 @@ from typing import TYPE_CHECKING, ClassVar, Literal
 
 import numpy as np
 from numpy.typing import NDArray
+from pydantic import Field
 
-from parity.codes.base import ModelUsed, TensorCode, by_pattern, coded_answers, constant
+from parity.codes.base import Locator, ModelUsed, TensorCode, by_pattern, coded_answers, constant
 
 if TYPE_CHECKING:
     from torch import Tensor
@@ -27,7 +31,11 @@ Angles = tuple[Fraction, ...]
 """Points cos(pi a) of the interval by their exact a, so that equal points are found to be equal."""
 
 
-class CurveCode(TensorCode):
+MOST_BITS = 62
+"""Queries and coded queries of a group, of which each has a bit in masks of 64."""
+
+
+class CurveCode(TensorCode, Locator):
     """Base of codes that fit a curve; a subclass defines how its values at some points follow from those at others."""
 
     systematic: ClassVar[bool] = False
@@ -36,6 +44,8 @@ class CurveCode(TensorCode):
     nodes: Literal["cifar_script", "latency_script"] = "cifar_script"
     """Points z_i of the n coded queries, named for scripts of ApproxIFER's authors: cos(i pi / n), i = 0 .. n - 1, from
     which their accuracies come, or cos(i pi / (n - 1)), both ends included, far worse where one answer may be lost."""
+    errors: int = Field(default=0, ge=0, le=8)
+    """Wrong answers of a group that are located and not decoded from (e): 2(k + e) answers are then awaited, not k."""
 
     @abstractmethod
     def encoder(self, at: Angles, read: Angles) -> Matrix:
@@ -45,12 +55,25 @@ class CurveCode(TensorCode):
     def decoder(self, at: Angles, read: Angles) -> Matrix:
         """Return the values at `read` (k points) of the curve near answers at `at` (k points or more): (k, answers)."""
 
+    @abstractmethod
+    def wrong(self, answers: Tensor, at: Angles) -> Tensor:
+        """Return which `answers` (g, m, c) at m points are taken for wrong, bool (g, m): at most `errors` in each."""
+
+    def needs(self, k: int) -> int:
+        """Return how many coded answers are awaited: k, or 2(k + errors)."""
+        return 2 * (k + self.errors) if self.errors else k
+
     def sufficient(self, k: int, r: int, returned: int) -> bool:
-        """Any k of the r coded answers suffice; the queries' own bits are not read."""
-        return (returned >> k).bit_count() >= k
+        """As many as `needs` of the r coded answers suffice; the queries' own bits are not read."""
+        return (returned >> k).bit_count() >= self.needs(k)
 
     def check(self, k: int, r: int) -> None:
-        """Raise ValueError where there would be fewer coded queries than queries."""
+        """Raise ValueError where there would be fewer coded queries than are awaited, or too many."""
+        if self.errors and not self.needs(k) <= r <= MOST_BITS - k:
+            raise ValueError(
+                f"code '{self.name_in_yaml()}' with 'errors: {self.errors}' has 2(k + errors) = {self.needs(k)} to "
+                f"{MOST_BITS} - k = {MOST_BITS - k} coded queries for k = {k}, not {r}"
+            )
         if r < k or k < 2:
             raise ValueError(
                 f"code '{self.name_in_yaml()}' replaces k >= 2 queries by k or more coded ones, not k = {k} by {r}"
@@ -90,6 +113,20 @@ class CurveCode(TensorCode):
             matrix = constant(self.decoder(tuple(at[row] for row in rows), read), torch.float64, parities.device)
             decoded[groups] = (matrix @ back).to(parities.dtype)
         return decoded
+
+    def located(self, parities: Tensor, returned: Tensor, k: int) -> Tensor:
+        """See `Locator.located`: it looks among the first `needs` answers of a group, all where no more are back."""
+        import torch
+
+        n = parities.shape[1]
+        at = self.angles(k, n)[1]
+        found = torch.zeros(len(returned), dtype=torch.int64)
+        for pattern, groups in by_pattern(returned, torch.device("cpu")):
+            rows = coded_answers(k, n, pattern)[: self.needs(k)]
+            back = parities[groups][:, rows].cpu().double()
+            wrong = self.wrong(back, tuple(at[row] for row in rows))
+            found[groups] = (wrong * torch.tensor([1 << (k + row) for row in rows])).sum(1)
+        return found
 
 
 def points(angles: Angles) -> Matrix:

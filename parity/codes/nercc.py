@@ -25,6 +25,7 @@ import numpy as np
 from pydantic import Field
 
 from parity.codes.curve import Angles, CurveCode, Matrix, points
+from parity.codes.locating import by_outlier_pursuit
 
 if TYPE_CHECKING:
     from torch import Tensor, nn
@@ -43,6 +44,11 @@ class Nercc(CurveCode):
     """Weight of the first curve's bending against its distance from the queries, tuned for LeNet-5 on Fashion-MNIST."""
     lambda_decode: float = Field(default=0.0, ge=0)
     """Weight of the second curve's bending against its distance from the answers, tuned likewise; 0: through all."""
+    lambda_locate: float = Field(default=1e-3, gt=0)
+    """Weight of the bending of the curve from which `errors` wrong answers stand out, tuned likewise."""
+    threshold: float = Field(default=2.25, ge=0)
+    """How many times as far from that curve as the median answer one has to be to be taken for wrong, tuned likewise;
+    0: the farthest always are."""
 
     def encoder(self, at: Angles, read: Angles) -> Matrix:
         """See `CurveCode.encoder`."""
@@ -51,6 +57,11 @@ class Nercc(CurveCode):
     def decoder(self, at: Angles, read: Angles) -> Matrix:
         """See `CurveCode.decoder`."""
         return smoothing_spline(at, read, self.lambda_decode)
+
+    def wrong(self, answers: Tensor, at: Angles) -> Tensor:
+        """See `CurveCode.wrong`: outliers from the curve of `lambda_locate`."""
+        smoother = smoothing_spline(at, at, self.lambda_locate)
+        return by_outlier_pursuit(answers, smoother, self.errors, self.threshold)
 
 
 @lru_cache(maxsize=4096)

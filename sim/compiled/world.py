@@ -55,6 +55,8 @@ def _obstacles(cluster: Cluster, policy: Policy, effects: Sequence[tuple[str, Ef
     queue, batching = cluster.queue, cluster.batching
     if type(policy) not in POLICIES:
         yield f"policy '{policy.name_in_yaml()}'"
+    if isinstance(policy, Replication) and policy.vote is not None:
+        yield "votes"
     if type(queue) not in DISCIPLINES:
         yield f"queue discipline '{queue.name_in_yaml()}'"
     if type(batching) not in (Fixed, Aimd):

@@ -1,7 +1,7 @@
 """Non-systematic codes: k batches are collected, and n coded queries go to the deployed model.
 
 Source: Soleymani, Mahdavifar, Avestimehr, "ApproxIFER", AAAI 2022. A batch waits until its group is full, and every
-reply waits for k of the n answers and for the decoder.
+reply waits for k of the n answers and for the decoder; for more than k where the code locates wrong ones.
 """
 
 from __future__ import annotations
@@ -41,13 +41,14 @@ class CodedNonsystematic(Policy):
         if self.code is not None:
             if self.code.systematic:
                 raise ValueError(f"code '{self.code.name_in_yaml()}' is systematic: give it to the policy 'coded'")
-            self.code.check(self.k, self.k + self.stragglers)
+            self.code.check(*self.group)
         return self
 
     @property
     def group(self) -> tuple[int, int]:
         """Coding group size k and coded queries n."""
-        return self.k, self.k + self.stragglers
+        needed = self.k if self.code is None else self.code.needs(self.k)
+        return self.k, needed + self.stragglers
 
     @property
     def erasure_code(self) -> Code | None:
@@ -62,7 +63,7 @@ class CodedNonsystematic(Policy):
     def pools(self, cluster: Cluster) -> list[PoolPlan]:
         """Return the deployed model's pool, enlarged by the budget, and one on its instances for each coded query."""
         deployed = PoolPlan(Role.DEPLOYED, 0, cluster.instances + cluster.extra, rank=0)
-        rows = range(self.k + self.stragglers)
+        rows = range(self.group[1])
         return [deployed, *(PoolPlan(Role.PARITY, row, 0, rank=0, model=Role.DEPLOYED) for row in rows)]
 
     def begin(self, frontend: Frontend) -> Execution:

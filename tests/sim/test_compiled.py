@@ -33,6 +33,7 @@ from sim.policies import (
     Replication,
     Uncoded,
 )
+from sim.policies.replication import Vote
 from sim.schedule import OpenSchedule
 from sim.simulation import engine_for, simulate
 from sim.stragglers import Crashes, Heterogeneous, Multitenancy, PerTask, Shuffles, Straggler
@@ -62,7 +63,7 @@ FURTHER: list[Straggler] = [
 @st.composite
 def all_worlds(draw: st.DrawFn) -> World:
     """The random worlds, with every kind of straggler."""
-    world = draw(worlds()).without_scaler()
+    world = draw(worlds().filter(lambda world: not world.votes)).without_scaler()
     stragglers = [*world.stragglers, *draw(st.lists(st.sampled_from(FURTHER), max_size=2, unique=True))]
     possible = [
         one
@@ -81,6 +82,9 @@ def assert_same(one: Trace, other: Trace) -> None:
             continue
         for column in dataclasses.fields(left):
             mine, its = getattr(left, column.name), getattr(right, column.name)
+            if mine is None:
+                assert its is None, column.name
+                continue
             assert mine.dtype == its.dtype and mine.shape == its.shape, column.name
             equal_nan = mine.dtype.kind == "f"
             assert np.array_equal(mine, its, equal_nan=equal_nan), f"{field.name}.{column.name}"
@@ -184,6 +188,7 @@ def test_a_plugins_distribution_and_timeline_are_compiled() -> None:
     ("change", "policy", "stragglers", "what"),
     [
         ({}, Mine(), (), "policy 'mine'"),
+        ({}, Replication(vote=Vote()), (), "votes"),
         ({}, Uncoded(), (Whim(),), "straggler 'whim', whose effect is a function"),
     ],
 )

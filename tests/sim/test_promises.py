@@ -80,7 +80,8 @@ def answered_once(world: World, trace: Trace) -> None:
     own = (tasks.role == Role.DEPLOYED) & (tasks.fate == TaskStatus.DONE)
     for query in np.flatnonzero((queries.route == Route.OWN) | (queries.route == Route.REPLICA)):
         assert queries.reply[query] in tasks.back[own & (tasks.owner == queries.batch[query])]
-        assert queries.reply[query] == tasks.back[own & (tasks.owner == queries.batch[query])].min()
+        if not world.votes:  # which wait for further answers
+            assert queries.reply[query] == tasks.back[own & (tasks.owner == queries.batch[query])].min()
 
 
 @ENGINES
@@ -128,7 +129,7 @@ def test_promise_3_a_reconstruction_is_used_only_when_the_prediction_was_later(e
 def reconstructed_only_if_late(world: World, trace: Trace) -> None:
     queries, tasks = trace.queries, trace.tasks
     used_routes = queries.route[queries.used != 0]
-    assert np.all(used_routes == Route.RECONSTRUCTION)
+    assert world.votes or np.all(used_routes == Route.RECONSTRUCTION)
     group_of, slot_of = trace.group, trace.slot
     done = tasks.fate == TaskStatus.DONE
     for query in np.flatnonzero(queries.route == Route.RECONSTRUCTION):

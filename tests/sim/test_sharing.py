@@ -35,6 +35,7 @@ def as_bytes(trace: Trace) -> dict[str, Any]:
         for name, value in whole.items()
         if is_dataclass(value)
         for one in fields(value)
+        if getattr(value, one.name) is not None
     } | {name: value for name, value in whole.items() if not is_dataclass(value)}
 
 

@@ -44,7 +44,9 @@ def answers():
     generator = np.random.default_rng(3)
     correct, agrees = generator.random(COUNT) < 0.8, generator.random(COUNT) < 0.9
     passes, reused = {"deployed": 7}, {"deployed": 3}
-    return SimpleNamespace(correct=correct, agrees=agrees, top5=correct | agrees, passes=passes, reused=reused)
+    return SimpleNamespace(
+        correct=correct, agrees=agrees, top5=correct | agrees, passes=passes, reused=reused, wrong=None
+    )
 
 
 def run(trace, answers=None, floor=100):

@@ -56,6 +56,24 @@ def test_ids_depend_on_what_changes_a_result(change: dict[str, Any]) -> None:
     assert not {cell.id for cell in listed(**change)} & {cell.id for cell in listed()}
 
 
+def test_ids_are_those_of_earlier_versions() -> None:
+    """A new option whose default has no effect belongs into `cells._LATER`, or finished runs would run again."""
+    trials = listed(
+        trials=1,
+        cluster=PLAIN["cluster"] | {"queue": "best_of"},
+        model={"network": {"kind": "mlp", "hidden": [16]}, "dataset": "digits", "recipe": "best"},
+        policies=[
+            "equal_resources",
+            "replication",
+            {"kind": "coded", "k": 2},
+            {"kind": "coded_nonsystematic", "k": 4, "stragglers": 1, "code": "approxifer"},
+        ],
+        sweep={},
+    )
+    known = ["29f25cc77ee3dd04", "f54e2c9dfeacc08f", "66d151010efc2d17", "e5ec2f1fc8e68431"]
+    assert [cell.id for cell in trials] == known
+
+
 def test_more_trials_and_other_policies_keep_the_ids_of_the_cells_there_were() -> None:
     policies = [{"kind": "coded", "k": 2}, "none", "equal_resources"]
     assert {cell.id for cell in listed()} < {cell.id for cell in listed(trials=3, policies=policies)}

@@ -157,10 +157,11 @@ def test_what_has_to_be_trained_is_told_once_each() -> None:
     ]
 
 
-def test_a_trace_is_read_back_as_it_was_simulated(tmp_path: Path) -> None:
-    run(tmp_path, 1)
+@pytest.mark.parametrize("corruption", [[], ["random_class"]], ids=["right", "wrong"])
+def test_a_trace_is_read_back_as_it_was_simulated(tmp_path: Path, corruption: list[str]) -> None:
+    run(tmp_path, 1, corruption=corruption)
     store = RunStore(tmp_path / "run")
-    for cell in cells(Experiment.model_validate(copy.deepcopy(LATENCY))):
+    for cell in cells(Experiment.model_validate(copy.deepcopy(LATENCY) | {"corruption": corruption})):
         simulated = simulate_cell(cell).trace
         again = store.trace(cell)
         assert again is not None
@@ -168,6 +169,9 @@ def test_a_trace_is_read_back_as_it_was_simulated(tmp_path: Path) -> None:
             mine, theirs = getattr(simulated, part), getattr(again, part)
             for name in mine.__dataclass_fields__:
                 values, others = getattr(mine, name), getattr(theirs, name)
+                if name == "wrong" and not corruption:
+                    assert values is others is None
+                    continue
                 assert values.dtype == others.dtype, name
                 np.testing.assert_array_equal(values, others)
         for name in ("k", "r", "instances", "end", "bytes"):
