@@ -31,7 +31,8 @@ class Corruption(Kind):
 
     family: ClassVar[str] = "corruption"
     instances: NonNegativeInt | tuple[NonNegativeInt, ...] = 1
-    """How many instances answer wrongly, drawn in each trial among those of all pools; or a list of their numbers."""
+    """How many instances answer wrongly, drawn in each trial among those that all pools begin with; or a list
+    of their numbers, with a scaler also of those that it may add, which come after all others."""
     after: Distribution = Deterministic(value=0.0)
     """Seconds from the beginning until an instance's answers become wrong, drawn for each instance."""
     lasts: Distribution | None = None
@@ -42,29 +43,29 @@ class Corruption(Kind):
     def alike(self) -> bool:
         """Whether all corrupt instances answer the same to the same query, so that a vote takes them for agreed."""
 
-    def periods(self, streams: Streams, number: int, instances: int) -> Floats:
-        """Return (from, until) of each instance's wrong answers, in seconds: shape (instances, 2), infinite for none.
+    def periods(self, streams: Streams, number: int, instances: int, more: int = 0) -> Floats:
+        """Return (from, until) of each instance's wrong answers, in seconds: shape (instances + more, 2).
+
+        They are infinite for none. `more` instances may be added to those of the beginning.
 
         `number` is the cause's index in the experiment's list. All that is drawn for an instance depends on its number
         alone, but for how many others there are to choose among. Raises ValueError where there are too few.
         """
-        found = np.full((instances, 2), math.inf)
-        generators = [streams.generator("corruption", number, instance) for instance in range(instances)]
+        found = np.full((instances + more, 2), math.inf)
+        generators = [streams.generator("corruption", number, instance) for instance in range(instances + more)]
         lots = np.array([generator.random() for generator in generators])
-        for instance in self._chosen(lots):
+        for instance in self._chosen(lots, instances):
             begins = float(self.after.sample(generators[instance], 1)[0])
             lasts = math.inf if self.lasts is None else float(self.lasts.sample(generators[instance], 1)[0])
             found[instance] = begins, begins + lasts
         return found
 
-    def _chosen(self, lots: Floats) -> Sequence[int]:
-        """Return the corrupt instances: those of the lowest lots."""
+    def _chosen(self, lots: Floats, begun: int) -> Sequence[int]:
+        """Return the corrupt instances: those of the lowest lots among the first `begun`."""
         if isinstance(self.instances, int):
-            if self.instances > len(lots):
-                raise ValueError(
-                    f"{self.instances} corrupt instances are more than the {len(lots)} that the policy uses"
-                )
-            return [int(one) for one in np.argsort(lots, kind="stable")[: self.instances]]
+            if self.instances > begun:
+                raise ValueError(f"{self.instances} corrupt instances are more than the {begun} that the policy uses")
+            return [int(one) for one in np.argsort(lots[:begun], kind="stable")[: self.instances]]
         if max(self.instances, default=0) >= len(lots):
             raise ValueError(
                 f"there is no instance {max(self.instances)} to corrupt: the policy uses {len(lots)}, from 0 on"
@@ -75,11 +76,11 @@ class Corruption(Kind):
 class Corrupt:
     """The corrupt instances of one simulation."""
 
-    def __init__(self, causes: Sequence[Corruption], streams: Streams, instances: int) -> None:
-        """Raises ValueError where a cause needs more instances than there are."""
+    def __init__(self, causes: Sequence[Corruption], streams: Streams, instances: int, more: int = 0) -> None:
+        """`more` instances may be added. Raises ValueError where a cause needs more instances than there are."""
         self.causes = tuple(causes)
-        each = [cause.periods(streams, number, instances) for number, cause in enumerate(causes)]
-        self._periods = np.stack(each) if each else np.empty((0, instances, 2))
+        each = [cause.periods(streams, number, instances, more) for number, cause in enumerate(causes)]
+        self._periods = np.stack(each) if each else np.empty((0, instances + more, 2))
         self._of_instance = [
             [(number, begins, ends) for number, (begins, ends) in enumerate(periods, 1) if begins < math.inf]
             for periods in self._periods.transpose(1, 0, 2).tolist()

@@ -369,6 +369,11 @@ class ScaledPool(Pool):
 
     fleet: Fleet
 
+    @property
+    def serving(self) -> int:
+        """Instances that take tasks now."""
+        return self.fleet.serving
+
     @abstractmethod
     def join(self) -> None:
         """Called when the fleet is set, of which some instances take no tasks yet."""

@@ -81,6 +81,11 @@ class Pool(ABC):
         """Called with every task that starts, if a policy sets it."""
         self._met: dict[int | tuple[int, int], tuple[Stream, float, float]] = {}
 
+    @property
+    def serving(self) -> int:
+        """Instances that take tasks."""
+        return len(self.instances)
+
     def connect(self, on_done: Callable[[Task], None], on_lost: Callable[[Task], None]) -> None:
         """Set the callbacks for answers, and for lost tasks that may be retried."""
         self._on_done = on_done

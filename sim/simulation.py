@@ -79,7 +79,7 @@ def simulate(
     plans = policy.pools(cluster)
     effects = attach(cluster, stragglers, streams, plans)
     by_kind = _by_kind(stragglers, effects)
-    corrupt = Corrupt(corruption, streams, _machines(cluster, policy)) if corruption else None
+    corrupt = corrupt_instances(corruption, cluster, policy, streams)
     choice = choose(engine, cluster, policy, by_kind, queries=len(schedule), measured=hardware is not None)
     if choice.engine == "compiled":
         trace = compiled.run(cluster, policy, effects, schedule, streams, deadline)
@@ -171,17 +171,22 @@ def check(
             "before it is dispatched"
         )
     attach(cluster, stragglers, Streams(0), policy.pools(cluster))
-    Corrupt(corruption, Streams(0), _machines(cluster, policy))
+    corrupt_instances(corruption, cluster, policy, Streams(0))
     stuck = _never_full(cluster, policy, queries, clients)
     if stuck is not None:
         raise ValueError(stuck)
 
 
-def _machines(cluster: Cluster, policy: Policy) -> int:
-    """Return how many instances there are, with a scaler the most that there may be."""
+def corrupt_instances(
+    corruption: Sequence[Corruption], cluster: Cluster, policy: Policy, streams: Streams
+) -> Corrupt | None:
+    """Return which instances answer wrongly, and when; raises ValueError where there are too few instances."""
+    if not corruption:
+        return None
     plans = policy.pools(cluster)
     more = [] if cluster.scaler is None else elastic.spares(cluster.scaler, plans)
-    return sum(plan.instances for plan in (*plans, *more))
+    begun, added = (sum(plan.instances for plan in some) for some in (plans, more))
+    return Corrupt(corruption, streams, begun, added)
 
 
 def without_effect(cluster: Cluster, policies: Sequence[Policy]) -> list[str]:

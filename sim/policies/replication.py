@@ -252,7 +252,7 @@ class Voters(Replicas):
 
     def _another(self, batch: Batch, ballot: Ballot) -> bool:
         """Send one more copy; return whether there was an instance left for it."""
-        left = len(ballot.avoid) < len(self.frontend.deployed.instances) and ballot.sent < LARGEST_VOTE
+        left = len(ballot.avoid) < self.frontend.deployed.serving and ballot.sent < LARGEST_VOTE
         if left:
             self.send(batch)
         return left

@@ -20,7 +20,7 @@ from sim.distributions.families import Deterministic, Exponential
 from sim.policies import Policy, Replication, Uncoded
 from sim.policies.replication import Vote
 from sim.schedule import OpenSchedule
-from sim.simulation import check, simulate
+from sim.simulation import check, corrupt_instances, simulate
 from sim.stragglers import Crashes, Heterogeneous, Straggler
 from sim.streams import Streams
 from sim.trace import LARGEST_VOTE, Role, Route, TaskStatus, Trace
@@ -74,7 +74,7 @@ def test_wrong_answers_change_nothing_but_the_marks_unless_copies_vote(world: Wo
     if not world.corruption:
         assert trace.tasks.wrong is None
         return
-    tasks, corrupt = trace.tasks, Corrupt(world.corruption, world.streams, trace.instances)
+    tasks, corrupt = trace.tasks, corrupt_instances(world.corruption, world.cluster, world.policy, world.streams)
     assert tasks.wrong is not None
     ran = np.flatnonzero(tasks.instance >= 0)
     assert tasks.wrong[ran].tolist() == [corrupt.mark(tasks.instance[one], tasks.finish[one]) for one in ran]

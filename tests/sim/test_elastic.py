@@ -55,7 +55,8 @@ def same(one: Trace, other: Trace) -> None:
     for part in ("queries", "batches", "tasks"):
         for field in dataclasses.fields(getattr(one, part)):
             mine, its = (getattr(getattr(trace, part), field.name) for trace in (one, other))
-            assert mine.tobytes() == its.tobytes(), f"{part}.{field.name}"
+            assert (mine is None) == (its is None)
+            assert mine is None or mine.tobytes() == its.tobytes(), f"{part}.{field.name}"
     for name in ("k", "r", "instances", "end", "bytes"):
         assert getattr(one, name) == getattr(other, name), name
 
