@@ -269,8 +269,9 @@ class Predictor:
             row = torch.arange(members.numel(), device=members.device).reshape(members.shape)
             parity = self._wrong_parities(wrong, placed, parity, code, r)
         located = locate(code, parity, words)
-        returned = torch.from_numpy(words.used & ~located)
-        used = placed.used & ~torch.from_numpy(located).to(placed.used.device)
+        returned, used = torch.from_numpy(words.used & ~located), placed.used
+        if located.any():
+            used = used & ~self.backend.place_indices([located])[0]
         answer = torch.empty(len(placed.word), dtype=torch.int16, device=outputs.device)
         top5 = torch.empty(len(placed.word), dtype=torch.bool, device=outputs.device)
         finite = torch.ones((), dtype=torch.bool, device=outputs.device)
