@@ -207,7 +207,7 @@ def test_mistakes_are_one_sentence(
     assert says in " ".join(capsys.readouterr().err.split())
 
 
-def test_a_plan_and_a_validation_refuse_scalers(
+def test_a_plan_of_the_fewest_instances_refuses_scalers(
     file: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
 ) -> None:
     assert parm("plan", file, "--slo", "p99=1s", monkeypatch=monkeypatch) != 0
