@@ -18,6 +18,8 @@ if TYPE_CHECKING:
 
 CELL = (0.62, 0.22)
 """Width and height of a number, in inches."""
+LEAST = 5.0, 1.9
+"""Least width and height of a single panel, in inches: room for the headline, and for the scale of colours."""
 MOST_TIMES = 10.0
 """Policies later than the best by more than this factor have one colour."""
 
@@ -65,9 +67,9 @@ class Ranking(Figure):
         margin = 0.085 * max(map(len, frames[0]["row"]), default=0)
         figure, axes = facets(
             [panel.title for panel in shown],
-            (margin + CELL[0] * wide, 1.0 + CELL[1] * deep),
+            (max(margin + 0.8 + CELL[0] * wide, LEAST[0]), max(1.0 + CELL[1] * deep, LEAST[1])),
             (margin / 2 + CELL[0] * wide, 1.0 + CELL[1] * deep),
-            headline=f"{style.METRICS[self.metric]} latency (ms) of each policy, at every sweep point",
+            headline=f"{style.METRICS[self.metric]} (ms) of each policy at every sweep point",
             small_print=style.small_print(
                 rows,
                 "bold: the least of its row, within its interval or not",
@@ -98,8 +100,10 @@ class Ranking(Figure):
             extend="max" if most > MOST_TIMES else "neither",
         )
         bar.outline.set_visible(False)
-        bar.set_label("times the least of its row")
+        bar.set_label("times the least", size=style.points(8))
         ticks = [tick for tick in (1, 1.5, 2, 3, 5, 10) if tick <= end]
+        if deep * len(shown) < 6:
+            ticks = [ticks[0], ticks[-1]]
         bar.set_ticks(ticks, labels=[f"{tick:g}" for tick in ticks])
         bar.ax.minorticks_off()
         return figure

@@ -121,6 +121,23 @@ def test_adding_a_service_changes_no_arrivals_of_another(run: api.Run) -> None:
     assert list(found["arrival"]) == list(before[before["trial"] == 0]["arrival"])
 
 
+def test_a_model_answers_the_queries_of_each_service(tmp_path: Path) -> None:
+    model = {"network": {"kind": "mlp", "hidden": [16]}, "dataset": "digits", "recipe": {"kind": "best", "epochs": 2}}
+    slow = [{"kind": "slow_periods", "factor": 10, "mean_normal": 1, "mean_slow": 0.3}]
+    data = given(model=model, trials=1, stragglers=slow, policies=[SERVICES["policies"][2]])
+    found = api.run(data, tmp_path / "out", models=tmp_path / "models", workers=1)
+    rows = {str(row.point["service"]): row for row in found.rows}
+    for name, row in rows.items():
+        answered = found.queries("mixed", service=name)
+        available, overall = row.metrics["accuracy_available"], row.metrics["accuracy_overall"]
+        assert available is not None
+        assert overall is not None
+        assert available.value > 0.3
+        assert overall.value == pytest.approx(answered[~answered["warmup"]]["correct"].mean())
+    assert rows["chat"].metrics["accuracy_degraded"] is not None
+    assert rows["digest"].metrics["accuracy_degraded"] is None
+
+
 def test_a_run_is_resumed_service_by_service(run: api.Run, tmp_path: Path) -> None:
     """If one service's cell is lost, the simulation runs again and gives the same bytes."""
     folder = tmp_path / "two"
