@@ -208,7 +208,7 @@ def test_an_interrupted_run_on_a_cluster_leaves_nothing_and_goes_on(
     while "simulating: 4/40" not in process.stderr.readline():
         assert process.poll() is None
     os.killpg(process.pid, signal.SIGINT)
-    _, errors = process.communicate()
+    _, errors = process.communicate(timeout=120)
     assert process.returncode == 130
     assert "Interrupted; " in errors
     assert not living(process.pid)
