@@ -265,6 +265,25 @@ def test_who_is_outvoted_is_located() -> None:
     assert np.all(found.used[one & ~compared] == 0) and two.any()
 
 
+def test_a_located_answer_cannot_leak_into_what_is_decoded(monkeypatch: pytest.MonkeyPatch) -> None:
+    code, little, causes = Approxifer(errors=2), Little(), [Adversarial(instances=2)]
+    trace = little.simulate(CodedNonsystematic(k=4, code=code), causes)
+    decode, decoded = Approxifer.decode, 0
+
+    def spy(self: Approxifer, own: Tensor, parities: Tensor, returned: Tensor) -> Tensor:
+        nonlocal decoded
+        bits = torch.arange(own.shape[1], own.shape[1] + parities.shape[1])
+        there = (returned[:, None] >> bits) & 1 == 1
+        assert torch.equal(~parities.isnan().all(2), there)
+        assert bool((there.sum(1) == 2 * (4 + 2) - 2).all())  # e of the 2 (k + e) answers are left out
+        decoded += len(returned)
+        return decode(self, own, parities, returned)
+
+    monkeypatch.setattr(Approxifer, "decode", spy)
+    little.answer(trace, causes, code)
+    assert decoded > 0
+
+
 def test_the_same_trace_and_seed_give_the_same_wrong_answers_and_another_trial_others() -> None:
     little, causes = Little(), [RandomClass(instances=4)]
     trace = little.simulate(Uncoded(), causes)

@@ -194,6 +194,7 @@ def test_experiments_without_services_are_written_as_before() -> None:
         ({"services": {"chat": {"target": {"p99": "5%"}}}}, "'5%' is no time: write 100ms, or a number of seconds"),
         ({"services": {"chat": {"target": {"goodput": 1}}}}, "'goodput' is no latency: write mean, or a percentile"),
         ({"engine": "compiled"}, "engine: the compiled engine cannot simulate several services"),
+        ({"corruption": [{"kind": "random_class"}]}, "corruption: is for one service: leave out 'services'"),
         ({"execution": "in_the_loop"}, "execution: in_the_loop runs one service only"),
         ({"warmup": 500}, "warmup: must be less than the 400 queries of service 'digest'"),
         ({"cluster": {"instances": 1}, "sharing": "separate"}, "services: 1 instances are too few"),

@@ -18,6 +18,7 @@ from sim.distributions.families import Deterministic, Exponential
 from sim.errors import ParmError
 from sim.policies import Coded, Hedged, PerService, Policy, Replication, Uncoded
 from sim.routing import Learning, LeastRequest
+from sim.scalers import Scheduled
 from sim.schedule import ClosedSchedule, OpenSchedule
 from sim.services import Service, check_services, simulate_services
 from sim.sharing import FirstCome, Priority, Separate, Sharing, Weighted, parts
@@ -256,6 +257,13 @@ def test_what_cannot_run_together_is_said() -> None:
     learning = cluster.model_copy(update={"queue": LeastRequest()})
     with pytest.raises(ValueError, match="'least_request' does not choose for several services on the same instances"):
         check_services({"chat": (learning, Uncoded())}, FirstCome(), ())
+    stealing = cluster.model_copy(update={"queue": RandomQueue(steal=True)})
+    with pytest.raises(ValueError, match="'steal' does not move tasks between several services on the same instances"):
+        check_services({"chat": (stealing, Uncoded())}, FirstCome(), ())
+    check_services({"chat": (stealing, Uncoded())}, Separate(), ())
+    scaled = cluster.model_copy(update={"scaler": Scheduled(steps=((1.0, 5),), provisioning=0.0)})
+    with pytest.raises(ValueError, match="a scaler knows one service only"):
+        check_services({"chat": (scaled, Uncoded())}, Separate(), ())
     with pytest.raises(ValueError, match="gives service 'night' no policy"):
         PerService(services={"chat": Uncoded()}).of("night")
     for asked in (PerService(services={"chat": Uncoded()}).pools, PerService(services={"chat": Uncoded()}).begin):
