@@ -194,14 +194,16 @@ class _Sequence:
             yield self._results.pop(wanted)
 
     def close(self) -> None:
-        """Have what is still in progress stopped."""
+        """Send nothing more, and end the processes that hold a GPU.
+
+        What is still in progress, at most two items for each core, is left to the end of the connection, which stops
+        it, or where the connection is not ours to its own end: a task that Ray cancels just as its answer arrives ends
+        this process (https://github.com/ray-project/ray/pull/54738), which nobody may do to a notebook.
+        """
         import ray
 
-        for reference in self._busy:
-            with contextlib.suppress(Exception):  # its machine may be gone, and it is over in any case
-                ray.cancel(reference, force=not self._actors)
         for actor in self._actors:
-            with contextlib.suppress(Exception):
+            with contextlib.suppress(Exception):  # its machine may be gone, and it is over in any case
                 ray.kill(actor)
 
     def _second(self, then: Callable[[Any, Any], Any]) -> list[Any]:
