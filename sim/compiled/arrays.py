@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterator
+from collections.abc import Iterable, Iterator
 from itertools import islice
 from typing import Any
 
@@ -12,6 +12,7 @@ from numpy.typing import NDArray
 from sim.compiled import layout
 from sim.stragglers.base import Tenancy
 from sim.stragglers.tenants import LAG
+from sim.stragglers.timeline import SharedPieces
 from sim.streams import BLOCK, Stream
 
 KEPT_BLOCKS = 16
@@ -102,16 +103,19 @@ class Blocks:
 
 
 class Line:
-    """One instance's condition over time: an iterator, and what of it the kernel has."""
+    """One instance's condition over time: where it comes from, and what of it the kernel has."""
 
-    def __init__(self, record: Any, numbers: Iterator[tuple[float, float]]) -> None:
+    def __init__(self, record: Any, numbers: Iterable[tuple[float, float]]) -> None:
         self._record = record
-        self._numbers = numbers
+        self._numbers = numbers if isinstance(numbers, SharedPieces) else iter(numbers)
         self._first = self._second = np.empty(0)
 
     def extend(self) -> None:
         """Let the kernel have as many pieces more as it has now."""
         count = int(self._record["count"])
+        if isinstance(self._numbers, SharedPieces):
+            self._set(*self._numbers.first(max(FIRST_PIECES, 2 * count)))
+            return
         new = np.array(list(islice(self._numbers, max(FIRST_PIECES, count)))).reshape(-1, 2)
         if not len(new):
             raise ValueError("a straggler's timeline has ended")

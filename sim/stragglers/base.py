@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from abc import abstractmethod
-from collections.abc import Callable, Iterator, Sequence
+from collections.abc import Callable, Iterable, Iterator, Sequence
 from dataclasses import dataclass
 from typing import ClassVar, Protocol
 
@@ -62,7 +62,7 @@ class Outages(Protocol):
 class Pieces:
     """Work is integrated over pieces of time: for each instance (end, factor), with increasing ends."""
 
-    of_instance: Sequence[Iterator[tuple[float, float]]]
+    of_instance: Sequence[Iterable[tuple[float, float]]]
 
 
 @dataclass(frozen=True, slots=True)

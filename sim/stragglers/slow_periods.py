@@ -3,8 +3,11 @@
 from __future__ import annotations
 
 from collections.abc import Iterator
+from functools import partial
 from typing import Literal
 
+import numpy as np
+from numpy.typing import NDArray
 from pydantic import Field, field_validator
 
 from sim.distributions import Distribution
@@ -13,6 +16,7 @@ from sim.distributions.families import Deterministic
 from sim.stragglers.base import Effect, Setting, Straggler
 from sim.stragglers.timeline import SHORTEST, SharedPieces, effect_of
 from sim.streams import Streams, source
+from sim.trace import Floats
 
 PERIODS = 64
 """Periods of each condition that are drawn at once."""
@@ -36,8 +40,14 @@ class SlowPeriods(Straggler):
 
     def attach(self, setting: Setting) -> Effect:
         """Integrate services over the instance's periods; a period may end within a service."""
-        instances = range(len(setting.pools))
-        return effect_of([self._shared(setting.streams, setting.number, instance) for instance in instances])
+        streams, number, known = setting.streams, setting.number, source(self._pieces)
+
+        def pieces(instance: int) -> SharedPieces:
+            """Return what is the same for every simulation of a trial."""
+            made = partial(self._pieces, streams, number, instance)
+            return made() if known is None else streams.once(("slow_periods", number, instance, known), made)
+
+        return effect_of([pieces(instance) for instance in range(len(setting.pools))])
 
     def slow_share(self, streams: Streams, number: int, instances: int, until: float) -> float:
         """Return the share of the time before `until` seconds for which the instances are in a slow period.
@@ -47,39 +57,33 @@ class SlowPeriods(Straggler):
         total = 0.0
         for instance in range(instances):
             before = 0.0
-            for end, slow, _ in self._periods(streams, number, instance):
-                total += (min(end, until) - before) * slow
-                before = end
-                if end >= until:
+            for ends, slow, _ in self._periods(streams, number, instance):
+                lengths = np.diff(np.minimum(ends, until), prepend=before)
+                total = float(np.cumsum([total, *lengths[slow]])[-1])  # one by one, in their order
+                before = float(ends[-1])
+                if before >= until:
                     break
         return total / (instances * until)
 
-    def _shared(self, streams: Streams, number: int, instance: int) -> Iterator[tuple[float, float]]:
-        """Yield (end, factor), which are the same for every simulation of a trial."""
-        pieces, known = self._pieces(streams, number, instance), source(self._pieces)
-        if known is None:
-            yield from pieces
-        else:
-            yield from streams.once(("slow_periods", number, instance, known), lambda: SharedPieces(pieces))
+    def _pieces(self, streams: Streams, number: int, instance: int) -> SharedPieces:
+        periods = self._periods(streams, number, instance)
+        return SharedPieces((ends, factors) for ends, _, factors in periods)
 
-    def _pieces(self, streams: Streams, number: int, instance: int) -> Iterator[tuple[float, float]]:
-        """Yield (end, factor)."""
-        for end, _, factor in self._periods(streams, number, instance):
-            yield end, factor
-
-    def _periods(self, streams: Streams, number: int, instance: int) -> Iterator[tuple[float, bool, float]]:
-        """Yield (end, whether it is slow, factor), beginning in the stationary distribution."""
+    def _periods(
+        self, streams: Streams, number: int, instance: int
+    ) -> Iterator[tuple[Floats, NDArray[np.bool_], Floats]]:
+        """Yield the next periods' ends, whether they are slow, and factors; it begins stationary."""
         generator = streams.generator("slow_periods", number, instance)
-        slow = generator.random() < self.mean_slow / (self.mean_normal + self.mean_slow)
+        skipped = int(generator.random() < self.mean_slow / (self.mean_normal + self.mean_slow))  # it begins slow
+        slow = np.tile([False, True], PERIODS)
         end = 0.0
         while True:
-            normal = generator.exponential(self.mean_normal, PERIODS).tolist()
-            slowed = generator.exponential(self.mean_slow, PERIODS).tolist()
-            factors = self.factor.sample(generator, PERIODS).tolist()
-            for normal_seconds, slow_seconds, factor in zip(normal, slowed, factors, strict=True):
-                if not slow:
-                    end += normal_seconds
-                    yield end, False, 1.0
-                slow = False
-                end += slow_seconds
-                yield end, True, factor
+            lengths, factors = np.empty((PERIODS, 2)), np.ones((PERIODS, 2))
+            lengths[:, 0] = generator.exponential(self.mean_normal, PERIODS)
+            lengths[:, 1] = generator.exponential(self.mean_slow, PERIODS)
+            factors[:, 1] = self.factor.sample(generator, PERIODS)
+            following = lengths.reshape(-1)[skipped:]
+            following[0] += end
+            ends = np.cumsum(following)
+            yield ends, slow[skipped:], factors.reshape(-1)[skipped:]
+            end, skipped = float(ends[-1]), 0

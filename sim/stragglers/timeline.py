@@ -3,36 +3,46 @@
 from __future__ import annotations
 
 from collections import deque
-from collections.abc import Iterator, Sequence
-from itertools import count
+from collections.abc import Iterable, Iterator, Sequence
+
+import numpy as np
 
 from sim.stragglers.base import Effect, Pieces, ServiceModifier
 from sim.task import Task
+from sim.trace import Floats
 
 SHORTEST = 1e-6
 """Shortest mean length of a condition, in seconds; shorter ones would make a simulation too slow."""
 
 
 class SharedPieces:
-    """Pieces of time that several simulations go through from the beginning; each is made when first asked for."""
+    """Pieces of time that several simulations go through from the beginning, made block by block when needed."""
 
-    __slots__ = ("_known", "_pieces")
+    __slots__ = ("_blocks", "_ends", "_factors")
 
-    def __init__(self, pieces: Iterator[tuple[float, float]]) -> None:
-        self._pieces = pieces
-        self._known: list[tuple[float, float]] = []
+    def __init__(self, blocks: Iterator[tuple[Floats, Floats]]) -> None:
+        """`blocks` yields ends and factors of the next pieces, without end."""
+        self._blocks = blocks
+        self._ends = self._factors = np.empty(0)
 
     @property
     def nbytes(self) -> int:
-        """Bytes, about: two numbers and a pair for each piece."""
-        return 112 * len(self._known)
+        """Bytes of what has been made so far."""
+        return 2 * self._ends.nbytes
+
+    def first(self, count: int) -> tuple[Floats, Floats]:
+        """Return ends and factors of at least the first `count` pieces; nobody may change them."""
+        while len(self._ends) < count:
+            ends, factors = next(self._blocks)
+            self._ends, self._factors = np.append(self._ends, ends), np.append(self._factors, factors)
+        return self._ends, self._factors
 
     def __iter__(self) -> Iterator[tuple[float, float]]:
-        known = self._known
-        for number in count():
-            if number == len(known):
-                known.append(next(self._pieces))
-            yield known[number]
+        done = 0
+        while True:
+            ends, factors = self.first(done + 1)
+            yield from zip(ends[done:].tolist(), factors[done:].tolist(), strict=True)
+            done = len(ends)
 
 
 class SlownessTimeline:
@@ -88,9 +98,9 @@ def modifier_from(timelines: Sequence[SlownessTimeline]) -> ServiceModifier:
     return modify
 
 
-def effect_of(pieces: Sequence[Iterator[tuple[float, float]]]) -> Effect:
+def effect_of(pieces: Sequence[Iterable[tuple[float, float]]]) -> Effect:
     """Return the effect of slowness that is given for each instance as `SlownessTimeline` takes it.
 
     Nothing is drawn before a task meets it.
     """
-    return Effect(modifier=modifier_from([SlownessTimeline(of_one) for of_one in pieces]), form=Pieces(pieces))
+    return Effect(modifier=modifier_from([SlownessTimeline(iter(of_one)) for of_one in pieces]), form=Pieces(pieces))
