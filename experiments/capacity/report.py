@@ -109,7 +109,7 @@ def sentences(plans: Sequence[Plan], experiment: Experiment, looks: SequentialTe
     ]
     said.extend(
         f"note: of {one.policy.label} it cannot be told between {one.answer.doubtful} and {one.answer.fewest} "
-        f"deployed instances in {looks.most} trials; more --trials or more workload.queries may tell"
+        f"deployed instances in up to {looks.most} trials; more --trials or more workload.queries may tell"
         for one in plans
         if one.answer.doubtful is not None and one.answer.fewest is not None
     )

@@ -19,7 +19,7 @@ from pydantic import ValidationError
 
 from experiments.analysis import cost
 from experiments.analysis.outcome import Outcome
-from experiments.capacity.targets import Finding, SequentialTest, Target, TargetVerdict, judge
+from experiments.capacity.targets import Finding, SequentialTest, Target, TargetVerdict, futile, judge
 from experiments.config.schema import Experiment
 from experiments.run.cells import Cell, cells
 from sim.policies import Policy
@@ -198,7 +198,7 @@ def _test(
         verdict, findings = judge(rooms, targets, looks.level(look))
         unsettled = sum(not outcome.settled for outcome in seen)
         test = Tried(number, verdict, len(seen), findings, unsettled=unsettled)
-        if verdict is not TargetVerdict.OPEN:
+        if verdict is not TargetVerdict.OPEN or futile(rooms, targets, looks):
             break
     return test
 

@@ -4,6 +4,10 @@ Looking at the data again and again until they say yes would say yes too often. 
 together is therefore spent look by look (Lan and DeMets 1983, with Pocock's spending function), and each look's bounds
 are one-sided Student's t bounds at the level that it may spend. The levels add up to 1 - confidence, so the guarantee
 needs nothing about how the looks depend on each other (Bonferroni); Slud and Wei 1982 would be a little sharper.
+
+Trials that would hardly decide are not run: one stops, undecided, where the predictive power is low (Spiegelhalter,
+Freedman and Blackburn 1986), that is, the chance that the trials left will decide, given those seen. That can only keep
+a verdict back, so the error stays what it is.
 """
 
 from __future__ import annotations
@@ -16,7 +20,7 @@ from dataclasses import dataclass, replace
 from enum import Enum
 
 import numpy as np
-from scipy.special import stdtrit
+from scipy.special import ndtr, stdtrit
 
 from experiments.analysis import percentiles
 from experiments.analysis.estimates import HIGHER_IS_BETTER, sample, unit
@@ -27,6 +31,8 @@ from sim.errors import ParmError
 
 FIRST_LOOK = 5
 """Trials before the first look."""
+FUTILE = 0.05
+"""Chance that the trials left will decide, below which they are not run."""
 UNITS = {"s": 1000.0, "ms": 1.0, "us": 0.001, "µs": 0.001}
 """Milliseconds in each unit."""
 _QUANTITY = re.compile(r"([-+]?[0-9.]+(?:[eE][-+]?[0-9]+)?)\s*([^\s0-9.]*)")
@@ -151,6 +157,25 @@ def judge(
         missed |= high < 0
         findings.append(Finding(target, target.value(mean), target.value(low), target.value(high)))
     return (TargetVerdict.MEETS if met else TargetVerdict.MISSES if missed else TargetVerdict.OPEN), findings
+
+
+def futile(rooms: Sequence[Sequence[float]], targets: Sequence[Target], looks: SequentialTest) -> bool:
+    """Say whether the trials that are left, up to `looks.most`, will hardly decide what `judge` left open.
+
+    The mean of n + m trials is normal around that of the n seen, with the variance s^2 m / (n (n + m)); their standard
+    deviation s is taken to stay what it is.
+    """
+    seen, most, level = len(rooms[0]), looks.most, looks.level(len(looks.counts) - 1)
+    met, missed = 1.0, 0.0
+    for target, room in zip(targets, rooms, strict=True):
+        mean, deviation = float(np.mean(room)), float(np.std(room, ddof=1))
+        ahead = deviation * math.sqrt((most - seen) / (seen * most))
+        if not ahead:
+            return False
+        half, each = (float(stdtrit(most - 1, 1 - error)) / math.sqrt(most) for error in (level, level / len(targets)))
+        met = min(met, float(ndtr((mean + target.within - half * deviation) / ahead)))
+        missed = min(1.0, missed + float(ndtr((-mean - each * deviation) / ahead)))
+    return met + missed < FUTILE
 
 
 def parse(slos: Sequence[str], accuracy: float | None, within: str | None = None) -> list[Target]:

@@ -9,7 +9,7 @@ import numpy as np
 import pytest
 
 from experiments.analysis.quantiles import Latencies
-from experiments.capacity.targets import ACCURACY, SequentialTest, Target, TargetVerdict, judge, parse
+from experiments.capacity.targets import ACCURACY, FUTILE, SequentialTest, Target, TargetVerdict, futile, judge, parse
 from sim.errors import ParmError
 from tests.outcomes import outcome, with_tail
 
@@ -123,6 +123,34 @@ def test_looking_again_and_again_errs_no_more_often_than_it_may() -> None:
         draws = generator.normal(0.0, 1.0, 40)
         naive += any(judge([draws[:n]], [Target("p99", 40.0)], 0.05)[0] is TargetVerdict.MEETS for n in looks.counts)
     assert naive / 400 > 0.08
+
+
+@pytest.mark.parametrize("mean", [0.0, 0.3, 0.6, -0.4])
+def test_trials_that_would_hardly_decide_are_not_run(mean: float) -> None:
+    """A verdict is lost about as seldom as is said, and where nothing can be told a tenth of the trials is saved."""
+    generator, looks, target = np.random.default_rng(3), SequentialTest(40), [Target("p99", 40.0)]
+    lost = saved = 0
+    for _ in range(1000):
+        draws = generator.normal(mean, 1.0, 40)
+        for look, count in enumerate(looks.counts[:-1]):
+            if judge([draws[:count]], target, looks.level(look))[0] is not TargetVerdict.OPEN:
+                break
+            if futile([draws[:count]], target, looks):
+                lost += decide(draws, looks) is not TargetVerdict.OPEN
+                saved += 40 - count
+                break
+    assert lost / 1000 < FUTILE
+    if not mean:
+        assert saved / 1000 > 4
+
+
+def test_what_is_sure_or_has_no_spread_is_not_futile() -> None:
+    target, looks = [Target("p99", 40.0)], SequentialTest(40)
+    assert not futile([[0.0] * 5], target, looks)
+    assert not futile([[4.0, 5.0, 6.0]], target, looks)
+    assert not futile([[-4.0, -5.0, -6.0]], target, looks)
+    assert futile([[-40.0, 0.0, 0.0, 0.0, 40.0] * 4], target, looks)
+    assert not futile([[-40.0, 0.0, 0.0, 0.0, 40.0] * 4], [Target("p99", 40.0, within=30.0)], looks)
 
 
 def test_what_is_clear_is_decided_at_the_first_look() -> None:
