@@ -119,8 +119,8 @@ def sentences(rates: Sequence[HighestRate], looks: SequentialTest) -> list[str]:
     if best.answer.fewest == 1:
         said.append(f"note: {MOST}% of the file's rate is the highest that is tried; begin with a higher one")
     said.extend(
-        f"note: of {one.policy} it cannot be told up to {one.doubtful:.4g} queries/s in up to {looks.most} trials; more "
-        "--trials or more workload.queries may tell, or a difference that does not matter, --within"
+        f"note: of {one.policy} it cannot be told up to {one.doubtful:.4g} queries/s in up to {looks.most} trials; "
+        "more --trials or more workload.queries may tell, or a difference that does not matter, --within"
         for one in rates
         if one.doubtful is not None
     )
