@@ -12,6 +12,7 @@ from typing import TYPE_CHECKING, Any, Self
 
 import numpy as np
 
+from experiments.analysis.statistics import sorted_quantiles
 from experiments.analysis.warmup import has_trend
 from sim.errors import ParmError
 from sim.trace import UNAVAILABLE, Floats, Ints, Role, Route
@@ -38,7 +39,7 @@ SMALLEST_SECTION = 10
 NOT_WRITTEN_BY_US = (ValueError, TypeError, KeyError, AttributeError, IndexError, OverflowError, RecursionError)
 """Errors of reading JSON that parm did not write: no JSON, nested too deeply, values of other types, huge numbers."""
 
-TOLD = (0.5, 0.99, 0.999)
+TOLD = np.array([0.5, 0.99, 0.999])
 """Probabilities of the percentiles among `LATENCIES`."""
 
 ROUNDING = 1e-9
@@ -178,13 +179,19 @@ def measure(
     if not count:
         raise ParmError(f"a warm-up of {warmup} queries leaves none to measure in a run of {len(trace.queries)}")
     latency = trace.queries.latency[kept]
-    # All of the whole run's quantiles at once, since each call would sort it anew as far as it needs.
-    quantiles = np.quantile(latency, [*GRID, *TOLD])
+    quantiles = sorted_quantiles(np.sort(latency), np.append(GRID, TOLD))
     whole = _measured(trace, answers, kept, latency, quantiles[len(GRID) :], in_time)
     edges = np.linspace(0, count, SECTIONS + 1).astype(int).tolist()
     parts = itertools.pairwise(edges) if count >= SECTIONS * SMALLEST_SECTION else ()
     blocks = tuple(
-        _measured(trace, answers, kept[first:last], part := latency[first:last], np.quantile(part, TOLD), in_time)
+        _measured(
+            trace,
+            answers,
+            kept[first:last],
+            part := latency[first:last],
+            sorted_quantiles(np.sort(part), TOLD),
+            in_time,
+        )
         for first, last in parts
     )
     return Outcome(

@@ -12,6 +12,8 @@ from dataclasses import dataclass
 
 import numpy as np
 
+from sim.trace import Floats
+
 
 @dataclass(frozen=True, slots=True)
 class Interval:
@@ -124,3 +126,16 @@ def normal_quantile(probability: float) -> float:
     from scipy.special import ndtri
 
     return float(ndtri(probability))
+
+
+def sorted_quantiles(ordered: Floats, probabilities: Floats) -> Floats:
+    """Return the quantiles (p,) of values in increasing order (n,): NumPy's `linear` ones, to the last bit.
+
+    NumPy's own function takes four times as long for hundreds of probabilities, since it does not sort.
+    """
+    at = (len(ordered) - 1) * probabilities
+    below = np.floor(at).astype(np.intp)
+    low, high, share = ordered[below], ordered[np.minimum(below + 1, len(ordered) - 1)], at - below
+    step = high - low
+    result: Floats = np.where(share < 0.5, low + step * share, high - step * (1 - share))
+    return result

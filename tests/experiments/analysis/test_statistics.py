@@ -5,7 +5,15 @@ import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from experiments.analysis.statistics import Interval, paired, sectioning, student_t, wilson, wilson_clustered
+from experiments.analysis.statistics import (
+    Interval,
+    paired,
+    sectioning,
+    sorted_quantiles,
+    student_t,
+    wilson,
+    wilson_clustered,
+)
 
 
 def test_student_t_matches_the_textbook():
@@ -84,3 +92,12 @@ def test_clustered_is_never_narrower_than_plain_and_holds_its_estimate(pairs):
 
 def test_empty_clusters_do_not_count():
     assert wilson_clustered([40, 0, 45], [50, 0, 50]) == wilson_clustered([40, 45], [50, 50])
+
+
+@given(
+    values=st.lists(st.floats(1e-6, 1e6) | st.sampled_from([0.5, 1.0]), min_size=1, max_size=60),
+    probabilities=st.lists(st.floats(0.0, 1.0) | st.sampled_from([0.0, 0.5, 0.999, 1.0]), min_size=1, max_size=20),
+)
+def test_quantiles_of_sorted_values_are_numpys(values: list[float], probabilities: list[float]) -> None:
+    wanted = np.array(probabilities)
+    assert np.array_equal(sorted_quantiles(np.sort(values), wanted), np.quantile(values, wanted))
