@@ -6,8 +6,9 @@ Times are seconds on the simulated clock. Samples and answers are not part of it
 from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, fields, replace
 from enum import IntEnum
+from typing import Any
 
 import numpy as np
 from numpy.typing import NDArray
@@ -193,6 +194,12 @@ class Trace:
     """Bytes sent over the cluster's network, queries and replies."""
     counts: Counts | None = None
     """How many instances there were over time; None without a scaler."""
+
+    def without_tasks(self) -> Trace:
+        """Return the same without the rows of its tasks."""
+        columns = {one.name: getattr(self.tasks, one.name) for one in fields(Tasks)}
+        none: dict[str, Any] = {name: None if column is None else column[:0].copy() for name, column in columns.items()}
+        return replace(self, tasks=Tasks(**none))
 
     @property
     def position(self) -> Ints:

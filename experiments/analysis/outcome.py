@@ -7,7 +7,7 @@ import itertools
 import json
 import math
 from collections.abc import Mapping, Sequence
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from typing import TYPE_CHECKING, Any, Self
 
 import numpy as np
@@ -151,7 +151,6 @@ def common(*policies: Sequence[Outcome]) -> list[list[Outcome]]:
 
 def measure(
     trace: Trace,
-    answers: Answers | None,
     *,
     policy: str,
     kind: str,
@@ -165,7 +164,7 @@ def measure(
     load: Mapping[str, float] | None = None,
     target: Mapping[str, float] | None = None,
 ) -> Outcome:
-    """Measure a cell's trace and, with a model, its answers.
+    """Measure a cell's trace; `with_answers` adds what a model's answers say.
 
     The first `warmup` queries are not counted. Percentiles are NumPy's `linear` ones of the others. With
     `last_of_batch` only the last query of each batch is counted. `price` is the total of all instances, each 1 by
@@ -173,29 +172,13 @@ def measure(
     seconds up to which an answer counts for goodput. `load` is that of the pools where other services share them,
     `target` what latencies may be at most, in seconds. Raises ParmError if no query is left after the warm-up.
     """
-    kept = trace.batches.first + trace.batches.size - 1 if last_of_batch else np.arange(len(trace.queries))
-    kept = kept[kept >= warmup]
-    count = len(kept)
-    if not count:
+    kept, *parts = _counted(trace, warmup, last_of_batch)
+    if not len(kept):
         raise ParmError(f"a warm-up of {warmup} queries leaves none to measure in a run of {len(trace.queries)}")
-    latency = trace.queries.latency[kept]
-    quantiles = sorted_quantiles(np.sort(latency), np.append(GRID, TOLD))
-    whole = _measured(trace, answers, kept, latency, quantiles[len(GRID) :], in_time)
-    edges = np.linspace(0, count, SECTIONS + 1).astype(int).tolist()
-    parts = itertools.pairwise(edges) if count >= SECTIONS * SMALLEST_SECTION else ()
-    blocks = tuple(
-        _measured(
-            trace,
-            answers,
-            kept[first:last],
-            part := latency[first:last],
-            sorted_quantiles(np.sort(part), TOLD),
-            in_time,
-        )
-        for first, last in parts
-    )
+    quantiles = sorted_quantiles(np.sort(trace.queries.latency[kept]), np.append(GRID, TOLD))
+    blocks = tuple(_measured(trace, part, in_time) for part in parts)
     return Outcome(
-        **vars(whole),
+        **vars(_measured(trace, kept, in_time, quantiles[len(GRID) :])),
         policy=policy,
         kind=kind,
         point=dict(point),
@@ -208,33 +191,61 @@ def measure(
         quantiles={"probabilities": GRID.tolist(), "seconds": quantiles[: len(GRID)].tolist()},
         blocks=blocks,
         seconds=dict(seconds),
-        passes=dict(answers.passes) if answers else {},
-        reused=dict(answers.reused) if answers else {},
     )
 
 
-def _measured(
-    trace: Trace, answers: Answers | None, part: Ints, latency: Floats, told: Floats, in_time: float | None
-) -> Measured:
-    """Measure the queries `part`, which have this latency, of which `told` are the quantiles `TOLD`."""
-    route = trace.queries.route[part]
-    counts = np.bincount(route, minlength=len(Route))
-    accuracy: dict[str, int] | None = None
-    if answers is not None:
-        degraded = _DEGRADED[route]
-        accuracy = {}
-        for name, chosen in (("available", ~degraded), ("degraded", degraded)):
-            accuracy[name] = int(np.count_nonzero(chosen))
-            for what in ("correct", "top5", "agrees"):
-                accuracy[f"{name}_{what}"] = int(np.count_nonzero(getattr(answers, what)[part] & chosen))
+def with_answers(
+    outcome: Outcome, trace: Trace, answers: Answers, *, last_of_batch: bool = False, in_time: float | None = None
+) -> Outcome:
+    """Return the outcome of a trace with what the answers that its clients received add; options as in `measure`."""
+    kept, *parts = _counted(trace, outcome.warmup, last_of_batch)
+    return replace(
+        outcome,
+        **_judged(trace, answers, kept, in_time),
+        blocks=tuple(
+            replace(block, **_judged(trace, answers, part, in_time))
+            for block, part in zip(outcome.blocks, parts, strict=True)
+        ),
+        passes=dict(answers.passes),
+        reused=dict(answers.reused),
+    )
+
+
+def _counted(trace: Trace, warmup: int, last_of_batch: bool) -> list[Ints]:
+    """Return the queries that are measured, and the same in consecutive parts, if they are enough for that."""
+    kept = trace.batches.first + trace.batches.size - 1 if last_of_batch else np.arange(len(trace.queries))
+    kept = kept[kept >= warmup]
+    if len(kept) < SECTIONS * SMALLEST_SECTION:
+        return [kept]
+    edges = np.linspace(0, len(kept), SECTIONS + 1).astype(int).tolist()
+    return [kept, *(kept[first:last] for first, last in itertools.pairwise(edges))]
+
+
+def _measured(trace: Trace, part: Ints, in_time: float | None, told: Floats | None = None) -> Measured:
+    """Measure the queries `part`, of whose latencies `told` are the quantiles `TOLD`, if they are known."""
+    latency = trace.queries.latency[part]
+    if told is None:
+        told = sorted_quantiles(np.sort(latency), TOLD)
+    counts = np.bincount(trace.queries.route[part], minlength=len(Route))
     return Measured(
-        queries=len(route),
+        queries=len(part),
         latency=_latencies(latency, told),
         routes={kind.name.lower(): int(counts[kind]) for kind in Route},
-        accuracy=accuracy,
-        goodput=None if in_time is None else _goodput(trace, answers, part, in_time),
-        wrong=None if answers is None else _wrong(answers, part),
+        accuracy=None,
+        goodput=None if in_time is None else _goodput(trace, None, part, in_time),
     )
+
+
+def _judged(trace: Trace, answers: Answers, part: Ints, in_time: float | None) -> dict[str, Any]:
+    """Return what the answers to the queries `part` say: the fields of `Measured` that need a model."""
+    degraded = _DEGRADED[trace.queries.route[part]]
+    accuracy: dict[str, int] = {}
+    for name, chosen in (("available", ~degraded), ("degraded", degraded)):
+        accuracy[name] = int(np.count_nonzero(chosen))
+        for what in ("correct", "top5", "agrees"):
+            accuracy[f"{name}_{what}"] = int(np.count_nonzero(getattr(answers, what)[part] & chosen))
+    goodput = None if in_time is None else _goodput(trace, answers, part, in_time)
+    return {"accuracy": accuracy, "goodput": goodput, "wrong": _wrong(answers, part)}
 
 
 def _wrong(answers: Answers, part: Ints) -> dict[str, int] | None:

@@ -34,7 +34,7 @@ if TYPE_CHECKING:
 
     from backends.answers import Predictor
     from backends.wrong import Causes
-    from experiments.run.runner import Answered, Parcel, Simulated
+    from experiments.run.runner import Answered, Parcel, Unanswered
     from parity.objectives import TrainingData
     from parity.store import TrainedModel
     from parity.training import TrainingStatus
@@ -351,8 +351,8 @@ class ModelsElsewhere:
         self._files, self._data = files, data
         self._models: Models | None = None
 
-    def __call__(self, cell: Cell, simulated: Simulated) -> Parcel:
-        """Return the outcome and the files of a simulated cell. Raises ParmError if a model or data set is missing."""
+    def __call__(self, cell: Cell, unanswered: Unanswered) -> Parcel:
+        """Return the outcome and the files of a cell. Raises ParmError if a model or data set is missing."""
         from experiments.run.runner import packed, predict_and_keep
 
         if self._models is None:
@@ -362,7 +362,7 @@ class ModelsElsewhere:
                 place.parent.mkdir(parents=True, exist_ok=True)
                 place.write_bytes(content)
             self._models = Models(self._data, Path(self._folder.name), "auto", _NoTraining())
-        return packed(partial(predict_and_keep, cell, simulated, answerer=self._models))
+        return packed(partial(predict_and_keep, cell, unanswered, answerer=self._models))
 
 
 class _NoTraining(Reporter):

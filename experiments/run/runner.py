@@ -1,4 +1,4 @@
-"""Runs an experiment's cells: workers simulate; the main process predicts, measures and stores, in the cells' order.
+"""Runs an experiment's cells: workers simulate and measure; the main process predicts and stores, in the cells' order.
 
 Without a model the workers do everything, so that the main process is no bottleneck and torch is never imported. With
 the hardware in the loop the main process does everything, so that nothing else runs while a service is timed. Workers
@@ -20,7 +20,7 @@ from typing import TYPE_CHECKING, Any, Protocol
 from backends.blame import blamed
 from backends.processes import WorkerKilledError
 from experiments.analysis.cost import average_price, price
-from experiments.analysis.outcome import Outcome, instances, measure
+from experiments.analysis.outcome import Outcome, instances, measure, with_answers
 from experiments.config.services import seconds
 from experiments.run.cells import Cell
 from experiments.run.controls import controls
@@ -67,7 +67,7 @@ class Parcel:
 class AnswersElsewhere(Protocol):
     """Computes a simulated cell's answers on another machine, and packs what is to be stored."""
 
-    def __call__(self, cell: Cell, simulated: Simulated) -> Parcel:
+    def __call__(self, cell: Cell, unanswered: Unanswered) -> Parcel:
         """Return the cell's outcome and files."""
         ...
 
@@ -108,12 +108,12 @@ def run_cells(
     if in_the_loop and not executor.local:
         raise ParmError("execution in_the_loop times the hardware of this machine: run it without --executor.")
     there = answerer.elsewhere() if answerer is not None and executor.gpus() else None
-    function: Callable[[Cell], Any] = simulate_one_of_many
+    function: Callable[[Cell], Any] = simulate_for_answers
     finish: Callable[[Cell, Any], Outcome]
     if in_the_loop or (answerer is None and executor.local):
         function, finish = partial(run_cell, store=store, answerer=answerer), _as_found
     elif answerer is None or there is not None:
-        function, finish = simulate_one_of_many if there else pack_cell, partial(_unpack, store)
+        function, finish = simulate_for_answers if there else pack_cell, partial(_unpack, store)
     else:
         finish = partial(predict_and_keep, store=store, answerer=answerer)
     with reporter.task("simulating", len(cells)) as advance:
@@ -144,6 +144,15 @@ class Simulated:
     """Offered load of each pool by all services together, where the cell is one of several."""
 
 
+@dataclass(frozen=True, slots=True)
+class Unanswered:
+    """A cell that has been simulated and measured, but for the answers that its clients received."""
+
+    trace: Trace
+    """Without its tasks, where neither answers nor files need them: they are most of it."""
+    outcome: Outcome
+
+
 def simulate_cell(cell: Cell, hardware: Hardware | None = None, shared: Shared | None = None) -> Simulated:
     """Simulate a cell, with `hardware` in the loop if any; `shared` keeps what other cells of its trial need too."""
     began = perf_counter()
@@ -165,17 +174,24 @@ def simulate_one_of_many(cell: Cell) -> Simulated:
     return simulate_cell(cell, shared=_SHARED)
 
 
+def simulate_for_answers(cell: Cell) -> Unanswered:
+    """Simulate and measure a cell whose answers another process computes."""
+    simulated = simulate_one_of_many(cell)
+    trace, needs_tasks = simulated.trace, cell.experiment.traces is True or cell.experiment.corruption
+    return Unanswered(trace if needs_tasks else trace.without_tasks(), _measured(cell, simulated))
+
+
 def run_cell(cell: Cell, store: RunStore, answerer: AnswerSource | None = None) -> Outcome:
     """Simulate, measure and store a cell without a model, or one with the hardware of `answerer` in the loop."""
     if answerer is None:
         simulated = simulate_one_of_many(cell)
-        outcome = _measured(cell, simulated, None, {"simulating": simulated.seconds, "predicting": 0.0})
-        return store.keep(cell, simulated.trace, outcome)
+        return store.keep(cell, simulated.trace, _measured(cell, simulated))
     began = perf_counter()
     hardware, answers = answerer.in_the_loop(cell)
     simulated = simulate_cell(cell, hardware, _SHARED)
     answered = answers(simulated.trace)
-    return _keep(cell, simulated, answered, {"simulating": perf_counter() - began, "predicting": 0.0}, store)
+    simulated = replace(simulated, seconds=perf_counter() - began)
+    return _keep(cell, Unanswered(simulated.trace, _measured(cell, simulated)), answered, 0.0, store)
 
 
 def pack_cell(cell: Cell) -> Parcel:
@@ -242,37 +258,43 @@ def _naming(cell: Cell) -> Iterator[None]:
         raise ParmError(f"cell ({cell}) failed{blamed(error)}: {type(error).__name__}: {says}.") from error
 
 
-def predict_and_keep(cell: Cell, simulated: Simulated, store: RunStore, answerer: AnswerSource) -> Outcome:
-    """Compute the answers of a simulated cell, and measure and store it."""
+def predict_and_keep(cell: Cell, unanswered: Unanswered, store: RunStore, answerer: AnswerSource) -> Outcome:
+    """Compute the answers of a cell, and store it with what they say."""
     began = perf_counter()
-    answered = answerer.answer(cell, simulated.trace)
-    spent = {"simulating": simulated.seconds, "predicting": perf_counter() - began}
-    return _keep(cell, simulated, answered, spent, store)
+    answered = answerer.answer(cell, unanswered.trace)
+    return _keep(cell, unanswered, answered, perf_counter() - began, store)
 
 
-def _keep(cell: Cell, simulated: Simulated, answered: Answered, spent: dict[str, float], store: RunStore) -> Outcome:
-    outcome = _measured(cell, simulated, answered.answers, spent)
-    return store.keep(cell, simulated.trace, outcome, answered.samples, answered.labels, answered.answers)
+def _keep(cell: Cell, unanswered: Unanswered, answered: Answered, predicting: float, store: RunStore) -> Outcome:
+    experiment, trace = cell.experiment, unanswered.trace
+    outcome = with_answers(
+        replace(unanswered.outcome, seconds=unanswered.outcome.seconds | {"predicting": predicting}),
+        trace,
+        answered.answers,
+        last_of_batch=experiment.counted == "last_of_batch",
+        in_time=experiment.in_time,
+    )
+    return store.keep(cell, trace, outcome, answered.samples, answered.labels, answered.answers)
 
 
-def _measured(cell: Cell, simulated: Simulated, answers: Answers | None, spent: dict[str, float]) -> Outcome:
-    trace = simulated.trace
-    cluster, warmup = cell.experiment.cluster, cell.experiment.warmup_queries(trace.queries.arrival)
+def _measured(cell: Cell, simulated: Simulated) -> Outcome:
+    """Measure a simulated cell, as far as that takes no answers."""
+    trace, experiment = simulated.trace, cell.experiment
+    warmup = experiment.warmup_queries(trace.queries.arrival)
     scaled = instances(trace, warmup)
     outcome = measure(
         trace,
-        answers,
         policy=cell.policy.label,
         kind=str(cell.policy.name_in_yaml()),
         point=cell.point,
         trial=cell.trial,
         warmup=warmup,
-        last_of_batch=cell.experiment.counted == "last_of_batch",
-        seconds=spent,
-        in_time=cell.experiment.in_time,
-        price=price(cluster, plans(cell)) if scaled is None else average_price(cluster, scaled),
+        last_of_batch=experiment.counted == "last_of_batch",
+        seconds={"simulating": simulated.seconds, "predicting": 0.0},
+        in_time=experiment.in_time,
+        price=price(experiment.cluster, plans(cell)) if scaled is None else average_price(experiment.cluster, scaled),
         load=simulated.load,
-        target={name: seconds(time) for name, time in (cell.experiment.target or {}).items()},
+        target={name: seconds(time) for name, time in (experiment.target or {}).items()},
     )
-    known = controls(cell, trace) if cell.experiment.control_variates else {}
+    known = controls(cell, trace) if experiment.control_variates else {}
     return replace(outcome, controls=known, engine={"name": simulated.engine.engine, "why": simulated.engine.reason})

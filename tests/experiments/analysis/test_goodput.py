@@ -56,9 +56,7 @@ def test_a_default_answer_is_in_time_and_is_none() -> None:
     given = experiment(**QUEUE | {"cluster": QUEUE["cluster"] | {"deadline": 0.02}})
     assert given.in_time == 0.02
     trace = simulate_cell(cells(given)[0]).trace
-    found = measure(
-        trace, None, policy="none", kind="none", point={}, trial=0, warmup=0, seconds={}, in_time=given.in_time
-    )
+    found = measure(trace, policy="none", kind="none", point={}, trial=0, warmup=0, seconds={}, in_time=given.in_time)
     span = trace.queries.arrival[-1] - trace.queries.arrival[0]
     own = (trace.queries.route == Route.OWN).sum() * 5999 / 6000
     assert found.goodput == pytest.approx(own / span)

@@ -145,7 +145,7 @@ def simulated(todo: list[Cell]) -> dict[str, Outcome]:
     for cell in todo:
         trace = simulate_cell(cell).trace
         named = {"policy": cell.policy.label, "kind": "none", "point": {}, "trial": cell.trial, "seconds": {}}
-        found[cell.id] = measure(trace, None, warmup=cell.experiment.warmup_queries(trace.queries.arrival), **named)  # type: ignore[arg-type]
+        found[cell.id] = measure(trace, warmup=cell.experiment.warmup_queries(trace.queries.arrival), **named)  # type: ignore[arg-type]
     return found
 
 

@@ -40,7 +40,7 @@ def traces():
 
 
 def of(trace, policy):
-    cell = measure(trace, None, policy=policy, kind=policy, point={}, trial=0, warmup=10, seconds={})
+    cell = measure(trace, policy=policy, kind=policy, point={}, trial=0, warmup=10, seconds={})
     return FigureData(summary.rows([cell]), [cell], lambda _: trace)
 
 

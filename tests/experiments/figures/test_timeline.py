@@ -53,7 +53,7 @@ def traces() -> list[Trace]:
 
 
 def data(trace: Trace, **point: float) -> FigureData:
-    cell = measure(trace, None, policy="it", kind="it", point=point, trial=0, warmup=10, seconds={})
+    cell = measure(trace, policy="it", kind="it", point=point, trial=0, warmup=10, seconds={})
     return FigureData(summary.rows([cell]), [cell], lambda _: trace)
 
 

@@ -22,7 +22,7 @@ def test_only_the_last_of_each_batch_counts() -> None:
     schedule = Poisson(rate=90).schedule(2000, streams.generator("arrivals"))
     trace = simulate(cluster, Coded(k=2), [], schedule, streams)
     given = {"policy": "p", "kind": "p", "point": {}, "trial": 0, "warmup": 100, "seconds": {}}
-    outcome = measure(trace, None, **given, last_of_batch=True)
+    outcome = measure(trace, **given, last_of_batch=True)
     batch = trace.queries.batch
     last = np.flatnonzero(np.append(batch[1:] != batch[:-1], True))
     assert len(last) == 667  # the last batch of the run is not full
@@ -32,4 +32,4 @@ def test_only_the_last_of_each_batch_counts() -> None:
     assert outcome.latency["p50"] == pytest.approx(np.median(latency))
     assert outcome.latency["p999"] == pytest.approx(np.quantile(latency, 0.999))
     assert outcome.quantiles["seconds"][-1] == latency.max()
-    assert outcome.latency["p50"] < measure(trace, None, **given).latency["p50"]  # the others waited for it
+    assert outcome.latency["p50"] < measure(trace, **given).latency["p50"]  # the others waited for it
