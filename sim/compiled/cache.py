@@ -70,7 +70,7 @@ def kernel() -> Kernel:
     """Return the kernel: from disk if it is there, else compiled, which takes about 15 s, and kept there."""
     import numba
 
-    from sim.compiled import loop
+    from sim.compiled import loop, pools
     from sim.compiled.memory import compile_all
 
     if not on_disk():
