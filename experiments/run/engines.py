@@ -45,5 +45,5 @@ def make_ready(cells: Sequence[Cell], reporter: Reporter, *, simulated: int = 0)
     if not cells or not (asked or queries >= WORTH_COMPILING) or not compiled.installed() or compiled.ready():
         return
     if any(choice(cell, queries).engine == "compiled" for cell in cells):
-        reporter.say("Compiling the simulation engine for this machine, which is done once and takes about 15 s.")
+        reporter.say("Compiling the simulation engine for this machine, which is done once and takes about 10 s.")
         compiled.compile_kernel()

@@ -67,34 +67,34 @@ def on_disk() -> bool:
 
 @cache
 def kernel() -> Kernel:
-    """Return the kernel: from disk if it is there, else compiled, which takes about 15 s, and kept there."""
+    """Return the kernel: from disk if it is there, else compiled, which takes about 10 s, and kept there."""
     import numba
 
-    from sim.compiled import loop
+    from sim.compiled import loop, pools
     from sim.compiled.memory import compile_all
 
     if not on_disk():
-        compile_all()
+        compile_all()  # of all that was imported: what comes later would be compiled by its callers, again for each
     before = numba.config.CACHE_DIR
     numba.config.CACHE_DIR = str(folder())
     try:
         folder().mkdir(parents=True, exist_ok=True)
-        return _compiled(loop.simulate, keep=True)
+        return _compiled(loop.simulate, pools.happens, keep=True)
     except (OSError, RuntimeError):  # nowhere to write: it lasts as long as this process
-        return _compiled(loop.simulate, keep=False)
+        return _compiled(loop.simulate, pools.happens, keep=False)
     finally:
         numba.config.CACHE_DIR = before
 
 
-def _compiled(simulate: Callable[[Any], None], *, keep: bool) -> Kernel:
+def _compiled(simulate: Callable[[Any], None], happens: Callable[[int, int, int], int], *, keep: bool) -> Kernel:
     import numba
     from numba import types
 
-    from sim.compiled import layout, pools
+    from sim.compiled import layout
 
     options = {"cache": keep, "error_model": "numpy"}
     by_address = types.int64(types.int64, types.int64, types.int64)
     return Kernel(
         simulate=numba.njit((numba.from_dtype(layout.WORLD)[::1],), **options)(simulate),
-        at_instances=numba.cfunc(by_address, **options)(pools.happens),
+        at_instances=numba.cfunc(by_address, **options)(happens),
     )

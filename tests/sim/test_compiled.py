@@ -250,6 +250,23 @@ def test_the_kernel_on_disk_is_that_of_all_its_sources(monkeypatch: pytest.Monke
     assert cache.folder.__wrapped__() != before
 
 
+def test_every_module_of_the_kernel_is_there_when_its_functions_are_compiled(tmp_path: Path) -> None:
+    program = """if True:
+        from importlib import import_module
+        from sim.compiled import cache, memory
+        counts = []
+        memory.compile_all = lambda: counts.append(len(memory.FUNCTIONS))
+        cache._compiled = lambda *_, **__: None
+        cache.kernel()
+        for name in cache.SOURCES:
+            import_module(f"sim.compiled.{name}")
+        print(len(memory.FUNCTIONS) - counts[0])
+    """
+    empty = {**os.environ, "XDG_CACHE_HOME": str(tmp_path)}
+    done = subprocess.run([sys.executable, "-c", program], capture_output=True, text=True, check=True, env=empty)
+    assert done.stdout == "0\n", "functions were defined too late for `compile_all`"
+
+
 def test_another_process_finds_the_kernel_on_disk() -> None:
     compiled.compile_kernel()
     program = (
