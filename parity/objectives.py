@@ -121,6 +121,8 @@ class Supervised:
         self.images, self.labels = data.train[train].to(device), data.train_labels[train].to(device)
         self.held, self.held_labels = data.train[held].to(device), data.train_labels[held].to(device)
         _refuse_moved_boxes(data, recipe)
+        if data.task_name == "localisation" and recipe.mixup is not None:
+            raise ParmError(f"data set {data.name} has boxes, which 'mixup' cannot mix: leave it out")
 
     def rows(self, generator: Generator) -> Tensor:
         """See `Objective.rows`; shape (n,)."""
@@ -131,7 +133,15 @@ class Supervised:
         images = self.images[rows]
         if self.recipe.augments:
             images = Moves.draw(len(images), self.recipe.shift, self.recipe.flip, generator).apply(images)
-        return self.task.loss(module(images).float(), self.labels[rows], self.recipe.smoothing)
+        labels, smoothing, mixup = self.labels[rows], self.recipe.smoothing, self.recipe.mixup
+        if mixup is None:
+            return self.task.loss(module(images).float(), labels, smoothing)
+        weight = torch.full((), mixup, device=images.device)
+        share = torch.distributions.Beta(weight, weight).sample()
+        # Rows are in random order, so that the next one is any other one.
+        outputs = module(images.lerp(images.roll(1, 0), share)).float()
+        first, second = (self.task.loss(outputs, one, smoothing) for one in (labels, labels.roll(1, 0)))
+        return first.lerp(second, share)
 
     def score(self, module: nn.Module) -> float:
         """See `Objective.score`."""

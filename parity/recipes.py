@@ -44,6 +44,9 @@ class Recipe(Kind):
     computed once per copy; None: images are moved, and targets computed, in every step."""
     smoothing: float = Field(default=0.0, ge=0, lt=1)
     """Label smoothing of a deployed model; how hard sums of its outputs are to learn depends on it."""
+    mixup: float | None = Field(default=None, gt=0)
+    """Mix each image of a deployed model's step, and its label, with another one, in a share drawn from
+    Beta(mixup, mixup) (Zhang et al. 2018), so that the model is closer to linear between images."""
     patience: int | None = Field(default=None, gt=0)
     """Stop early after this many epochs without a better validation score; the schedule stays that of `epochs`."""
     mixed: bool = False

@@ -41,7 +41,7 @@ from sim.kinds import Kind
 
 FORMAT = 2
 """Part of every key: raise it when the same options come to mean another training."""
-DEPLOYED_ONLY = ("smoothing",)
+DEPLOYED_ONLY = ("smoothing", "mixup")
 """Options of a recipe that have no effect on parity models, and so are not part of their keys."""
 TEST_GROUPINGS = 5
 """Random groupings of the test set behind a card's A_d."""

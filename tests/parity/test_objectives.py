@@ -143,3 +143,19 @@ def test_label_smoothing_is_the_deployed_models_loss(data: TrainingData) -> None
     outputs = module(plain.images[rows])
     even = -outputs.log_softmax(-1).mean()
     torch.testing.assert_close(found, 0.8 * plain.loss(module, rows, generator) + 0.2 * even)
+
+
+def test_mixup_mixes_images_and_labels_alike(data: TrainingData) -> None:
+    """Of one image alone nothing changes; two are trained with at one point between them, each as much as its share."""
+    module, rows, generator = linear(data), torch.arange(64), Generator().manual_seed(0)
+    mixed, plain = Supervised(data, Best(mixup=0.4), CPU), Supervised(data, Best(), CPU)
+    assert torch.equal(mixed.loss(module, rows[:1], generator), plain.loss(module, rows[:1], generator))
+    torch.manual_seed(5)
+    found = mixed.loss(module, rows, generator)
+    torch.manual_seed(5)
+    share = torch.distributions.Beta(torch.tensor(0.4), torch.tensor(0.4)).sample()
+    images, labels = plain.images[rows], plain.labels[rows]
+    logs = module(share * images.roll(1, 0) + (1 - share) * images).log_softmax(-1)
+    wanted = -(share * logs[rows, labels.roll(1, 0)] + (1 - share) * logs[rows, labels]).mean()
+    torch.testing.assert_close(found, wanted)
+    assert not torch.equal(found, plain.loss(module, rows, generator))

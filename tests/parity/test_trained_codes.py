@@ -248,5 +248,7 @@ def test_boxes_are_not_moved_away_from_their_images(data: TrainingData, tmp_path
     found = replace(data, outputs=4, train_labels=boxes, test_labels=boxes[:120], task_name="localisation")
     with pytest.raises(ParmError, match="has boxes, which 'shift' and 'flip' do not move: leave both out"):
         ModelStore(tmp_path).classifier(Mlp(), found, Best(epochs=1, flip=True), 0)
+    with pytest.raises(ParmError, match="has boxes, which 'mixup' cannot mix: leave it out"):
+        ModelStore(tmp_path).classifier(Mlp(), found, Best(epochs=1, mixup=0.2), 0)
     trained = ModelStore(tmp_path).classifier(Mlp(), found, Best(epochs=1), 0)
     assert 0 <= trained.card["test"]["accuracy"] <= 1
