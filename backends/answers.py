@@ -8,13 +8,14 @@ without a Python step per group; the clients' answers are copied from it once pe
 from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
-from dataclasses import dataclass, field, replace
+from dataclasses import dataclass, replace
 
 import numpy as np
 import torch
 from numpy.typing import NDArray
 from torch import Tensor, nn
 
+from backends.memos import SampleMemo, Wanted, WordMemo
 from backends.reconstruction import Words, reconstructed_words
 from backends.torch_backend import TorchBackend
 from backends.wrong import Causes, Counts, WrongAnswers
@@ -47,27 +48,6 @@ class Answers:
     """Answers that needed no pass of their own: known from an earlier cell, or shared by several losses of one word."""
     wrong: Counts | None = None
     """Wrong answers among those that were used, and how many were located; None where all answers are right."""
-
-
-@dataclass(slots=True)
-class _Memo:
-    """A model's outputs, per sample of the test set, as far as they have been needed; all but `known` on the device."""
-
-    module: nn.Module
-    name: str
-    answer: Tensor
-    top5: Tensor
-    finite: Tensor
-    """Whether all outputs so far are finite, one bool."""
-    known: NDArray[np.bool_]
-    outputs: Tensor = field(default_factory=lambda: torch.empty(0, 0))
-
-    def unknown(self, samples: Ints) -> tuple[Ints, int]:
-        """Return the distinct ones of `samples` whose outputs are not known yet, and how many are."""
-        wanted = np.zeros(len(self.known), dtype=bool)
-        wanted[samples] = True
-        new = np.flatnonzero(wanted & ~self.known)
-        return new, int(wanted.sum()) - len(new)
 
 
 @dataclass(frozen=True, slots=True)
@@ -108,7 +88,8 @@ class Predictor:
         self.images = backend.place(images)
         self.labels = backend.place(torch.from_numpy(labels))
         self.default_answer = default_answer
-        self._memos: dict[nn.Module, _Memo] = {}
+        self._memos: dict[nn.Module, SampleMemo] = {}
+        self._words: dict[tuple[nn.Module, int], tuple[tuple[Coder, int], WordMemo]] = {}
 
     def answer(
         self,
@@ -165,10 +146,16 @@ class Predictor:
             new[name], reused[name] = memo.unknown(wanted)
             passes[name] = len(new[name])
         rows = [np.flatnonzero(words.needing(row)) for row in range(trace.r)]
+        asked = [] if code is None or not len(words) else self._asked(rows, samples[words.members], code, parities)
+        if asked:
+            passes["parity"] = sum(len(wanted.new) for _, wanted in asked)
+            reused["parity"] = words.reused(trace.k, trace.r) + sum(map(len, rows)) - passes["parity"]
         indices = [samples, np.flatnonzero(route == Route.DEFAULT), by_backup, words.query, words.word, words.slot]
-        indices += [words.used, samples[words.members], *rows, *new.values()]
+        indices += [words.used, samples[words.members], *new.values(), *rows]
+        indices += [array for _, wanted in asked for array in (wanted.row, wanted.new)]
         carried, default, backed_up, query, word, slot, used, members, *others = self.backend.place_indices(indices)
-        needed, computed = others[: len(rows)], dict(zip(new, others[len(rows) :], strict=True))
+        computed, others = dict(zip(new, others, strict=False)), others[len(new) :]
+        needed, others = others[: len(rows)], others[len(rows) :]
 
         for name, (memo, _) in memos.items():
             self._learn(memo, new[name], computed[name])
@@ -186,12 +173,10 @@ class Predictor:
         if len(words):
             assert code is not None
             placed = _PlacedWords(members, word, slot, used, self.labels[carried[query]], needed)
-            *found, located = self._reconstruct(words, placed, code, parities[: trace.r], trace.r, wrong)
+            parity = self._parity_outputs(placed, code, parities[: trace.r], asked, others)
+            *found, located = self._reconstruct(words, placed, code, parity, wrong)
             answer[query], top5[query], finite["reconstruction"] = found
             behind["reconstruction"] = [] if code.answered_by == "oracle" else parities[: trace.r]
-            if code.answered_by != "oracle":
-                passes["parity"] = sum(map(len, rows))
-                reused["parity"] = words.reused(trace.k, trace.r)
 
         answer.index_fill_(0, default, self.default_answer)
         by_default = torch.zeros_like(top5).index_fill_(0, default, True)
@@ -218,13 +203,14 @@ class Predictor:
         changed = self.backend.distrust_half(module)
         if changed:
             self._memos.pop(module, None)
+            self._words = {key: known for key, known in self._words.items() if key[0] is not module}
         return changed
 
-    def _memo(self, module: nn.Module, name: str) -> _Memo:
+    def _memo(self, module: nn.Module, name: str) -> SampleMemo:
         if module not in self._memos:
             self.backend.settle(module, lambda: self.images[:HELD])
             n, place = len(self.labels), self.backend.place
-            self._memos[module] = _Memo(
+            self._memos[module] = SampleMemo(
                 module,
                 name,
                 answer=place(torch.full((n,), -1, dtype=torch.int16)),
@@ -234,7 +220,7 @@ class Predictor:
             )
         return self._memos[module]
 
-    def _learn(self, memo: _Memo, new: Ints, rows: Tensor) -> None:
+    def _learn(self, memo: SampleMemo, new: Ints, rows: Tensor) -> None:
         """Compute the outputs of the samples `new`, which are `rows` on the device."""
         if not len(new):
             return
@@ -252,17 +238,15 @@ class Predictor:
         words: Words,
         placed: _PlacedWords,
         code: Coder,
-        parities: Sequence[nn.Module],
-        r: int,
+        parity: Tensor,
         wrong: WrongAnswers | None,
     ) -> tuple[Tensor, Tensor, Tensor, Ints]:
-        """Decode the queries `words.query`, in that order.
+        """Decode the queries `words.query`, in that order, with the parity answers (w, r, p).
 
         Return their answers, whether the label is in the top 5, whether all of it is finite, and which answers the
         code took for wrong: a bit mask for each query.
         """
-        outputs, members = self._memo(self.deployed, "deployed").outputs, placed.members
-        parity = self._parity_outputs(placed, outputs, code, parities, r)
+        outputs, members, r = self._memo(self.deployed, "deployed").outputs, placed.members, parity.shape[1]
         own, row = outputs, members
         if wrong is not None:  # then each word has own answers of its own
             own = wrong.own(outputs[members], lambda some: self.images[members.reshape(-1)[some]]).flatten(0, 1)
@@ -296,28 +280,59 @@ class Predictor:
             parity[needed, row] = wrong.coded(row, needed.cpu().numpy(), parity[needed, row], queries)
         return parity
 
-    def _parity_outputs(
-        self, placed: _PlacedWords, outputs: Tensor, code: Coder, parities: Sequence[nn.Module], r: int
-    ) -> Tensor:
-        """Compute the used parity rows of the words, (w, r, p); NaN where unused."""
-        members = placed.members
+    def _asked(
+        self, rows: Sequence[Ints], members: Ints, code: Coder, parities: Sequence[nn.Module]
+    ) -> list[tuple[WordMemo, Wanted]]:
+        """Return, for each parity row, what is remembered of its model's answers and what is wanted of them.
+
+        `rows` has the words that need the row and `members` (w, k) the samples of each word. Nothing is asked for where
+        parity answers follow from those of the deployed model.
+        """
         if code.answered_by == "oracle":
+            return []
+        memos = [self._word_memo(parities[row], row, code, members.shape[1]) for row in range(len(rows))]
+        return [(memo, memo.want(members[of])) for memo, of in zip(memos, rows, strict=True)]
+
+    def _word_memo(self, module: nn.Module, row: int, code: Coder, k: int) -> WordMemo:
+        """Return what a model has answered to words that were encoded for parity row `row` by an equal code."""
+        known = self._words.get((module, row))
+        if known is None or known[0] != (code, k):
+            known = self._words[module, row] = (code, k), WordMemo(len(self.labels), k)
+        return known[1]
+
+    def _parity_outputs(
+        self,
+        placed: _PlacedWords,
+        code: Coder,
+        parities: Sequence[nn.Module],
+        asked: Sequence[tuple[WordMemo, Wanted]],
+        indices: Sequence[Tensor],
+    ) -> Tensor:
+        """Return the used parity rows of the words, (w, r, p), NaN where unused; what is not known is computed.
+
+        For each row `asked` has its memo and what is wanted of it, and `indices` the same on the device.
+        """
+        members, r = placed.members, len(placed.needed)
+        outputs = self._memo(self.deployed, "deployed").outputs
+        if not asked:
             return code.targets(outputs[members], r)
         result = torch.empty(0)
-        for row, (module, needed) in enumerate(zip(parities, placed.needed, strict=True)):
+        for row, (module, needed, (memo, wanted)) in enumerate(zip(parities, placed.needed, asked, strict=True)):
             if not len(needed):
                 continue
-            rows = members[needed]
             self.backend.settle(module, lambda row=row: held_queries(code, self.images, members.shape[1], r)[:, row])  # type: ignore[misc]
-            answers = self.backend.outputs(
-                module,
-                len(needed),
-                # Per batch, so that gathered and encoded queries are still in the cache in the forward pass.
-                lambda chunk, rows=rows, row=row: code.encode(self.images[rows[chunk]], r)[:, row],  # type: ignore[misc]
-            )
+            where, new = indices[2 * row : 2 * row + 2]
+            if len(new):
+                answers = self.backend.outputs(
+                    module,
+                    len(new),
+                    # Per batch, so that gathered and encoded queries are still in the cache in the forward pass.
+                    lambda chunk, new=new, row=row: code.encode(self.images[new[chunk]], r)[:, row],  # type: ignore[misc]
+                )
+                memo.learn(wanted, answers)
             if not len(result):
-                result = answers.new_full((len(members), r, answers.shape[1]), torch.nan)
-            result[needed, row] = answers
+                result = memo.outputs.new_full((len(members), r, memo.outputs.shape[1]), torch.nan)
+            result[needed, row] = memo.outputs[where]
         return result if len(result) else outputs.new_full((len(members), r, outputs.shape[1]), torch.nan)
 
 

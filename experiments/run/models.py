@@ -155,6 +155,7 @@ class Models:
         self._data: dict[str, tuple[TrainingData, Data]] = {}
         self._loaded: dict[str, _Loaded] = {}
         self._parts: dict[str, list[TrainedModel]] = {}
+        self._bound: dict[str, tuple[Coder, list[nn.Module]]] = {}
         self._others: dict[str, TrainedModel] = {}
 
     @property
@@ -262,8 +263,10 @@ class Models:
         parities: list[nn.Module] = []
         for one in others:
             if one.code is not None:
-                trained = [model.module for model in self._parts_of(one, one.code)]
-                code, parities = one.code.bind(one.k, one.r, trained, loaded.trained.module)
+                if one.key not in self._bound:
+                    trained = [model.module for model in self._parts_of(one, one.code)]
+                    self._bound[one.key] = one.code.bind(one.k, one.r, trained, loaded.trained.module)
+                code, parities = self._bound[one.key]
         backup = next((self._other_model(one).module for one in others if one.backup is not None), None)
         causes = self._causes(cell, deployed.model)
         return Deployment(loaded.predictor, loaded.labels, samples, code, parities, backup, causes)
