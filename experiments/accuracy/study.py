@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterable, Iterator
+from collections.abc import Iterable, Iterator, Sequence
 from functools import lru_cache
 from pathlib import Path
 from typing import Any
@@ -18,6 +18,7 @@ from experiments.analysis.statistics import wilson
 from experiments.run.models import describe_training, load_data
 from experiments.run.progress import Reporter
 from parity.evaluation import degraded, predict, quality
+from parity.flop import part_flop
 from parity.objectives import TrainingData
 from parity.store import TEST_GROUPINGS, ModelStore, TrainedModel
 from parity.tasks import Classification, LearningTask
@@ -124,6 +125,7 @@ class StudyRunner:
             degraded_hi=interval.hi,
             default=_default(data, task),
             train_seconds=sum(float(one.card["seconds"]) for one in parts),
+            train_flop=self._flop(case, data, parts, deployed),
             losses=coding.losses,
             agreement=found.agreement,
             encode_us=1e6 * encode,
@@ -131,6 +133,14 @@ class StudyRunner:
             model=subject.title,
             coding=coding.title,
             note=data.note,
+        )
+
+    def _flop(self, case: Case, data: TrainingData, parts: Sequence[TrainedModel], deployed: nn.Module) -> float:
+        """Return what it takes to train the case's parts, in floating-point operations."""
+        coding = case.coding
+        return sum(
+            part_flop(one.module, deployed, part, data, case.recipe, one.card["validation"]["epochs"])
+            for one, part in zip(parts, coding.code.parts(coding.k, coding.r), strict=True)
         )
 
     def _report(self, status: Any) -> None:

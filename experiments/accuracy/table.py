@@ -32,6 +32,7 @@ class Line:
     degraded_hi: float
     default: float
     train_seconds: float
+    train_flop: float
     losses: int
     agreement: float
     encode_us: float

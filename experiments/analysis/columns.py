@@ -448,6 +448,11 @@ TABLES = (
                 ("default",), "fraction", "Accuracy of the one answer that is most often right in the training set."
             ),
             Column(("train_seconds",), "s", "Time spent on training what the code needs."),
+            Column(
+                ("train_flop",),
+                "",
+                "Floating-point operations of that training, each multiplication and addition.",
+            ),
             Column(("losses",), "count", "Answers of each group that are lost and reconstructed."),
             Column(("agreement",), "fraction", "How often a reconstruction equals the deployed model's answer."),
             Column(

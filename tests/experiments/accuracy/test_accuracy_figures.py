@@ -19,8 +19,8 @@ if TYPE_CHECKING:
 
 LINE = Line(
     dataset="d", network="mlp", width="", code="addition", k=2, r=1, recipe="best", seed=0, epochs=5, device="cpu",
-    available=0.9, degraded=0.8, degraded_lo=0.77, degraded_hi=0.83, default=0.1, train_seconds=1.0, losses=1,
-    agreement=0.85, encode_us=5.0, decode_us=6.0, model="mlp on d", coding="addition k=2", note="",
+    available=0.9, degraded=0.8, degraded_lo=0.77, degraded_hi=0.83, default=0.1, train_seconds=1.0, train_flop=1e12,
+    losses=1, agreement=0.85, encode_us=5.0, decode_us=6.0, model="mlp on d", coding="addition k=2", note="",
 )  # fmt: skip
 LINES = [
     LINE,

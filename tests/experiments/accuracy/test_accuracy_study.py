@@ -54,16 +54,16 @@ def test_a_study_leaves_a_table_figures_and_a_manifest(
         ("exact", "2", "2", ""),
     ]
     sum_, oracle = lines
-    assert list(sum_)[:16] == [
+    assert list(sum_)[:17] == [
         "dataset", "network", "width", "code", "k", "r", "recipe", "seed", "epochs", "device", "available", "degraded",
-        "degraded_lo", "degraded_hi", "default", "train_seconds",
+        "degraded_lo", "degraded_hi", "default", "train_seconds", "train_flop",
     ]  # fmt: skip
     assert float(oracle["agreement"]) == 1
     assert float(oracle["degraded"]) == pytest.approx(float(oracle["available"]), abs=0.01)
     assert 0.3 < float(sum_["degraded"]) < float(sum_["available"])
     assert float(sum_["degraded_lo"]) < float(sum_["degraded"]) < float(sum_["degraded_hi"])
     assert float(sum_["default"]) == pytest.approx(0.1, abs=0.03)
-    assert min(float(sum_[name]) for name in ("train_seconds", "encode_us", "decode_us")) > 0
+    assert min(float(sum_[name]) for name in ("train_seconds", "train_flop", "encode_us", "decode_us")) > 0
     manifest = json.loads((folder / "manifest.json").read_text())
     assert manifest["complete"]
     assert set(manifest["skipped"]) == {"mlp on image_folder"}
