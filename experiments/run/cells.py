@@ -125,6 +125,7 @@ _LATER: dict[str, Any] = {
     "vote": None,
     "errors": 0,
     "graphed": None,
+    "mixup": None,
 }
 """Options that came later, and their values without effect, with which cells keep the ids that they had before."""
 
