@@ -42,7 +42,7 @@ def test_all_of_it_is_small() -> None:
     assert sum(file.stat().st_size for folder in FOLDERS for file in folder.iterdir()) < 12 * 2**20
 
 
-@pytest.mark.parametrize("name", ["joint-fashion-mnist", "joint-cifar10", "joint-million"])
+@pytest.mark.parametrize("name", ["joint-fashion-mnist", "joint-cifar10", "joint-million", "joint-speedrun"])
 def test_the_joint_experiments_need_no_training(name: str) -> None:
     """Seen without the data sets: network, recipe, code and seed are those of a card, on that data set."""
     file = EXPERIMENTS / f"{name}.yaml"
