@@ -1,8 +1,9 @@
 """Deferred answers: after a cell has been simulated, compute exactly the predictions that some client received.
 
 The deployed model runs once per distinct sample, over all the cells of an experiment together; a parity model runs once
-per distinct word (see `reconstruction.py`) whose reconstruction used its row, as far as `memos.py` remembers. All of it stays on the device, in big batches and
-without a Python step per group; the clients' answers are copied from it once per cell.
+per distinct word (see `reconstruction.py`) whose reconstruction used its row, as far as `memos.py` remembers. All of it
+stays on the device, in big batches and without a Python step per group; the clients' answers are copied from it once
+per cell.
 """
 
 from __future__ import annotations

@@ -56,7 +56,7 @@ def run(tmp_path: Path, text: str) -> list[Outcome]:
     file = tmp_path / "experiment.yaml"
     file.write_text(text)
     experiment = loader.load(file)
-    return [_measured(cell, simulate_cell(cell), None, {}) for cell in cells(experiment)]
+    return [_measured(cell, simulate_cell(cell)) for cell in cells(experiment)]
 
 
 def test_case_1_a_freeze_is_in_the_tail(tmp_path: Path) -> None:
