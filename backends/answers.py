@@ -90,7 +90,7 @@ class Predictor:
         self.labels = backend.place(torch.from_numpy(labels))
         self.default_answer = default_answer
         self._memos: dict[nn.Module, SampleMemo] = {}
-        self._words: dict[tuple[nn.Module, int], tuple[tuple[Coder, int], WordMemo]] = {}
+        self._words: dict[tuple[nn.Module, int, int, int], tuple[Coder, WordMemo]] = {}
 
     def answer(
         self,
@@ -291,15 +291,16 @@ class Predictor:
         """
         if code.answered_by == "oracle":
             return []
-        memos = [self._word_memo(parities[row], row, code, members.shape[1]) for row in range(len(rows))]
+        k, r = members.shape[1], len(rows)
+        memos = [self._word_memo(parities[row], row, code, k, r) for row in range(r)]
         return [(memo, memo.want(members[of])) for memo, of in zip(memos, rows, strict=True)]
 
-    def _word_memo(self, module: nn.Module, row: int, code: Coder, k: int) -> WordMemo:
-        """Return what a model has answered to words that were encoded for parity row `row` by an equal code."""
-        known = self._words.get((module, row))
-        if known is None or known[0] != (code, k):
-            known = self._words[module, row] = (code, k), WordMemo(len(self.labels), k)
-        return known[1]
+    def _word_memo(self, module: nn.Module, row: int, code: Coder, k: int, r: int) -> WordMemo:
+        """Return what a model has answered to words that an equal code encoded for row `row` of r."""
+        key = module, row, k, r
+        if key not in self._words or self._words[key][0] != code:
+            self._words[key] = code, WordMemo(len(self.labels), k)
+        return self._words[key][1]
 
     def _parity_outputs(
         self,

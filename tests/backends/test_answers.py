@@ -17,6 +17,9 @@ from backends.reconstruction import reconstructed_words
 from backends.runner import Gather
 from backends.torch_backend import TorchBackend
 from parity.codes import Addition, Exact
+from parity.codes.base import TensorCode
+from parity.codes.berrut import Approxifer
+from parity.codes.nercc import Nercc
 from sim.errors import ParmError
 from sim.trace import UNAVAILABLE, Batches, Queries, Route, Tasks, Trace
 
@@ -225,6 +228,28 @@ def test_the_passes_are_counted_as_they_are_made_and_outputs_are_kept_from_call_
         assert np.array_equal(getattr(again, field), getattr(fresh, field)), (
             "an answer depends on what was asked before"
         )
+
+
+@pytest.mark.parametrize(
+    ("first", "second"),
+    [((Approxifer(), 3), (Approxifer(), 4)), ((Approxifer(), 3), (Nercc(), 3)), ((Nercc(), 4), (Approxifer(), 3))],
+    ids=["another r", "another code", "both"],
+)
+def test_answers_to_words_that_were_encoded_in_another_way_are_not_taken(
+    world: World, first: tuple[TensorCode, int], second: tuple[TensorCode, int]
+) -> None:
+    """The deployed model answers coded queries of the same samples, but not the same queries."""
+    answers = []
+    for predictor in (world.predictor, world.new_predictor()):
+        for code, r in (first, second) if predictor is world.predictor else (second,):
+            lost = Route.RECONSTRUCTION, (2**r - 1) << 2
+            batches = [(1, group, slot) for group in range(20) for slot in range(2)]
+            trace = make_trace(batches, dict.fromkeys(range(40), lost), k=2, r=r)
+            found = predictor.answer(trace, draw(trace), code, [world.deployed] * r)
+        answers.append(found)
+    assert answers[0].passes["parity"] == answers[1].passes["parity"] > 0
+    for field in ("answer", "correct", "agrees", "top5"):
+        assert np.array_equal(getattr(answers[0], field), getattr(answers[1], field))
 
 
 def test_the_decoder_never_sees_what_had_not_returned(world: World, monkeypatch: pytest.MonkeyPatch) -> None:
