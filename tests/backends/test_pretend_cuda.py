@@ -283,6 +283,22 @@ def test_half_precision_that_overflows_falls_back_to_single(device: Device, monk
         cell.answer(chosen, 0)
 
 
+def test_a_parity_model_that_overflows_half_precision_answers_its_words_again(
+    device: Device, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    cell = Cell("addition")
+    cell.coder, cell.parities = cell.code.bind(cell.k, cell.r, [overflowing(3)], cell.deployed)
+    monkeypatch.setattr(TorchBackend, "agreement", lambda *given: 1.0)
+    here = Predictor(TorchBackend("cpu"), copy.deepcopy(cell.deployed), IMAGES, LABELS, default_answer=3)
+    expected = cell.answer(here, 0)
+    cell.parities = [copy.deepcopy(one) for one in cell.parities]
+    backend = TorchBackend("cuda")
+    found = cell.answer(Predictor(backend, cell.deployed, IMAGES, LABELS, default_answer=3), 0)
+    assert not backend.runner(cell.parities[0]).half
+    assert backend.runner(cell.deployed).half
+    assert found[0] == expected[0]
+
+
 def test_samples_that_no_task_ran_fall_back_to_single_precision_too(
     device: Device, monkeypatch: pytest.MonkeyPatch
 ) -> None:
