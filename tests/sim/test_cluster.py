@@ -3,8 +3,8 @@
 from __future__ import annotations
 
 import math
-from collections.abc import Sequence
-from itertools import pairwise
+from collections.abc import Iterator, Sequence
+from itertools import islice, pairwise
 from pathlib import Path
 from typing import Any
 
@@ -18,8 +18,10 @@ from sim.errors import ParmError
 from sim.network import Network
 from sim.policies import Coded, CodedNonsystematic, Uncoded
 from sim.schedule import ClosedSchedule, OpenSchedule
+from sim.shared import Shared
 from sim.simulation import check, simulate
 from sim.stragglers import Crashes, Heterogeneous, PerTask, Replay, Shuffles, SlowPeriods, Straggler
+from sim.stragglers.base import Pieces, Setting
 from sim.stragglers.timeline import SlownessTimeline
 from sim.streams import BLOCK, Streams
 from sim.trace import TaskStatus, Trace
@@ -165,6 +167,35 @@ def test_a_timeline_integrates_work_over_its_pieces() -> None:
     assert timeline.stretch(0.5, 1.5) == 3.0  # half a second's work in each of the first three pieces
     assert timeline.stretch(3.5, 1.0) == 0.5 + 1.0
     assert timeline.stretch(50.0, 3.0) == 6.0
+
+
+@pytest.mark.parametrize("mean_slow", [0.4, 2.0])
+def test_slow_periods_are_those_of_a_loop_over_draws(mean_slow: float) -> None:
+    """To the last bit, and those of a new simulation are the same again; some instances begin slow, some normal."""
+    slow, began_slow = SlowPeriods(factor=Exponential(mean=4.0), mean_normal=1.0, mean_slow=mean_slow), 0
+
+    def loop(instance: int) -> Iterator[tuple[float, float]]:
+        nonlocal began_slow
+        generator = Streams(1).generator("slow_periods", 0, instance)
+        skip, end = generator.random() < mean_slow / (1.0 + mean_slow), 0.0
+        began_slow += skip
+        while True:
+            normal, slowed = generator.exponential(1.0, 64), generator.exponential(mean_slow, 64)
+            for seconds, slow_seconds, factor in zip(normal, slowed, slow.factor.sample(generator, 64), strict=True):
+                if not skip:
+                    end += seconds
+                    yield end, 1.0
+                skip = False
+                end += slow_seconds
+                yield end, factor
+
+    shared, pools = Shared(), [(0, 0)] * 20
+    for _ in range(2):
+        form = slow.attach(Setting(Streams(1, shared=shared), 0, pools, Network())).form
+        assert isinstance(form, Pieces)
+        for instance, pieces in enumerate(form.of_instance):
+            assert list(islice(pieces, 400)) == list(islice(loop(instance), 400))
+    assert 0 < began_slow < 2 * 20
 
 
 def test_slow_periods_have_their_share_and_their_length() -> None:

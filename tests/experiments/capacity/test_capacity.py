@@ -82,6 +82,16 @@ def test_what_cannot_be_told_is_named_with_its_range() -> None:
     assert found.tests[12].trials == 5
 
 
+def test_a_number_that_will_hardly_be_decided_is_given_up() -> None:
+    """At 5 the trials lie evenly on both sides of the bound: after 20 of them 20 more would tell nothing."""
+    found = answer(
+        lambda n, trial: 90.0 if n < 5 else 5.0 if n > 5 else 40.0 + 30 * (-1) ** trial, 6, 6, SequentialTest(40)
+    )
+    assert (found.doubtful, found.fewest) == (5, 6)
+    assert found.tests[5].verdict is TargetVerdict.OPEN
+    assert found.tests[5].trials == 20
+
+
 def test_nothing_is_certain_where_the_most_that_may_be_tried_is_in_doubt() -> None:
     noise = np.random.default_rng(1).normal(0.0, 5.0, 1000)
     found = answer(lambda n, trial: (60.0 if n < 7 else 40.0) + noise[trial], 4, 8, SequentialTest(20))
