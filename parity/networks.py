@@ -133,6 +133,8 @@ class Speedrun(Network):
     kind: Literal["speedrun"] = "speedrun"
     width: int = Field(default=64, gt=0)
     """Channels of the first block; the other two have 4 times as many. 64 is the source's network."""
+    mirrored: bool | None = None
+    """Once trained, answer with the mean for an image and its mirror image, as the source does: twice the work."""
 
     def build(self, shape: Shape, outputs: int) -> nn.Module:
         """See `Network.build`."""
@@ -142,7 +144,7 @@ class Speedrun(Network):
             )
         from parity.speedrun import SpeedrunNetwork
 
-        return SpeedrunNetwork(shape, outputs, self.width)
+        return SpeedrunNetwork(shape, outputs, self.width, bool(self.mirrored))
 
 
 class Transformer(Network):

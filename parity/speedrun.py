@@ -41,8 +41,18 @@ def whitening_filters(channels: int, kernel: int) -> Tensor:
     They are the cosines of a patch's rows, columns and channels, which are close to the principal components of natural
     images (Ahmed, Natarajan and Rao 1974), each over the standard deviation of its response to standardised images
     that correlate as `NEIGHBOURS`, `COLOURS` and `NOISE` say; and their negatives, for a rectifier to keep both signs.
-    The source takes principal components of training images, which would tie an architecture to a data set.
+    The source takes principal components of training images, which would tie an architecture to a data set. Channels
+    after the third are taken for something else than colours, and whitened each by itself, after the others.
     """
+    if channels > 3:
+        colours, other = whitening_filters(3, kernel), whitening_filters(1, kernel)
+        further = channels - 3
+        filters = torch.zeros(len(colours) + further * len(other), channels, kernel, kernel)
+        filters[: len(colours), :3] = colours
+        for number in range(further):
+            start = len(colours) + number * len(other)
+            filters[start : start + len(other), 3 + number] = other[:, 0]
+        return filters
     place = torch.arange(kernel, dtype=torch.float64)
     line = NEIGHBOURS ** (place[:, None] - place).abs()
     colour = torch.full((channels, channels), COLOURS, dtype=torch.float64).fill_diagonal_(1)
@@ -76,10 +86,11 @@ class Scale(nn.Module):
 class SpeedrunNetwork(nn.Sequential):
     """Whitening, then blocks of 3x3 convolution, 2x2 max pooling, 3x3 convolution; max pooling to a pixel; linear.
 
-    The pooling of a block is left out where a side is down to one pixel.
+    The pooling of a block is left out where a side is down to one pixel. In evaluation mode a `mirrored` network answers
+    with the mean of its outputs for an image and for its mirror image.
     """
 
-    def __init__(self, shape: Shape, outputs: int, width: int) -> None:
+    def __init__(self, shape: Shape, outputs: int, width: int, mirrored: bool = False) -> None:
         channels, *sides = shape
         kernel = 2 if channels > 1 else 3
         whitening = Whitening(channels, kernel)
@@ -95,6 +106,12 @@ class SpeedrunNetwork(nn.Sequential):
             scale=Scale(OUTPUT_SCALE),
         )
         super().__init__(layers)
+        self.mirrored = mirrored
+
+    def forward(self, x: Tensor) -> Tensor:
+        """(n, *shape) -> (n, outputs)."""
+        answer: Tensor = super().forward(x)
+        return (answer + super().forward(x.flip(-1))) / 2 if self.mirrored and not self.training else answer
 
 
 def _block(before: int, after: int, pooled: bool) -> nn.Sequential:

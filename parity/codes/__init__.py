@@ -12,6 +12,7 @@ from parity.codes.invnet import InvNet
 from parity.codes.learned import Learned
 from parity.codes.linear import Addition, Exact, LinearCode, singular_submatrix
 from parity.codes.nercc import Nercc
+from parity.codes.thumbnails import Thumbnails
 
 __all__ = [
     "Addition",
@@ -25,5 +26,6 @@ __all__ = [
     "LinearCode",
     "Nercc",
     "TensorCode",
+    "Thumbnails",
     "singular_submatrix",
 ]

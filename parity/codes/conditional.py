@@ -105,7 +105,7 @@ class ConditionalRow(Part[Conditional]):
         from parity.modules import ConditionalParity
 
         code = self.code
-        wide = network.build(shape, outputs + code.features)
+        wide = code.base.build(network, shape, outputs + code.features, self.k)
         module = ConditionalParity(wide, self.k, outputs, code.features, code.hidden)
         initialise(module)
         module.begin_with_subtraction()
@@ -116,13 +116,7 @@ class ConditionalRow(Part[Conditional]):
         from parity.modules import ConditionalParity
 
         assert isinstance(module, ConditionalParity)
-        own = module.network.state_dict()
-        for name, value in deployed.state_dict().items():
-            if own[name].shape == value.shape:
-                own[name] = value
-            else:
-                own[name][: len(value)] = value
-        module.network.load_state_dict(own)
+        self.code.base.adopt(module.network, deployed)
 
     def reconstruct(
         self, module: nn.Module, deployed: nn.Module, queries: Tensor, outputs: Tensor, generator: Generator

@@ -96,6 +96,16 @@ class LinearCode(TensorCode):
         """Return the targets of the parity models: (g, k, c) -> (g, r, c), in float64 so that decoding is exact."""
         return _weighted_sums(outputs.double(), self.matrix(outputs.shape[1], r))
 
+    def build(self, network: Network, shape: Shape, outputs: int, k: int) -> nn.Module:
+        """Make the module that answers coded queries of k queries, of the deployed model's architecture."""
+        return network.build(shape, outputs)
+
+    def adopt(self, module: nn.Module, deployed: nn.Module) -> None:
+        """Copy the deployed model's weights into what `build` made, which may have more outputs."""
+        from parity.mosaic import adopt
+
+        adopt(module, deployed)
+
     def parts(self, k: int, r: int) -> list[Part[Any]]:
         """Return a parity model for each row, none where an oracle answers. Raises ValueError like `check`."""
         self.check(k, r)
@@ -195,9 +205,13 @@ class ParityRow(Part[LinearCode]):
 
     def build(self, network: Network, shape: Shape, outputs: int, initialise: Callable[[nn.Module], None]) -> nn.Module:
         """See `Part.build`: a network of the deployed model's architecture."""
-        module = network.build(shape, outputs)
+        module = self.code.build(network, shape, outputs, self.k)
         initialise(module)
         return module
+
+    def start_from(self, module: nn.Module, deployed: nn.Module) -> None:
+        """See `Part.start_from`."""
+        self.code.adopt(module, deployed)
 
     def reconstruct(
         self, module: nn.Module, deployed: nn.Module, queries: Tensor, outputs: Tensor, generator: Generator
