@@ -59,11 +59,11 @@ def _subsampled(images: Tensor, height: int, width: int) -> Tensor:
     """(g, 3, ., .), red, green and blue, -> (g, 3, height, width): two pixels' mean brightness, their difference, and
     the colour differences blue and red in turn."""
     images = functional.interpolate(images, size=(2 * height, width), mode="area")
-    brightness = (images * images.new_tensor(BRIGHTNESS)[:, None, None]).sum(1)
+    red, green, blue = images.unbind(1)
+    brightness = BRIGHTNESS[0] * red + BRIGHTNESS[1] * green + BRIGHTNESS[2] * blue
     above, below = brightness[:, 0::2], brightness[:, 1::2]
-    red, blue = images[:, 0] - brightness, images[:, 2] - brightness
     third = torch.empty_like(above)
-    for start, colour in ((0, blue), (1, red)):
+    for start, colour in ((0, blue - brightness), (1, red - brightness)):
         alternate = third[:, :, start::2]
         even = functional.pad(colour, (0, width % 2), mode="replicate")
         alternate.copy_(functional.avg_pool2d(even, 2)[..., : alternate.shape[-1]])

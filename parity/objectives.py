@@ -149,7 +149,7 @@ class Supervised:
 
 
 @dataclass(frozen=True)
-class _View:
+class View:
     """One augmented copy of the training images, and the deployed model's outputs for it."""
 
     moves: Moves
@@ -164,8 +164,15 @@ class Reconstruction:
     """
 
     def __init__(
-        self, data: TrainingData, deployed: nn.Module, part: Part[Any], recipe: Recipe, device: torch.device
+        self,
+        data: TrainingData,
+        deployed: nn.Module,
+        part: Part[Any],
+        recipe: Recipe,
+        device: torch.device,
+        views: dict[int, View] | None = None,
     ) -> None:
+        """`views` are those that another part's objective made of the same images, deployed model and recipe."""
         train, held = data.split(recipe.holdout)
         if len(held) < part.k:
             raise ParmError(
@@ -175,8 +182,8 @@ class Reconstruction:
         self.deployed, self.part, self.recipe, self.task = deployed.requires_grad_(False), part, recipe, data.task
         self.images, self.held = data.train[train].to(device), data.train[held].to(device)
         self.held_outputs = predict(deployed, self.held)
-        self._views: dict[int, _View] = {}
-        self._view: _View | None = None
+        self._views = {} if views is None else views
+        self._view: View | None = None
         """The one of this epoch, where the recipe has a fixed number of them."""
         _refuse_moved_boxes(data, recipe)
 
@@ -214,18 +221,18 @@ class Reconstruction:
         decoded = self.part.reconstruct(module, self.deployed, queries, outputs, generator)
         return self.recipe.parity_loss(decoded, outputs, self.task)
 
-    def _make_view(self, number: int) -> _View:
+    def _make_view(self, number: int) -> View:
         """Augment every image, always alike for the same number, and run the deployed model on the result."""
         device = self.images.device
         moves = Moves.draw(len(self.images), self.recipe.shift, self.recipe.flip, Generator(device).manual_seed(number))
         if not self.recipe.augments_targets:
-            return _View(moves, self.outputs)
+            return View(moves, self.outputs)
         with torch.no_grad(), torch.autocast(device.type, torch.bfloat16, enabled=self.recipe.mixed):
             outputs = [
                 self.deployed(moves.of(rows).apply(self.images[rows])).float()
                 for rows in torch.split(torch.arange(len(self.images), device=device), EVALUATION_BATCH)
             ]
-        return _View(moves, torch.cat(outputs))
+        return View(moves, torch.cat(outputs))
 
     def score(self, module: nn.Module) -> float:
         """See `Objective.score`."""

@@ -86,8 +86,8 @@ class Scale(nn.Module):
 class SpeedrunNetwork(nn.Sequential):
     """Whitening, then blocks of 3x3 convolution, 2x2 max pooling, 3x3 convolution; max pooling to a pixel; linear.
 
-    The pooling of a block is left out where a side is down to one pixel. In evaluation mode a `mirrored` network answers
-    with the mean of its outputs for an image and for its mirror image.
+    The pooling of a block is left out where a side is down to one pixel. In evaluation mode a `mirrored` network
+    answers with the mean of its outputs for an image and for its mirror image.
     """
 
     def __init__(self, shape: Shape, outputs: int, width: int, mirrored: bool = False) -> None:
@@ -110,8 +110,13 @@ class SpeedrunNetwork(nn.Sequential):
 
     def forward(self, x: Tensor) -> Tensor:
         """(n, *shape) -> (n, outputs)."""
-        answer: Tensor = super().forward(x)
-        return (answer + super().forward(x.flip(-1))) / 2 if self.mirrored and not self.training else answer
+        answer = self._once(x)
+        return (answer + self._once(x.flip(-1))) / 2 if self.mirrored and not self.training else answer
+
+    def _once(self, x: Tensor) -> Tensor:
+        for layer in self:
+            x = layer(x)
+        return x
 
 
 def _block(before: int, after: int, pooled: bool) -> nn.Sequential:

@@ -32,7 +32,7 @@ from parity import zoo
 from parity.codes.base import Part, TensorCode
 from parity.evaluation import degraded, predict, quality
 from parity.networks import Network
-from parity.objectives import Objective, Reconstruction, Supervised, TrainingData
+from parity.objectives import Objective, Reconstruction, Supervised, TrainingData, View
 from parity.recipes import Recipe
 from parity.training import Fit, Progress, TrainingStatus, seed_of, train
 from sim.atomic import write as atomic_write
@@ -43,6 +43,8 @@ FORMAT = 2
 """Part of every key: raise it when the same options come to mean another training."""
 DEPLOYED_ONLY = ("smoothing", "mixup")
 """Options of a recipe that have no effect on parity models, and so are not part of their keys."""
+VIEWED = ("shift", "flip", "holdout", "mixed", "augments_targets")
+"""What of a recipe the views of training images depend on."""
 TEST_GROUPINGS = 5
 """Random groupings of the test set behind a card's A_d."""
 
@@ -116,6 +118,8 @@ class ModelStore:
         self.zoo = zoo
         self.publish = publish
         self.checkpoint_seconds = checkpoint_seconds
+        self._views: dict[bytes, dict[int, View]] = {}
+        """The latest views of training images, by all that they depend on; parts of several codes learn from them."""
 
     def classifier(
         self,
@@ -202,7 +206,8 @@ class ModelStore:
         }
 
         def objective() -> Objective:
-            return Reconstruction(data, copy.deepcopy(deployed.module).to(self.device), part, recipe, self.device)
+            module = copy.deepcopy(deployed.module).to(self.device)
+            return Reconstruction(data, module, part, recipe, self.device, self._views_for(deployed, recipe))
 
         def measure(module: nn.Module) -> dict[str, float]:
             images, labels = data.test.to(self.device), data.test_labels.to(self.device)
@@ -244,6 +249,13 @@ class ModelStore:
             measure=measure,
         )
         return self._obtain(work)
+
+    def _views_for(self, deployed: TrainedModel, recipe: Recipe) -> dict[int, View]:
+        """Return where views are kept; those of another deployed model or recipe are dropped."""
+        known = canonical([deployed.key, deployed.card["weights_sha256"], *(getattr(recipe, one) for one in VIEWED)])
+        if known not in self._views:
+            self._views = {known: {}}
+        return self._views[known]
 
     def _obtain(self, work: _Work) -> TrainedModel:
         folder = next((one for one in (self.root / work.folder, self.zoo / work.folder) if one.exists()), None)

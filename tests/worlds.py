@@ -20,6 +20,7 @@ from parity.codes import (
     Learned,
     Nercc,
     TensorCode,
+    Thumbnails,
 )
 from sim.batching import Aimd, Batching, Fixed
 from sim.cluster import Cluster
@@ -159,7 +160,7 @@ HEDGINGS = st.builds(Hedging, copies=st.integers(2, 2), after=WAITS, **SHARES, *
 VOTES = st.builds(Vote, agree=st.integers(2, 2), tie=st.sampled_from(["most", "default", "another"]))
 
 
-CODES = (Addition(), Exact(), Concatenation(), Conditional(), Learned(), InvNet())
+CODES = (Addition(), Exact(), Concatenation(), Conditional(), Learned(), InvNet(), Thumbnails())
 """Every code whose replies are predictions as they are; the others are `EVERY_REPLY`'s."""
 EVERY_REPLY = (None, Approxifer(), Nercc(), Approxifer(errors=1), Nercc(errors=2))
 

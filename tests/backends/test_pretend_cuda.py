@@ -23,7 +23,18 @@ from backends.measuring import measure
 from backends.real.service import NetworkService
 from backends.runner import ModelRunner
 from backends.torch_backend import TorchBackend
-from parity.codes import Addition, Approxifer, Concatenation, Conditional, Exact, InvNet, Learned, Nercc, TensorCode
+from parity.codes import (
+    Addition,
+    Approxifer,
+    Concatenation,
+    Conditional,
+    Exact,
+    InvNet,
+    Learned,
+    Nercc,
+    TensorCode,
+    Thumbnails,
+)
 from parity.networks import LeNet5, Mlp, Network, ResNet18
 from parity.objectives import Objective, Reconstruction, Supervised, TrainingData
 from parity.recipes import Best, Muon, Recipe
@@ -89,6 +100,7 @@ CODES: dict[str, tuple[TensorCode, int, int]] = {
     "exact": (Exact(), 3, 2),
     "invnet": (InvNet(), 2, 1),
     "learned": (Learned(), 2, 1),
+    "thumbnails": (Thumbnails(), 2, 1),
     "approxifer": (Approxifer(), 2, 3),
     "nercc": (Nercc(), 2, 3),
 }
@@ -414,7 +426,7 @@ def training_data(copies: int) -> TrainingData:
 WAITS_PER_STEP = 0
 WAITS_PER_EPOCH = 3
 """At most: for the mean loss, the score on held-out images, and the number of a parity model's view of the images."""
-TRAINED = ("addition", "conditional", "concatenation", "learned", "invnet")
+TRAINED = ("addition", "conditional", "concatenation", "learned", "invnet", "thumbnails")
 AT_FIRST = 40
 """At most, for data, weights and constants of a code that are sent once."""
 

@@ -247,3 +247,19 @@ def test_a_transformer_tells_the_order_of_words() -> None:
     assert not torch.allclose(module(words), module(words.flip(2)))
     with pytest.raises(ValidationError, match="width"):
         Transformer(width=10, heads=4)
+
+
+def test_a_mirrored_network_answers_an_image_and_its_mirror_image_alike_once_it_is_trained() -> None:
+    torch.manual_seed(0)
+    images = torch.randn(3, 1, 8, 8)
+    plain, mirrored = (Speedrun(width=4, mirrored=mirrored).build((1, 8, 8), 10) for mirrored in (None, True))
+    mirrored.load_state_dict(plain.state_dict())
+    plain.eval()
+    mirrored.eval()
+    mean = (plain(images) + plain(images.flip(-1))) / 2
+    assert torch.equal(mirrored(images), mean)
+    assert torch.equal(mirrored(images.flip(-1)), mean)
+    plain.train()
+    mirrored.train()
+    assert torch.equal(mirrored(images), plain(images))
+    assert "mirrored" not in Speedrun().model_dump(exclude_none=True)  # so that models from before are found

@@ -13,7 +13,7 @@ from safetensors.torch import load
 import parity.store
 from parity.codes import Addition, Exact
 from parity.networks import LeNet5, Mlp
-from parity.objectives import TrainingData
+from parity.objectives import Reconstruction, TrainingData, View
 from parity.recipes import Best, Paper
 from parity.store import ModelStore, TrainedModel, quiet
 from parity.training import TrainingStatus
@@ -299,3 +299,44 @@ def test_publishing_that_is_killed_leaves_nothing_that_is_taken_for_a_model(
     assert ModelStore(store.root, zoo=shelf, progress=refuse).classifier(NETWORK, data, RECIPE, 1).path.parent != shelf
     ModelStore(store.root, publish=shelf).classifier(NETWORK, data, RECIPE, 1)
     assert ModelStore(tmp_path / "empty", zoo=shelf, progress=refuse).classifier(NETWORK, data, RECIPE, 1)
+
+
+def test_parts_of_several_codes_learn_from_the_same_views_of_images(data: TrainingData, tmp_path: Path) -> None:
+    """The deployed model answers a view once for all of them, and no part's weights depend on which came first."""
+    recipe = Best(epochs=3, shift=1, flip=True, views=2)
+
+    def trained(folder: str, *sizes: int) -> tuple[list[str], int]:
+        """Return the weights' hashes, and how many views the deployed model was asked for in training."""
+        store = ModelStore(tmp_path / folder)
+        deployed = store.classifier(Mlp(hidden=(8,)), data, Best(epochs=1), 0)
+        asked = 0
+
+        def count(self: Reconstruction, number: int) -> View:
+            nonlocal asked
+            asked += 1
+            return original(self, number)
+
+        original = Reconstruction._make_view
+        with pytest.MonkeyPatch.context() as patch:
+            patch.setattr(Reconstruction, "_make_view", count)
+            parts = [store.parts(deployed, data, Addition(), k, 1, recipe, 0)[0] for k in sizes]
+        return [part.card["weights_sha256"] for part in parts], asked
+
+    together, asked = trained("together", 2, 3)
+    assert asked == 2
+    assert [trained("second", 3)[0][0], trained("first", 2)[0][0]] == together[::-1]
+
+
+@pytest.mark.parametrize(
+    "changed", [{"shift": 0}, {"flip": False}, {"holdout": 50}, {"mixed": True}], ids=lambda one: next(iter(one))
+)
+def test_views_of_another_recipe_are_made_anew(data: TrainingData, tmp_path: Path, changed: dict[str, Any]) -> None:
+    store = ModelStore(tmp_path)
+    deployed = store.classifier(Mlp(hidden=(8,)), data, Best(epochs=1), 0)
+    recipe = Best(epochs=1, shift=1, flip=True, views=2)
+    kept = store._views_for(deployed, recipe)
+    assert store._views_for(deployed, recipe.model_copy(update={"epochs": 9, "lr": 1.0})) is kept
+    assert store._views_for(deployed, recipe.model_copy(update=changed)) is not kept
+    other = store.classifier(Mlp(hidden=(8,)), data, Best(epochs=1), 1)
+    kept = store._views_for(deployed, recipe)
+    assert store._views_for(other, recipe) is not kept

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import numpy as np
 import pytest
 import torch
 from torch import Tensor, nn
@@ -10,7 +11,12 @@ from parity.codes import Concatenation, Conditional, Thumbnails
 from parity.mosaic import BRIGHTNESS, DETAIL, PlaceByPlace, adopt, places, shown, unpacked
 from parity.networks import LeNet5, Network, ResNet18, Speedrun
 from parity.speedrun import whitening_filters
+from sim import Cluster, Coded, OpenSchedule, Streams, simulate
+from sim.code import Code
+from sim.engines import Engine
 from sim.errors import ParmError
+from sim.stragglers import Heterogeneous
+from sim.trace import Route
 
 
 def brightness(images: Tensor) -> Tensor:
@@ -175,3 +181,19 @@ def test_what_cannot_be_shown_is_refused() -> None:
         Thumbnails().encode(torch.rand(1, 2, 5), 1)
     with pytest.raises(ParmError, match="cannot show 4 queries in an image of 8x3"):
         Thumbnails(chroma=True).encode(torch.rand(1, 4, 3, 8, 3), 1)
+
+
+@pytest.mark.parametrize("engine", ["simpy", "compiled"])
+def test_the_coded_answer_alone_replies_to_a_whole_group(engine: Engine) -> None:
+    """Both own answers come at 9 and 8 s; a sum's group is known with the second of them, thumbnails at 1 s."""
+    cluster = Cluster.model_validate({"instances": 2, "extra": 1, "service": {"kind": "deterministic", "value": 1.0}})
+
+    def replies(code: Code | None) -> list[tuple[float, Route]]:
+        stragglers = [Heterogeneous(factors=(9.0, 8.0, 1.0))]
+        trace = simulate(
+            cluster, Coded(k=2, code=code), stragglers, OpenSchedule(np.zeros(2)), Streams(0), engine=engine
+        )
+        return [(time, Route(route)) for time, route in zip(trace.queries.reply, trace.queries.route, strict=True)]
+
+    assert replies(Thumbnails()) == [(1.0, Route.RECONSTRUCTION)] * 2
+    assert replies(None) == [(8.0, Route.RECONSTRUCTION), (8.0, Route.OWN)]
