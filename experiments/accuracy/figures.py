@@ -1,4 +1,4 @@
-"""Figures of a study: accuracy of reconstructed predictions, and overall accuracy."""
+"""Figures of a study: accuracy of reconstructed predictions, overall accuracy, and accuracy against training's cost."""
 
 from __future__ import annotations
 
@@ -26,8 +26,7 @@ def draw(kinds: Sequence[str], lines: Sequence[Line], reference: Sequence[Known]
     written: list[Path] = []
     with style.applied():
         for kind in kinds:
-            figure = _degraded(lines, reference) if kind == "degraded" else _overall(lines)
-            written += style.save(figure, folder, kind)
+            written += style.save(_FIGURES[kind](lines, reference), folder, kind)
     return written
 
 
@@ -122,7 +121,8 @@ def _interval(lines: Sequence[Line]) -> tuple[float, float, float]:
     return found.value, found.lo, min(found.hi, 1.0)
 
 
-def _overall(lines: Sequence[Line]) -> Figure:
+def _overall(lines: Sequence[Line], reference: Sequence[Known]) -> Figure:
+    del reference  # they are A_d
     from matplotlib.lines import Line2D
 
     subjects = _subjects(lines)
@@ -167,3 +167,60 @@ def _overall(lines: Sequence[Line]) -> Figure:
 
 def _mix(available: float, other: float, unavailable: float) -> float:
     return 100 * ((1 - unavailable) * available + unavailable * other)
+
+
+def _flop(lines: Sequence[Line], reference: Sequence[Known]) -> Figure:
+    """A_d against FLOP, from the cheapest recipe of a code to its dearest; published values are horizontal lines."""
+    from matplotlib.lines import Line2D
+
+    trained = [line for line in lines if line.train_flop > 0]
+    subjects = _subjects(trained or lines)
+    codings = list(dict.fromkeys(line.coding for line in trained))
+    looks = style.looks(["", *codings])
+    legend: list[Artist] = [
+        Line2D([], [], color=looks[coding].color, marker=looks[coding].marker, label=coding) for coding in codings
+    ]
+    legend.append(Line2D([], [], color=style.INK, linewidth=1.3, label="available, $A_a$"))
+    known = [one for one in reference if one.model in subjects and one.coding in codings]
+    legend += [
+        Line2D([], [], color=style.SOFT, linestyle="--", linewidth=1, label=source)
+        for source in dict.fromkeys(one.source for one in known)
+    ]
+    columns = min(3, len(subjects))
+    figure, axes = style.sheet(
+        -(-len(subjects) // columns),
+        columns,
+        (max(2.4, 5.0 / columns), 2.8),
+        "Accuracy of reconstructed predictions, $A_d$, against the cost of training",
+        _small_print(lines),
+        legend,
+    )
+    for ax in axes[len(subjects) :]:
+        ax.set_visible(False)
+    for ax, (subject, mine) in zip(axes, subjects.items(), strict=False):
+        ax.axhline(100 * sum(line.available for line in mine) / len(mine), color=style.INK, linewidth=1.3, zorder=1)
+        for coding in codings:
+            _curve(ax, [line for line in mine if line.coding == coding], looks[coding])
+        for one in known:
+            if one.model == subject:
+                ax.axhline(100 * one.degraded, color=style.SOFT, linestyle="--", linewidth=1, zorder=1)
+        ax.set_xscale("log")
+        ax.set_title(subject, color=style.INK)
+        ax.set_xlabel("FLOP of training", loc="left")
+    axes[0].set_ylabel("accuracy (%)")
+    return figure
+
+
+def _curve(ax: Axes, lines: Sequence[Line], look: style.Look) -> None:
+    recipes = dict.fromkeys(line.recipe for line in lines)
+    points = [[line for line in lines if line.recipe == recipe] for recipe in recipes]
+    points.sort(key=lambda found: found[0].train_flop)
+    flop = [sum(line.train_flop for line in found) / len(found) for found in points]
+    ends = [_interval(found) for found in points]
+    value, low, high = ([100 * end[part] for end in ends] for part in range(3))
+    ax.plot(flop, value, color=look.color, marker=look.marker, markersize=5)
+    ax.vlines(flop, low, high, color=look.color, linewidth=1.2)
+
+
+_FIGURES = {"degraded": _degraded, "overall": _overall, "flop": _flop}
+"""By their names in YAML."""

@@ -55,10 +55,19 @@ class StudiedCode(Options):
     @model_validator(mode="after")
     def _possible(self) -> Self:
         self.code.check(self.k, self.r)
-        spare = self.r if self.code.systematic else self.r - self.k
-        if self.losses > spare:
-            raise ValueError(f"losses: {self.losses} lost answers cannot be reconstructed with {spare} to spare")
+        if self.losses > self._spare():
+            raise ValueError(
+                f"losses: {self.losses} lost answers cannot be reconstructed with {self._spare()} to spare"
+            )
         return self
+
+    def _spare(self) -> int:
+        """Return how many answers may be lost: of a systematic code own ones, else coded ones."""
+        if not self.code.systematic:
+            return self.r - self.k
+        coded = ((1 << self.r) - 1) << self.k
+        own = (((1 << self.k - lost) - 1) << lost for lost in range(1, self.k + 1))
+        return sum(self.code.sufficient(self.k, self.r, coded | left) for left in own)
 
     @property
     def title(self) -> str:
@@ -100,8 +109,9 @@ class Study(Options):
     """Recipes for the codes' models, by a name of your choice."""
     reference: tuple[Known, ...] = ()
     """Published measurements: hollow marks in the figures."""
-    figures: tuple[Literal["degraded", "overall"], ...] = ("degraded",)
-    """Figures to draw. `degraded`: A_a, A_d and the default answer; `overall`: A_o against the unavailable fraction."""
+    figures: tuple[Literal["degraded", "overall", "flop"], ...] = ("degraded",)
+    """Figures to draw. `degraded`: A_a, A_d and the default answer; `overall`: A_o against the unavailable fraction;
+    `flop`: A_d against the floating-point operations of training, a line for each code through its recipes."""
 
     @field_validator("name")
     @classmethod

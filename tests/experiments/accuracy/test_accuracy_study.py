@@ -9,11 +9,12 @@ from pathlib import Path
 
 import pytest
 import yaml
+from pydantic import ValidationError
 
 from experiments import cli
-from experiments.accuracy.options import Study
+from experiments.accuracy.options import StudiedCode, Study
 from experiments.config import loader
-from parity.codes import Addition
+from parity.codes import Addition, Approxifer, TensorCode, Thumbnails
 from parity.networks import Mlp
 from tests.command import parm
 
@@ -33,7 +34,7 @@ recipes:
   other: {kind: best, epochs: 7}
 reference:
   - {model: mlp on digits, coding: addition k=2, degraded: 0.9, source: somebody}
-figures: [degraded, overall]
+figures: [degraded, overall, flop]
 """
 
 
@@ -69,7 +70,7 @@ def test_a_study_leaves_a_table_figures_and_a_manifest(
     assert set(manifest["skipped"]) == {"mlp on image_folder"}
     assert {one["role"] for one in manifest["models"].values()} == {"deployed", "parity"}
     assert yaml.safe_load((folder / "study.yaml").read_text())["codes"][0]["code"]["kind"] == "addition"
-    for stem in ("degraded", "overall"):
+    for stem in ("degraded", "overall", "flop"):
         assert (folder / "figures" / f"{stem}.png").stat().st_size > 10_000
         assert (folder / "figures" / f"{stem}.pdf").is_file()
     # Again: every model is found, and the table is the same but for what is timed.
@@ -217,3 +218,14 @@ def test_cases_are_every_combination_model_by_model() -> None:
     assert len(cases) == 16
     assert [case.subject.network == Mlp() for case in cases] == [True] * 8 + [False] * 8
     assert [case.seed for case in cases[:8]] == [1, 1, 1, 1, 2, 2, 2, 2]
+
+
+@pytest.mark.parametrize(
+    ("code", "k", "r", "spare"),
+    [(Addition(), 3, 2, 2), (Thumbnails(), 3, 1, 3), (Approxifer(), 3, 5, 2)],
+    ids=lambda value: getattr(value, "kind", value),
+)
+def test_as_many_answers_may_be_lost_as_the_code_can_restore(code: TensorCode, k: int, r: int, spare: int) -> None:
+    assert StudiedCode(code=code, k=k, r=r, losses=spare).losses == spare
+    with pytest.raises(ValidationError, match=f"losses: {spare + 1} lost answers .* with {spare} to spare"):
+        StudiedCode(code=code, k=k, r=r, losses=spare + 1)
