@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-import itertools
+import math
 from collections.abc import Sequence
 from dataclasses import dataclass
 from typing import TYPE_CHECKING
@@ -12,11 +12,20 @@ if TYPE_CHECKING:
     from matplotlib.figure import Figure
     from matplotlib.transforms import Bbox
 
+    Point = tuple[float, float]
+
 ANCHORS = ((1, 0), (-1, 0), (0, 1), (0, -1), (1, 1), (1, -1), (-1, 1), (-1, -1))
 """Directions in which a label may lie from its mark, the preferred first."""
-
-DISTANCES = (0, 8, 18, 30)
+DISTANCES = (0, 8, 18, 30, 46, 66)
 """Points between a mark's edge and its label, the preferred first."""
+LEADER = 12
+"""Points from which on a thin line leads from the mark to its label."""
+OUTSIDE, TOGETHER, RANK, CROSSED = 5.0, 6.0, 0.5, 2000.0
+"""What a place costs besides the square pixels that it shares with marks and intervals: for each one outside of the
+panel and for each one that it shares with another label, for each place that is preferred to it, and for each line to a
+label that crosses a label or another line."""
+ROUNDS = 5
+"""Times that every label may look for a better place, given where the others are."""
 
 
 @dataclass(frozen=True)
@@ -32,40 +41,37 @@ class Label:
     """The mark's intervals: (low, high) along x and along y."""
 
 
+@dataclass(frozen=True)
+class _Spot:
+    """A place for a label: its box and the line to it in pixels, and what it costs whatever the other labels do."""
+
+    direction: tuple[int, int]
+    away: float
+    """Points from the mark's centre."""
+    box: Bbox
+    leader: tuple[Point, Point] | None
+    cost: float
+
+
 def put(figure: Figure, axes: Axes, labels: Sequence[Label], size: float = 8.5) -> None:
     """Write each label where it overlaps least; a label far from its mark gets a thin line to it.
 
-    Greedy, in the order given: every label takes the best of 32 places. The figure is laid out first, so that this
-    is the last thing done to it.
+    One label after the other takes the cheapest of 48 places, then each looks again while any of them moves. The figure
+    is laid out first, so that this is the last thing done to it.
     """
-    from matplotlib.transforms import Bbox
-
     figure.draw_without_rendering()
-    pixels = figure.dpi / 72
-    frame = axes.get_window_extent()
-    taken: list[Bbox] = []
-    for label in labels:
-        (x, y), reach = axes.transData.transform((label.x, label.y)), label.radius * pixels
-        taken.append(Bbox.from_extents(x - reach, y - reach, x + reach, y + reach))
-        (left, right), (low, high) = label.bars
-        ends = axes.transData.transform([(left, label.y), (right, label.y), (label.x, low), (label.x, high)])
-        taken.append(Bbox.from_extents(ends[0][0] - 3, y - 3, ends[1][0] + 3, y + 3))
-        taken.append(Bbox.from_extents(x - 3, ends[2][1] - 3, x + 3, ends[3][1] + 3))
-    for label in labels:
-        text = axes.text(label.x, label.y, label.text, size=size, color=label.color)
-        box = text.get_window_extent()
-        text.remove()
-        x, y = axes.transData.transform((label.x, label.y))
-        best: tuple[float, tuple[int, int], float] | None = None
-        for rank, (distance, direction) in enumerate(itertools.product(DISTANCES, ANCHORS)):
-            away = (label.radius + 3 + distance) * pixels
-            place = _place(x, y, box.width, box.height, direction, away)
-            cost = sum(_overlap(place, other) for other in taken) + 5 * _outside(place, frame) + 0.5 * rank
-            if best is None or cost < best[0]:
-                best = (cost, direction, label.radius + 3 + distance)
-        assert best is not None
-        _, (right, up), away = best
-        taken.append(_place(x, y, box.width, box.height, (right, up), away * pixels))
+    taken = [box for label in labels for box in _marked(axes, label)]
+    spots = [_spots(figure, axes, label, size, taken) for label in labels]
+    chosen: dict[int, _Spot] = {}
+    for _ in range(ROUNDS):
+        before = dict(chosen)
+        for number, mine in enumerate(spots):
+            others = [spot for other, spot in chosen.items() if other != number]
+            chosen[number] = min(mine, key=lambda spot: spot.cost + sum(_conflict(spot, other) for other in others))
+        if chosen == before:
+            break
+    for number, label in enumerate(labels):
+        (right, up), away = chosen[number].direction, chosen[number].away
         written = axes.annotate(
             label.text,
             (label.x, label.y),
@@ -76,11 +82,78 @@ def put(figure: Figure, axes: Axes, labels: Sequence[Label], size: float = 8.5) 
             size=size,
             color=label.color,
             arrowprops={"arrowstyle": "-", "color": label.color, "lw": 0.5, "alpha": 0.6, "shrinkB": label.radius}
-            if away > label.radius + 12
+            if chosen[number].leader
             else None,
             zorder=6,
         )
         written.set_in_layout(False)  # else the panels would move away from where it was placed
+
+
+def _marked(axes: Axes, label: Label) -> list[Bbox]:
+    """Return the boxes of a label's mark and of its intervals, in pixels."""
+    from matplotlib.transforms import Bbox
+
+    (x, y), reach = axes.transData.transform((label.x, label.y)), label.radius * axes.figure.dpi / 72
+    (left, right), (low, high) = label.bars
+    ends = axes.transData.transform([(left, label.y), (right, label.y), (label.x, low), (label.x, high)])
+    return [
+        Bbox.from_extents(x - reach, y - reach, x + reach, y + reach),
+        Bbox.from_extents(ends[0][0] - 3, y - 3, ends[1][0] + 3, y + 3),
+        Bbox.from_extents(x - 3, ends[2][1] - 3, x + 3, ends[3][1] + 3),
+    ]
+
+
+def _spots(figure: Figure, axes: Axes, label: Label, size: float, taken: Sequence[Bbox]) -> list[_Spot]:
+    """Return the places that a label may have."""
+    pixels, frame = figure.dpi / 72, axes.get_window_extent()
+    text = axes.text(label.x, label.y, label.text, size=size, color=label.color)
+    extent = text.get_window_extent()
+    text.remove()
+    x, y = axes.transData.transform((label.x, label.y))
+    found: list[_Spot] = []
+    for distance in DISTANCES:
+        away = label.radius + 3 + distance
+        for direction in ANCHORS:
+            box = _place(x, y, extent.width, extent.height, direction, away * pixels)
+            leader = None
+            if distance + 3 > LEADER:
+                leader = ((x, y), (x + direction[0] * away * pixels, y + direction[1] * away * pixels))
+            cost = sum(_overlap(box, other) for other in taken) + OUTSIDE * _outside(box, frame) + RANK * len(found)
+            found.append(_Spot(direction, away, box, leader, cost))
+    return found
+
+
+def _conflict(one: _Spot, other: _Spot) -> float:
+    """What it costs that two labels are in these places."""
+    crossed = sum(a.leader is not None and _enters(a.leader, b.box) for a, b in ((one, other), (other, one)))
+    if one.leader is not None and other.leader is not None:
+        crossed += _cross(one.leader, other.leader)
+    return TOGETHER * _overlap(one.box, other.box) + CROSSED * crossed
+
+
+def _enters(line: tuple[Point, Point], box: Bbox) -> bool:
+    """Whether a line has a part inside of a box, by cutting it off at each side (Liang and Barsky 1984)."""
+    (x, y), (right, up) = line[0], (line[1][0] - line[0][0], line[1][1] - line[0][1])
+    start, end = 0.0, 1.0
+    for step, room in ((-right, x - box.x0), (right, box.x1 - x), (-up, y - box.y0), (up, box.y1 - y)):
+        if step == 0:
+            if room <= 0:
+                return False
+        elif step < 0:
+            start = max(start, room / step)
+        else:
+            end = min(end, room / step)
+    return start < end
+
+
+def _cross(one: tuple[Point, Point], other: tuple[Point, Point]) -> bool:
+    """Whether two lines cross: each has its ends on both sides of the other."""
+
+    def side(line: tuple[Point, Point], point: Point) -> float:
+        (ax, ay), (bx, by) = line
+        return math.copysign(1.0, (bx - ax) * (point[1] - ay) - (by - ay) * (point[0] - ax))
+
+    return all(side(a, b[0]) != side(a, b[1]) for a, b in ((one, other), (other, one)))
 
 
 def _place(x: float, y: float, width: float, height: float, direction: tuple[int, int], away: float) -> Bbox:
