@@ -29,6 +29,25 @@ class Place(NamedTuple):
     left: int
     right: int
 
+    @property
+    def height(self) -> int:
+        """Its rows."""
+        return self.bottom - self.top
+
+    @property
+    def width(self) -> int:
+        """Its columns."""
+        return self.right - self.left
+
+    @property
+    def size(self) -> tuple[int, int]:
+        """Rows and columns."""
+        return self.height, self.width
+
+    def cut(self, pictures: Tensor) -> Tensor:
+        """Return what stands there: (n, c, height, width) of the pictures -> (n, c, rows, columns)."""
+        return pictures[:, :, self.top : self.bottom, self.left : self.right]
+
 
 def places(layout: Sequence[int], height: int, width: int) -> list[Place]:
     """Divide a picture into rows of `layout[row]` places, in the order of the slots."""
@@ -47,11 +66,11 @@ def places(layout: Sequence[int], height: int, width: int) -> list[Place]:
 def shown(queries: Tensor, layout: Sequence[int], chroma: bool) -> Tensor:
     """Make the pictures, (g, k, c, height, width) -> (g, c, height, width), by averaging; with `chroma`, c is 3."""
     picture = queries.new_empty(len(queries), *queries.shape[2:])
-    for slot, (top, bottom, left, right) in enumerate(places(layout, *queries.shape[3:])):
-        cells = (bottom - top, right - left)
-        query = queries[:, slot]
-        small = _subsampled(query, *cells) if chroma else functional.interpolate(query, size=cells, mode="area")
-        picture[:, :, top:bottom, left:right] = small
+    for slot, place in enumerate(places(layout, *queries.shape[3:])):
+        query, size = queries[:, slot], place.size
+        place.cut(picture).copy_(
+            _subsampled(query, *size) if chroma else functional.interpolate(query, size=size, mode="area")
+        )
     return picture
 
 
@@ -70,68 +89,66 @@ def _subsampled(images: Tensor, height: int, width: int) -> Tensor:
     return torch.stack([(above + below) / 2, (above - below) / 2 * DETAIL, third], dim=1)
 
 
-def unpacked(cells: Tensor) -> Tensor:
-    """Undo the subsampling of one place: (n, 3, h, w) -> (n, 4, h, w), red, green, blue, and the rows' difference.
+def unpacked(cells: Tensor, width: int) -> Tensor:
+    """Undo the subsampling of a place of that width: (n, 3, h, width) -> (n, 4, h, width).
 
-    The first three channels are what plain averaging would show there, with colours of half the resolution.
+    These are red, green and blue, as plain averaging would show them but for colours of half the resolution, and the
+    difference between rows.
     """
-    width = cells.shape[-1]
-    mean, detail, third = cells.unbind(1)
-    blue, red = (third[..., start::2].repeat_interleave(2, dim=-1) for start in (0, 1))
-    blue, red = blue[..., :width], functional.pad(red, (0, width - red.shape[-1]), mode="replicate")
+    mean, detail, third = cells[:, 0], cells[:, 1], cells[:, 2]
+    blue, red = (torch.stack([third[..., start::2]] * 2, dim=-1).flatten(-2) for start in (0, 1))
+    if width % 2:
+        blue, red = blue[..., :width], functional.pad(red, (0, 1), mode="replicate")
     weight = BRIGHTNESS
     green = -(weight[0] * red + weight[2] * blue) / weight[1]
     return torch.stack([mean + red, mean + green, mean + blue, detail], dim=1)
 
 
 class Unpacking(nn.Module):
-    """A network that looks at the whole picture, whose colours were subsampled: (n, 3, h, w) -> (n, outputs)."""
+    """A network that looks at the whole picture, whose colours were subsampled: (n, 3, h, w) -> (n, outputs).
 
-    def __init__(self, network: nn.Module, layout: Sequence[int]) -> None:
+    As `PlaceByPlace` it asks no tensor for its shape, so that it can be traced and exported.
+    """
+
+    def __init__(self, network: nn.Module, layout: Sequence[int], height: int, width: int) -> None:
         super().__init__()
         self.network = network
-        self.layout = tuple(layout)
+        here = iter(places(layout, height, width))
+        self.rows = [[next(here) for _ in range(columns)] for columns in layout]
 
     def forward(self, picture: Tensor) -> Tensor:
         """(n, 3, h, w) -> (n, outputs); the network takes (n, 4, h, w)."""
-        n, _, *size = picture.shape
-        whole = picture.new_empty(n, 4, *size)
-        for top, bottom, left, right in places(self.layout, *size):
-            whole[:, :, top:bottom, left:right] = unpacked(picture[:, :, top:bottom, left:right])
-        answer: Tensor = self.network(whole)
+        rows = [torch.cat([unpacked(one.cut(picture), one.width) for one in row], dim=-1) for row in self.rows]
+        answer: Tensor = self.network(torch.cat(rows, dim=-2))
         return answer
 
 
 class PlaceByPlace(nn.Module):
     """A network that looks at one place after the other: (n, c, h, w) -> (n, k outputs), those of slot 0 first."""
 
-    def __init__(self, network: nn.Module, layout: Sequence[int], chroma: bool) -> None:
+    def __init__(self, network: nn.Module, layout: Sequence[int], height: int, width: int, chroma: bool) -> None:
         super().__init__()
         self.network = network
-        self.layout = tuple(layout)
+        self.places = places(layout, height, width)
+        self.size = largest(self.places)
         self.chroma = chroma
 
     def forward(self, picture: Tensor) -> Tensor:
         """(n, c, h, w) -> (n, k outputs). Smaller places repeat their last row and column up to the largest's size."""
-        n, _, *size = picture.shape
-        here = places(self.layout, *size)
-        height, width = largest(here)
-        cut = [
-            functional.pad(
-                picture[:, :, top:bottom, left:right],
-                (0, width - (right - left), 0, height - (bottom - top)),
-                mode="replicate",
-            )
-            for top, bottom, left, right in here
-        ]
-        images = torch.stack(cut, dim=1).flatten(0, 1)
-        answers: Tensor = self.network(unpacked(images) if self.chroma else images)
-        return answers.reshape(n, -1)
+        images = torch.stack([self._cut(picture, one) for one in self.places], dim=1).flatten(0, 1)
+        answers: Tensor = self.network(unpacked(images, self.size[1]) if self.chroma else images)
+        return torch.unflatten(answers, 0, (-1, len(self.places))).flatten(1)
+
+    def _cut(self, picture: Tensor, place: Place) -> Tensor:
+        image, (height, width) = place.cut(picture), self.size
+        if place.size == self.size:
+            return image
+        return functional.pad(image, (0, width - place.width, 0, height - place.height), mode="replicate")
 
 
 def largest(here: Sequence[Place]) -> tuple[int, int]:
     """Return the height and the width of the largest place."""
-    return max(one.bottom - one.top for one in here), max(one.right - one.left for one in here)
+    return max(one.height for one in here), max(one.width for one in here)
 
 
 def adopt(module: nn.Module, deployed: nn.Module) -> None:

@@ -37,7 +37,7 @@ class Concatenation(PictureCode, LinearCode):
             return super().build(network, shape, outputs, k)
         from parity.mosaic import Unpacking
 
-        return Unpacking(network.build((4, *shape[1:]), outputs), self.rows(k))
+        return Unpacking(network.build((4, *shape[1:]), outputs), self.rows(k), *shape[1:])
 
     def adopt(self, module: nn.Module, deployed: nn.Module) -> None:
         """See `LinearCode.adopt`."""

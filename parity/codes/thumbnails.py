@@ -72,7 +72,7 @@ class ThumbnailsModel(Part[Thumbnails]):
         channels = 4 if chroma else shape[0]
         one = network.build((channels, *largest(places(layout, *shape[1:]))), outputs)
         initialise(one)
-        return PlaceByPlace(one, layout, chroma)
+        return PlaceByPlace(one, layout, *shape[1:], chroma)
 
     def start_from(self, module: nn.Module, deployed: nn.Module) -> None:
         """See `Part.start_from`: the layers whose weights do not depend on the image's size."""

@@ -10,8 +10,9 @@ from torch import Tensor, nn
 
 from backends import onnx
 from backends.torch_backend import TorchBackend
+from parity.codes import Concatenation, Conditional, TensorCode, Thumbnails
 from parity.modules import ConditionalParity
-from parity.networks import LeNet5, MobileNetV2, Network, ResNet18, Torchvision, Vgg11
+from parity.networks import LeNet5, MobileNetV2, Network, ResNet18, Speedrun, Torchvision, Vgg11
 from tests.backends.test_fusion import PATTERNS, Two, lived_in
 
 if not onnx.installed():
@@ -157,4 +158,20 @@ def test_a_conditional_parity_model_is_exported_without_its_decoder() -> None:
     backend, inputs = TorchBackend("cpu"), torch.randn(20, *SHAPE)
     with torch.no_grad():
         torch.testing.assert_close(backend.predict(module, inputs), module(inputs), rtol=1e-4, atol=1e-4)
+    assert str(backend.how(module)).startswith("by ONNX Runtime")
+
+
+@pytest.mark.parametrize("k", [2, 3, 4])
+@pytest.mark.parametrize(
+    "code",
+    [Thumbnails(), Thumbnails(chroma=True), Concatenation(chroma=True), Conditional(base=Concatenation(chroma=True))],
+    ids=str,
+)
+def test_parity_models_that_cut_up_pictures_are_exported(code: TensorCode, k: int) -> None:
+    network = LeNet5() if k == 4 else Speedrun(width=4, mirrored=k == 3 or None)
+    (part,) = code.parts(k, 1)
+    module = part.build(network, (3, 32, 31), 7, lambda _: None).eval()
+    backend, pictures = TorchBackend("cpu"), torch.randn(20, 3, 32, 31)
+    with torch.no_grad():
+        torch.testing.assert_close(backend.predict(module, pictures), module(pictures), rtol=1e-4, atol=1e-4)
     assert str(backend.how(module)).startswith("by ONNX Runtime")

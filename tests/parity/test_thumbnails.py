@@ -39,7 +39,7 @@ def test_colours_of_half_the_resolution_come_back(width: int) -> None:
     blocks = torch.rand(4, 3, 4, 1, (width + 1) // 2, 1).expand(4, 3, 4, 2, (width + 1) // 2, 2)
     images = blocks.flatten(4).flatten(2, 3)[..., :width].reshape(4, 3, 8, width)
     cells = shown(torch.stack([images, images], dim=1), (1, 1), chroma=True)[:, :, :4]
-    found = unpacked(cells)
+    found = unpacked(cells, width)
     assert found.shape == (4, 4, 4, width)
     # The last column of an odd width has blue's difference, but red's of the column before it.
     torch.testing.assert_close(found[..., : width // 2 * 2][:, :3], images[:, :, ::2, : width // 2 * 2])
@@ -158,8 +158,8 @@ def test_smaller_places_repeat_their_last_row() -> None:
             return x.flatten(1)[:, :1]
 
     picture = torch.rand(2, 1, 7, 4)
-    assert [one.bottom - one.top for one in places((1, 1), 7, 4)] == [3, 4]
-    PlaceByPlace(Look(), (1, 1), chroma=False)(picture)
+    assert [one.height for one in places((1, 1), 7, 4)] == [3, 4]
+    PlaceByPlace(Look(), (1, 1), 7, 4, chroma=False)(picture)
     first, second = seen[0].reshape(2, 2, 1, 4, 4).unbind(1)
     assert torch.equal(first, torch.cat([picture[:, :, :3], picture[:, :, 2:3]], dim=2))
     assert torch.equal(second, picture[:, :, 3:])
