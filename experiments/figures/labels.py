@@ -143,7 +143,7 @@ def _enters(line: tuple[Point, Point], box: Bbox) -> bool:
             start = max(start, room / step)
         else:
             end = min(end, room / step)
-    return start < end
+    return bool(start < end)  # the box has numbers of NumPy
 
 
 def _cross(one: tuple[Point, Point], other: tuple[Point, Point]) -> bool:

@@ -15,6 +15,7 @@ from hypothesis import strategies as st
 from sim import compiled
 from sim.clock import Call
 from sim.cluster import Cluster
+from sim.code import any_k_suffice
 from sim.dispatching import RandomQueue, SingleQueue
 from sim.distributions.families import Deterministic, Exponential, Gamma
 from sim.engines import Engine
@@ -132,11 +133,12 @@ def reconstructed_only_if_late(world: World, trace: Trace) -> None:
     assert world.votes or np.all(used_routes == Route.RECONSTRUCTION)
     group_of, slot_of = trace.group, trace.slot
     done = tasks.fate == TaskStatus.DONE
+    suffices = any_k_suffice if world.policy.erasure_code is None else world.policy.erasure_code.sufficient
     for query in np.flatnonzero(queries.route == Route.RECONSTRUCTION):
         used, reply = int(queries.used[query]), queries.reply[query]
         decoded = reply - world.cluster.decode.mean()
         assert not used >> int(slot_of[query]) & 1
-        assert used.bit_count() >= trace.k
+        assert suffices(trace.k, trace.r, used)
         own = done & (tasks.role == Role.DEPLOYED) & (tasks.owner == queries.batch[query])
         assert not np.any(tasks.back[own] < reply - 1e-12), "its own prediction was back before the reconstruction"
         for bit in range(trace.k + trace.r):

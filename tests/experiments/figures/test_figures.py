@@ -6,10 +6,11 @@ import numpy as np
 import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
+from matplotlib.transforms import Bbox
 
 from experiments.analysis import summary
 from experiments.analysis.outcome import measure
-from experiments.figures import style
+from experiments.figures import labels, style
 from experiments.figures.accuracy import Accuracy
 from experiments.figures.base import Figure, FigureData, spread
 from experiments.figures.ccdf import Ccdf
@@ -199,3 +200,26 @@ def test_the_timeline_shows_replicas_and_refuses_a_policy_without_either(traces)
 def test_figures_are_known_without_importing_matplotlib():
     code = "import sys, experiments.figures.drawing; assert not {'matplotlib', 'seaborn', 'torch'} & set(sys.modules)"
     subprocess.run([sys.executable, "-c", code], check=True)
+
+
+@pytest.mark.parametrize(
+    ("line", "inside"),
+    [
+        (((0, 0), (3, 3)), True),
+        (((1.5, 1.5), (1.6, 1.7)), True),
+        (((0, 1.5), (3, 1.5)), True),
+        (((0, 0), (0.9, 0.9)), False),
+        (((0, 1.2), (1.2, 2.4)), False),
+        (((0, 2.5), (3, 2.5)), False),
+    ],
+)
+def test_a_line_to_a_label_enters_another_label_or_not(line, inside):
+    box = Bbox.from_extents(1, 1, 2, 2)
+    assert labels._enters(line, box) is inside
+    assert labels._enters(line[::-1], box) is inside
+
+
+def test_lines_to_labels_cross_or_not():
+    assert labels._cross(((0, 0), (2, 2)), ((0, 2), (2, 0)))
+    assert not labels._cross(((0, 0), (2, 2)), ((0, 1), (2, 3)))
+    assert not labels._cross(((0, 0), (2, 2)), ((3, 4), (4, 3)))
