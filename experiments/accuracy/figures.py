@@ -172,6 +172,7 @@ def _mix(available: float, other: float, unavailable: float) -> float:
 def _flop(lines: Sequence[Line], reference: Sequence[Known]) -> Figure:
     """A_d against FLOP, from the cheapest recipe of a code to its dearest; published values are horizontal lines."""
     from matplotlib.lines import Line2D
+    from matplotlib.ticker import FuncFormatter, LogLocator, NullFormatter
 
     trained = [line for line in lines if line.train_flop > 0]
     subjects = _subjects(trained or lines)
@@ -205,6 +206,9 @@ def _flop(lines: Sequence[Line], reference: Sequence[Known]) -> Figure:
             if one.model == subject:
                 ax.axhline(100 * one.degraded, color=style.SOFT, linestyle="--", linewidth=1, zorder=1)
         ax.set_xscale("log")
+        ax.xaxis.set_major_locator(LogLocator(subs=(1, 2, 5)))
+        ax.xaxis.set_major_formatter(FuncFormatter(lambda flop, _: f"{flop:.0e}".replace("e+", "e")))
+        ax.xaxis.set_minor_formatter(NullFormatter())
         ax.set_title(subject, color=style.INK)
         ax.set_xlabel("FLOP of training", loc="left")
     axes[0].set_ylabel("accuracy (%)")
