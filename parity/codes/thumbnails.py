@@ -1,8 +1,8 @@
 """Thumbnails: a coded query shows its k queries in small, and the parity model answers each of them by itself.
 
 The picture is that of `concatenation` (Kosaian et al., SOSP 2019, section 4.2), of one query's size. There a network
-looks at all of it and answers the sum of predictions. Here the same network looks at one place after the other, which
-is the same work, and answers k predictions: queries do not get in each other's way, nothing is subtracted, and whatever
+looks at all of it and answers the sum of predictions. Here the same network looks at one place after the other, about
+the same work, and answers k predictions: queries do not get in each other's way, nothing is subtracted, and whatever
 is lost of the group is restored as soon as that one answer is back. docs/paper-accuracy.md measures it.
 """
 
