@@ -99,6 +99,24 @@ class Moves:
         return torch.where(self.mirrored[:, None, None, None], images.flip(-1), images)
 
 
+def cut_out(images: Tensor, side: int, generator: Generator) -> Tensor:
+    """Set a square with sides of `side` pixels in each image (n, c, h, w) to zero, the mean of normalised images.
+
+    The square's centre is any pixel, so that part of it may be outside. Source: DeVries and Taylor, "Improved
+    regularization of convolutional neural networks with cutout", 2017.
+    """
+    device = images.device
+
+    def hidden(length: int) -> Tensor:
+        """Whether a row or a column is hidden, bool (n, length)."""
+        first = torch.randint(length, (len(images), 1), generator=generator, device=device) - side // 2
+        place = torch.arange(length, device=device)
+        return (place >= first) & (place < first + side)
+
+    _, _, height, width = images.shape
+    return images.masked_fill((hidden(height)[:, :, None] & hidden(width)[:, None, :])[:, None], 0.0)
+
+
 class Objective(Protocol):
     """What `training.train` minimises."""
 
@@ -123,6 +141,8 @@ class Supervised:
         _refuse_moved_boxes(data, recipe)
         if data.task_name == "localisation" and recipe.mixup is not None:
             raise ParmError(f"data set {data.name} has boxes, which 'mixup' cannot mix: leave it out")
+        if data.task_name == "localisation" and recipe.cutout is not None:
+            raise ParmError(f"data set {data.name} has boxes, whose object 'cutout' may hide: leave it out")
 
     def rows(self, generator: Generator) -> Tensor:
         """See `Objective.rows`; shape (n,)."""
@@ -133,6 +153,8 @@ class Supervised:
         images = self.images[rows]
         if self.recipe.augments:
             images = Moves.draw(len(images), self.recipe.shift, self.recipe.flip, generator).apply(images)
+        if self.recipe.cutout is not None:
+            images = cut_out(images, self.recipe.cutout, generator)
         labels, smoothing, mixup = self.labels[rows], self.recipe.smoothing, self.recipe.mixup
         if mixup is None:
             return self.task.loss(module(images).float(), labels, smoothing)

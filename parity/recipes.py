@@ -47,6 +47,9 @@ class Recipe(Kind):
     mixup: float | None = Field(default=None, gt=0)
     """Mix each image of a deployed model's step, and its label, with another one, in a share drawn from
     Beta(mixup, mixup) (Zhang et al. 2018), so that the model is closer to linear between images."""
+    cutout: int | None = Field(default=None, gt=0)
+    """Augmentation of a deployed model: in each training image a square with sides of this many pixels, or what of it
+    is inside, becomes the mean colour (DeVries and Taylor 2017), so that no part of an image is relied on alone."""
     patience: int | None = Field(default=None, gt=0)
     """Stop early after this many epochs without a better validation score; the schedule stays that of `epochs`."""
     mixed: bool = False

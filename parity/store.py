@@ -41,7 +41,7 @@ from sim.kinds import Kind
 
 FORMAT = 2
 """Part of every key: raise it when the same options come to mean another training."""
-DEPLOYED_ONLY = ("smoothing", "mixup")
+DEPLOYED_ONLY = ("smoothing", "mixup", "cutout")
 """Options of a recipe that have no effect on parity models, and so are not part of their keys."""
 VIEWED = ("shift", "flip", "holdout", "mixed", "augments_targets")
 """What of a recipe the views of training images depend on."""

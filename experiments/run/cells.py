@@ -126,6 +126,7 @@ _LATER: dict[str, Any] = {
     "errors": 0,
     "graphed": None,
     "mixup": None,
+    "cutout": None,
     "chroma": False,
 }
 """Options that came later, and their values without effect, with which cells keep the ids that they had before."""

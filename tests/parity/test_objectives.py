@@ -3,11 +3,12 @@ from __future__ import annotations
 import pytest
 import torch
 from torch import Generator, nn
+from torch.nn import functional
 
 from parity.codes import Addition
 from parity.codes.linear import ParityRow
 from parity.evaluation import degraded, predict, quality, random_groups
-from parity.objectives import Moves, Reconstruction, Supervised, TrainingData
+from parity.objectives import Moves, Reconstruction, Supervised, TrainingData, cut_out
 from parity.recipes import Best, Paper, Recipe
 from sim.errors import ParmError
 
@@ -159,3 +160,28 @@ def test_mixup_mixes_images_and_labels_alike(data: TrainingData) -> None:
     wanted = -(share * logs[rows, labels.roll(1, 0)] + (1 - share) * logs[rows, labels]).mean()
     torch.testing.assert_close(found, wanted)
     assert not torch.equal(found, plain.loss(module, rows, generator))
+
+
+@pytest.mark.parametrize("side", [1, 4, 5, 40])
+def test_cutout_hides_one_square_of_each_image(side: int) -> None:
+    images = torch.rand(300, 3, 9, 12) + 1
+    found = cut_out(images, side, Generator().manual_seed(2))
+    hidden = (found == 0).all(1)
+    assert torch.equal(torch.where(hidden[:, None], 0.0, images), found)
+    rows, columns = hidden.any(2), hidden.any(1)
+    assert torch.equal(hidden, rows[:, :, None] & columns[:, None, :])
+    for lines, length in ((rows, 9), (columns, 12)):
+        count = lines.sum(1)
+        assert int(count.max()) == min(side, length)
+        assert int(count.min()) >= min(length, (side + 1) // 2)
+        assert int(lines.diff(dim=1).sum(1).max()) <= 2, "in one piece"
+        assert bool(lines.any(0).all()), "everywhere"
+
+
+def test_cutout_is_the_deployed_models_alone(data: TrainingData) -> None:
+    module, rows = linear(data), torch.arange(64)
+    plain, cut = (Supervised(data, recipe, CPU) for recipe in (Best(), Best(cutout=4)))
+    found = cut.loss(module, rows, Generator().manual_seed(3))
+    hidden = cut_out(plain.images[rows], 4, Generator().manual_seed(3))
+    torch.testing.assert_close(found, functional.cross_entropy(module(hidden), plain.labels[rows]))
+    assert not torch.equal(found, plain.loss(module, rows, Generator().manual_seed(3)))

@@ -250,5 +250,7 @@ def test_boxes_are_not_moved_away_from_their_images(data: TrainingData, tmp_path
         ModelStore(tmp_path).classifier(Mlp(), found, Best(epochs=1, flip=True), 0)
     with pytest.raises(ParmError, match="has boxes, which 'mixup' cannot mix: leave it out"):
         ModelStore(tmp_path).classifier(Mlp(), found, Best(epochs=1, mixup=0.2), 0)
+    with pytest.raises(ParmError, match="has boxes, whose object 'cutout' may hide: leave it out"):
+        ModelStore(tmp_path).classifier(Mlp(), found, Best(epochs=1, cutout=4), 0)
     trained = ModelStore(tmp_path).classifier(Mlp(), found, Best(epochs=1), 0)
     assert 0 <= trained.card["test"]["accuracy"] <= 1
