@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import textwrap
 from collections.abc import Sequence
 from pathlib import Path
 from typing import TYPE_CHECKING
@@ -19,6 +20,8 @@ if TYPE_CHECKING:
 MOST_UNAVAILABLE = 0.1
 """End of the axis of the unavailable fraction, as in the paper."""
 JPEG = "JPEG copy of CIFAR-10"
+INCHES_PER_LETTER = 0.085
+"""Of a title, on average and generously."""
 
 
 def draw(kinds: Sequence[str], lines: Sequence[Line], reference: Sequence[Known], folder: Path) -> list[Path]:
@@ -72,10 +75,12 @@ def _degraded(lines: Sequence[Line], reference: Sequence[Known]) -> Figure:
     legend += [style.hollow(source) for source in dict.fromkeys(one.source for one in known)]
     columns = min(4, len(subjects))
     rows = -(-len(subjects) // columns)
+    width = max(2.2, 5.2 / columns)
+    panel = width - (INCHES_PER_LETTER * max(map(len, codings)) + 0.3) / columns
     figure, axes = style.sheet(
         rows,
         columns,
-        (max(2.2, 5.2 / columns), 0.9 + 0.3 * len(codings)),
+        (width, 0.9 + 0.3 * len(codings)),
         "Accuracy of reconstructed predictions, $A_d$",
         _small_print(lines),
         legend,
@@ -89,7 +94,7 @@ def _degraded(lines: Sequence[Line], reference: Sequence[Known]) -> Figure:
             if one.model == subject:
                 height = codings.index(one.coding)
                 ax.plot(100 * one.degraded, height, "o", markersize=8, markerfacecolor="none", color=style.SOFT)
-        ax.set_title(subject, color=style.INK)
+        ax.set_title(_wrapped(subject, panel), color=style.INK)
         ax.set_xlabel("accuracy (%)", loc="left")
         ax.grid(axis="y", visible=False)
         ax.tick_params(axis="y", length=0)
@@ -97,6 +102,10 @@ def _degraded(lines: Sequence[Line], reference: Sequence[Known]) -> Figure:
     axes[0].set_yticks(range(len(codings)), codings)
     axes[0].set_ylim(len(codings) - 0.5, -0.5)
     return figure
+
+
+def _wrapped(title: str, inches: float) -> str:
+    return "\n".join(textwrap.wrap(title, max(int(inches / INCHES_PER_LETTER), 12), break_on_hyphens=False))
 
 
 def _marks(ax: Axes, lines: Sequence[Line], codings: Sequence[str], looks: dict[str, style.Look]) -> None:
