@@ -249,6 +249,11 @@ class Experiment(Options):
         return self.cluster.deadline if self.goodput is None else services.seconds(self.goodput)
 
     @property
+    def at_most(self) -> dict[str, float]:
+        """The latencies to keep, in seconds; empty where nothing is asked for."""
+        return {name: services.seconds(time) for name, time in (self.target or {}).items()}
+
+    @property
     def deployed_load(self) -> float | None:
         """Offered load of the deployed instances without redundancy and stragglers; None if the arrival rate or the
         mean service time is unknown."""

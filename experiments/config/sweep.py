@@ -158,6 +158,8 @@ def _of_key(data: dict[str, Any], key: str, values: Sequence[Any] = ()) -> Itera
         or (where[0], where[-1]) == ("policies", "name")
     ):
         yield f"'{key}' cannot be swept; a sweep changes options under {', '.join(SWEEPABLE)}"
+    elif where[0] == "services" and "target" in where:
+        yield f"'{key}' cannot be swept: it is asked of results and changes none; another one needs no other run"
     elif _is_group(get(data, where)) and not all(isinstance(value, str) for value in values):
         yield f"'{key}' is not a single value; sweep one of its options"
 

@@ -104,6 +104,9 @@ def _hashes(alone: Experiment, trials: int) -> Iterator[tuple[str, str]]:
         "plugins",
     ):
         del data[key]
+    data.pop("target", None)  # asked of the results, whatever they are
+    for one in data.get("services", {}).values():
+        one["target"] = None
     _leave_out(data)
     data["warmup"] = str(alone.whole.warmup_rule)
     common = hashlib.sha256(f"[{json.dumps(data, sort_keys=True, ensure_ascii=True)}, ".encode())

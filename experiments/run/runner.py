@@ -21,7 +21,6 @@ from backends.blame import blamed
 from backends.processes import WorkerKilledError
 from experiments.analysis.cost import average_price, price
 from experiments.analysis.outcome import Outcome, instances, measure, with_answers
-from experiments.config.services import seconds
 from experiments.run.cells import Cell
 from experiments.run.controls import controls
 from experiments.run.engines import choice, make_ready
@@ -294,7 +293,7 @@ def _measured(cell: Cell, simulated: Simulated) -> Outcome:
         in_time=experiment.in_time,
         price=price(experiment.cluster, plans(cell)) if scaled is None else average_price(experiment.cluster, scaled),
         load=simulated.load,
-        target={name: seconds(time) for name, time in (experiment.target or {}).items()},
+        target=experiment.at_most,
     )
     known = controls(cell, trace) if experiment.control_variates else {}
     return replace(outcome, controls=known, engine={"name": simulated.engine.engine, "why": simulated.engine.reason})

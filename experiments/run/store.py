@@ -82,7 +82,7 @@ _OURS = (
 _WHOLE = b"parm"
 """Metadata key of a query table for values of the whole cell."""
 _TASK_WORDS: dict[str, type[IntEnum]] = {"role": Role, "fate": TaskStatus}
-_COSMETIC = ("figures", "reference", "claims", "reversals", "precision", "select", "plugins", "engine")
+_COSMETIC = ("figures", "reference", "claims", "reversals", "target", "precision", "select", "plugins", "engine")
 """Options that may change between two runs in one directory: no cell depends on them."""
 _NAMED = 3
 """Most cells that an error message names."""
@@ -253,7 +253,7 @@ class RunStore:
                     raise ParmError(f"{file} is missing")
             elif inputs.digest(file) != outcome.files.get(file.name):
                 raise ParmError(f"{file} is damaged or was edited")
-        return outcome
+        return dataclasses.replace(outcome, target=cell.experiment.at_most)  # asked of the result, not part of it
 
     def trace_files(self, cell: Cell) -> tuple[Path, Path]:
         """Return the cell's Parquet files: queries and tasks."""
@@ -363,7 +363,17 @@ def _keeps(key: str, old: Any, new: Any) -> bool:
         return all(one in new for one in old)
     if key == "sweep" and isinstance(old, dict) and old.keys() == new.keys():
         return all(_keeps_values(values, new[name]) for name, values in old.items())
+    if key == "services" and isinstance(old, dict):
+        return _without_targets(old) == _without_targets(new)
     return bool(old == new)
+
+
+def _without_targets(services: dict[str, Any]) -> list[tuple[str, Any]]:
+    """Return the services in their order, without what is asked of their results."""
+    return [
+        (name, {key: value for key, value in one.items() if key != "target"} if isinstance(one, dict) else one)
+        for name, one in services.items()
+    ]
 
 
 def _keeps_values(old: Any, new: Any) -> bool:

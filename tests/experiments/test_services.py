@@ -170,6 +170,18 @@ def test_options_of_a_service_and_the_sharing_can_be_swept() -> None:
     assert last.sharing == Priority(redundancy="last")
 
 
+def test_another_target_of_a_service_is_asked_of_the_cells_there_are(tmp_path: Path) -> None:
+    first = api.run(given(), tmp_path / "two", workers=2)
+    before = {file.name: file.stat().st_mtime_ns for file in (first.folder / "cells").iterdir()}
+    stricter = given()
+    stricter["services"]["chat"]["target"] = {"p99": "1us"}
+    summary = api.run(stricter, first.folder, workers=2).summary()
+    assert list(summary[summary["service"] == "chat"]["target_met"]) == ["no"] * 3
+    assert {file.name: file.stat().st_mtime_ns for file in (first.folder / "cells").iterdir()} == before
+    with pytest.raises(ParmError, match=r"'services\.chat\.target\.p99' cannot be swept: it is asked of results"):
+        api.load(stricter | {"sweep": {"services.chat.target.p99": ["1s", "2s"]}})
+
+
 def test_experiments_without_services_are_written_as_before() -> None:
     plain = given(workload={"queries": 10, "arrivals": {"kind": "poisson", "rate": 1}}, policies=["none"])
     del plain["services"], plain["sharing"]

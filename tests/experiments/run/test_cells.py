@@ -44,7 +44,9 @@ def test_ids_are_distinct_and_stable() -> None:
     assert ids == [cell.id for cell in listed()]
 
 
-@pytest.mark.parametrize("change", [{"name": "other"}, {"figures": []}, {"traces": False}, {"warmup": "auto"}])
+@pytest.mark.parametrize(
+    "change", [{"name": "other"}, {"figures": []}, {"traces": False}, {"warmup": "auto"}, {"target": {"p99": "1s"}}]
+)
 def test_ids_do_not_depend_on_what_changes_no_result(change: dict[str, Any]) -> None:
     assert [cell.id for cell in listed(**change)] == [cell.id for cell in listed()]
 

@@ -196,6 +196,17 @@ def test_a_longer_sweep_of_named_values_keeps_the_cells_that_are_the_same(tmp_pa
             store.open(experiment(sweep={"stragglers": other}))
 
 
+def test_another_target_is_asked_of_the_cells_there_are(tmp_path: Path) -> None:
+    store, before = finished_run(tmp_path, target={"p99": "1ms"})
+    for target in ({"p99": "1ms"}, {"p50": "2s", "p99": 3.5}, None):
+        now = experiment(target=target)
+        store.open(now)
+        found, warnings = store.finished(cells(now), traces=True)
+        assert ([*found], warnings) == ([cell.id for cell in before], [])
+        wanted = {"p50": 2.0, "p99": 3.5} if target and len(target) > 1 else {"p99": 0.001} if target else {}
+        assert [one.target for one in (*found.values(), *store.outcomes(cells(now)))] == [wanted] * 4
+
+
 def test_the_cells_of_another_name_are_refused(tmp_path: Path) -> None:
     store, _ = finished_run(tmp_path)
     with pytest.raises(ParmError, match=r"differs in name.*--out.*--fresh"):
