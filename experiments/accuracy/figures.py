@@ -80,7 +80,7 @@ def _degraded(lines: Sequence[Line], reference: Sequence[Known]) -> Figure:
     figure, axes = style.sheet(
         rows,
         columns,
-        (width, 0.9 + 0.3 * len(codings)),
+        (width, 0.9 + max(0.3, 0.13 * len(looks)) * len(codings)),
         "Accuracy of reconstructed predictions, $A_d$",
         _small_print(lines),
         legend,
@@ -112,7 +112,7 @@ def _marks(ax: Axes, lines: Sequence[Line], codings: Sequence[str], looks: dict[
     ax.axvline(100 * sum(line.available for line in lines) / len(lines), color=style.INK, linewidth=1.3, zorder=1)
     ax.axvline(100 * sum(line.default for line in lines) / len(lines), color=style.SOFT, linewidth=1, linestyle=":")
     for index, (recipe, look) in enumerate(looks.items()):
-        moved = 0.22 * (index - (len(looks) - 1) / 2)
+        moved = min(0.22, 0.8 / len(looks)) * (index - (len(looks) - 1) / 2)  # within the row, whatever their number
         for height, coding in enumerate(codings):
             found = [line for line in lines if line.recipe == recipe and line.coding == coding]
             if not found:

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import itertools
 from dataclasses import replace
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
@@ -75,3 +76,29 @@ def test_several_seeds_give_one_mark_with_the_interval_over_them(drawn: Any) -> 
     ((low, high),) = [line.get_xdata() for line in axes.lines if len(set(line.get_xdata())) == 2]
     assert (low, high) == pytest.approx((80 - 4.968, 80 + 4.968), abs=0.01)
     assert "95% intervals over 3 seeds" in [text.get_text() for text in figure.texts]
+
+
+@pytest.mark.parametrize("recipes", [1, 2, 7])
+def test_the_marks_of_a_code_stay_in_its_row_and_apart(recipes: int, drawn: Any) -> None:
+    codings = ("addition k=2", "addition k=3", "addition k=4")
+    lines = [replace(LINE, recipe=f"recipe {n}", coding=coding) for coding in codings for n in range(recipes)]
+    figure, _ = drawn("degraded", lines)
+    figure.canvas.draw()
+    (axes,) = figure.axes
+    marks = [line for line in axes.lines if line.get_marker() not in ("None", "") and line.get_markersize() == 5]
+    heights = sorted(float(line.get_ydata()[0]) for line in marks)
+    assert [round(height) for height in heights] == [row for row in range(3) for _ in range(recipes)]
+    pixels = sorted(float(axes.transData.transform((0, height))[1]) for height in heights)
+    assert min(np.diff(pixels), default=9.0) >= 5 * figure.dpi / 72, "no mark over another"
+
+
+def test_a_long_name_of_a_model_is_wrapped_beside_its_neighbour(drawn: Any) -> None:
+    names = ["ResNet-18 width 16 on CIFAR-10", "LeNet-5 on Fashion-MNIST", "d", "mlp on d"]
+    figure, _ = drawn("degraded", [replace(LINE, model=name) for name in names])
+    figure.canvas.draw()
+    boxes = [axes.title.get_window_extent() for axes in figure.axes] + [
+        axes._left_title.get_window_extent() for axes in figure.axes
+    ]
+    shown = [box for box in boxes if box.width > 1]
+    assert len(shown) == 4
+    assert all(one.x1 < other.x0 for one, other in itertools.pairwise(shown))
