@@ -12,7 +12,7 @@ import copy
 import hashlib
 import io
 import warnings
-from collections.abc import Callable
+from collections.abc import Callable, Iterator
 from functools import cache
 from importlib.util import find_spec
 from pathlib import Path
@@ -79,7 +79,7 @@ def _key(traced: fx.GraphModule, example: Tensor) -> str:
 
 def _exported(traced: fx.GraphModule, example: Tensor) -> bytes:
     written = io.BytesIO()
-    with warnings.catch_warnings(), torch.inference_mode(False):
+    with warnings.catch_warnings(), torch.inference_mode(False), _unlogged():
         warnings.simplefilter("ignore")  # torch prefers its newer exporter, which takes many times as long
         export: Any = torch.onnx.export
         export(
@@ -92,6 +92,26 @@ def _exported(traced: fx.GraphModule, example: Tensor) -> bytes:
             dynamic_axes={"inputs": {0: "rows"}, "outputs": {0: "rows"}},
         )
     return written.getvalue()
+
+
+@contextlib.contextmanager
+def _unlogged() -> Iterator[None]:
+    """Keep torch from printing a model's whole graph to standard output where it cannot export a layer.
+
+    Its exporter switches that on for itself, and takes no option against it; so the switch is held while it runs.
+    """
+    inner: Any = torch._C
+    name = "_jit_set_onnx_log_enabled"
+    switch = getattr(inner, name, None)
+    if switch is None:  # an inner name of torch, which may go
+        yield
+        return
+    switch(False)
+    setattr(inner, name, lambda _: None)
+    try:
+        yield
+    finally:
+        setattr(inner, name, switch)
 
 
 def _loaded(content: bytes) -> Callable[[Tensor], Tensor]:
