@@ -171,7 +171,8 @@ def backup_only_if_late(world: World, trace: Trace) -> None:
         if isinstance(world.policy, Coded):
             assert world.policy.backup is not None
             assert world.policy.backup.after is not None
-            asked = tasks.queued[mine & (tasks.role == Role.BACKUP)].min()
+            # The first one asked may have been lost with its instance, and the one that answered be its repetition.
+            asked = tasks.queued[(tasks.owner == queries.batch[query]) & (tasks.role == Role.BACKUP)].min()
             assert reply == back
             assert asked == dispatch + world.policy.backup.after
         elif world.policy.after is None:
