@@ -9,6 +9,7 @@ once for every k, so that it costs what three parity models cost.
 from __future__ import annotations
 
 import argparse
+import contextlib
 import copy
 import math
 from collections.abc import Callable, Iterable, Iterator
@@ -123,19 +124,16 @@ class MixedK(Reconstruction):
         return torch.stack(losses).mean()
 
 
-class _inputs_of_last_layer:  # noqa: N801 - a context manager, used like a function
+@contextlib.contextmanager
+def _inputs_of_last_layer(module: nn.Module) -> Iterator[list[Tensor]]:
     """Collect what the last linear layer of a module is given while the block runs."""
-
-    def __init__(self, module: nn.Module) -> None:
-        self.layer = [one for one in module.modules() if isinstance(one, nn.Linear)][-1]
-        self.seen: list[Tensor] = []
-
-    def __enter__(self) -> list[Tensor]:
-        self.hook = self.layer.register_forward_pre_hook(lambda _, given: self.seen.append(given[0]))
-        return self.seen
-
-    def __exit__(self, *_: object) -> None:
-        self.hook.remove()
+    layer = [one for one in module.modules() if isinstance(one, nn.Linear)][-1]
+    seen: list[Tensor] = []
+    hook = layer.register_forward_pre_hook(lambda _, given: seen.append(given[0]))
+    try:
+        yield seen
+    finally:
+        hook.remove()
 
 
 class Bench:
